@@ -1,0 +1,292 @@
+//! The front door: from a builder to a running cluster. Wires the rest together and decides nothing.
+
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::config::{ClusterBuilder, Config, ConfigError, Environment, Machine};
+use crate::role;
+use crate::worker::{StandaloneError, Worker, standalone};
+
+/// Any error, so that `?` works on all of them.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A program that is about to become a supervisor and its workers.
+///
+/// ```no_run
+/// use sticky_core::Cluster;
+///
+/// fn main() -> Result<(), sticky_core::RunError> {
+///     let cluster = Cluster::builder().workers(4).listen("127.0.0.1:3000").build()?;
+///     cluster.run(|worker| async {
+///         println!("worker {} of {}", worker.id(), worker.workers());
+///         let mut connections = worker.ready();
+///         while let Some(connection) = connections.accept().await {
+///             drop(connection); // serve it
+///         }
+///         connections.finish().await;
+///         Ok(())
+///     })
+/// }
+/// ```
+#[derive(Debug)]
+#[must_use = "a cluster does nothing until it is entered or run"]
+pub struct Cluster {
+    config: Config,
+}
+
+impl ClusterBuilder {
+    /// Resolves every setting and chooses the dispatch.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] with everything that is wrong, at once.
+    pub fn build(self) -> Result<Cluster, ConfigError> {
+        let config = self.resolve(&Environment::of_process(), &Machine::detect())?;
+        if config.workers == 0 {
+            role::set_standalone();
+        }
+        Ok(Cluster { config })
+    }
+}
+
+/// What entering the cluster has made of this process.
+enum Entered {
+    Worker(Worker),
+    #[cfg(cluster)]
+    Supervisor(tokio::sync::oneshot::Receiver<Result<(), crate::supervisor::SuperviseError>>),
+}
+
+impl Cluster {
+    /// The settings of a cluster; see [`ClusterBuilder`].
+    pub fn builder() -> ClusterBuilder {
+        ClusterBuilder::default()
+    }
+
+    /// Makes this process what it is in the cluster. Blocking, and best called before there is any runtime: only
+    /// workers return, and a process that serves without a cluster.
+    ///
+    /// The supervisor ends the process with status 0 when everything has ended as asked.
+    ///
+    /// ```no_run
+    /// let worker = sticky_core::Cluster::builder().build()?.enter()?;
+    /// // Only workers come here.
+    /// # Ok::<(), sticky_core::RunError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], in the supervisor when the cluster did not start, in a worker when it could not join.
+    pub fn enter(self) -> Result<Worker, StartError> {
+        match self.become_something()? {
+            Entered::Worker(worker) => Ok(worker),
+            #[cfg(cluster)]
+            Entered::Supervisor(outcome) => {
+                supervised(crate::worker::block_on(outcome))?;
+                std::process::exit(0);
+            }
+        }
+    }
+
+    /// As [`enter`](Self::enter), inside a runtime: `None` in the supervisor, once everything has ended as asked.
+    ///
+    /// The supervisor has a thread and a runtime of its own; this only waits for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`enter`](Self::enter).
+    pub async fn enter_async(self) -> Result<Option<Worker>, StartError> {
+        match self.become_something()? {
+            Entered::Worker(worker) => Ok(Some(worker)),
+            #[cfg(cluster)]
+            Entered::Supervisor(outcome) => supervised(outcome.await).map(|()| None),
+        }
+    }
+
+    /// Runs `application` in every worker, on a runtime made for it: of one thread, or of `threads_per_worker`.
+    ///
+    /// Returns in a worker when the application does, and in the supervisor after the last worker. What follows has
+    /// `exit_timeout` (5 s). The future need be neither `Send` nor `'static`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`]: the cluster did not start, or the application failed. A worker that fails before it is ready
+    /// ends the whole cluster at its start; later it is started again.
+    pub fn run<F, Fut>(self, application: F) -> Result<(), RunError>
+    where
+        F: FnOnce(Worker) -> Fut,
+        Fut: Future<Output = Result<(), BoxError>>,
+    {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(RunError::InsideRuntime);
+        }
+        let threads = self.config.threads_per_worker.get();
+        let worker = match self.become_something()? {
+            Entered::Worker(worker) => worker,
+            #[cfg(cluster)]
+            Entered::Supervisor(outcome) => return Ok(supervised(crate::worker::block_on(outcome))?),
+        };
+        let mut builder = match threads {
+            1 => tokio::runtime::Builder::new_current_thread(),
+            _ => tokio::runtime::Builder::new_multi_thread(),
+        };
+        if threads > 1 {
+            builder.worker_threads(threads);
+        }
+        let runtime = builder.enable_all().build().map_err(RunError::Runtime)?;
+        let outcome = runtime.block_on(application(worker.clone()));
+        // Blocking tasks that the application left behind must not hold up the end.
+        runtime.shutdown_background();
+        outcome.map_err(|error| {
+            worker.fail(&Chain(error.as_ref()).to_string());
+            RunError::Application(error)
+        })
+    }
+
+    /// How many threads a worker's runtime should have.
+    #[doc(hidden)]
+    pub fn threads_per_worker(&self) -> std::num::NonZeroUsize {
+        self.config.threads_per_worker
+    }
+
+    fn become_something(self) -> Result<Entered, StartError> {
+        static ENTERED: AtomicBool = AtomicBool::new(false);
+        if ENTERED.swap(true, Ordering::AcqRel) {
+            return Err(StartError::AlreadyEntered);
+        }
+        self.take_role()
+    }
+
+    #[cfg(cluster)]
+    fn take_role(self) -> Result<Entered, StartError> {
+        use crate::worker::enter::enter;
+        let Self { config } = self;
+        if let Some(socket) = role::control_socket() {
+            return Ok(Entered::Worker(enter(socket, &config)?.install()));
+        }
+        if config.workers == 0 {
+            return Ok(Entered::Worker(standalone(&config)?.install()));
+        }
+        crate::supervisor::start(config)
+            .map(Entered::Supervisor)
+            .map_err(StartError::Thread)
+    }
+
+    #[cfg(not(cluster))]
+    fn take_role(self) -> Result<Entered, StartError> {
+        if self.config.workers > 1 {
+            crate::notice::warn(format_args!(
+                "no cluster on this platform: serving in this process instead of {} workers",
+                self.config.workers
+            ));
+        }
+        Ok(Entered::Worker(standalone(&self.config)?.install()))
+    }
+}
+
+#[cfg(cluster)]
+fn supervised(
+    outcome: Result<Result<(), crate::supervisor::SuperviseError>, tokio::sync::oneshot::error::RecvError>,
+) -> Result<(), StartError> {
+    match outcome {
+        Ok(outcome) => outcome.map_err(StartError::Supervisor),
+        Err(_) => Err(StartError::Panicked),
+    }
+}
+
+/// Why this process did not become part of a cluster.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A process can be in one cluster only.
+    #[error("this process has entered a cluster already: there can be only one")]
+    AlreadyEntered,
+    /// The cluster did not start, or did not end as asked.
+    #[cfg(cluster)]
+    #[error(transparent)]
+    Supervisor(#[from] crate::supervisor::SuperviseError),
+    /// The worker could not join its supervisor.
+    #[cfg(cluster)]
+    #[error("this worker cannot join its cluster")]
+    Join(#[from] crate::worker::enter::JoinError),
+    /// The process cannot serve by itself.
+    #[error(transparent)]
+    Standalone(#[from] StandaloneError),
+    /// The supervisor's thread cannot be started.
+    #[error("cannot start the supervisor's thread")]
+    Thread(#[source] io::Error),
+    /// A bug in sticky: the supervisor's thread panicked. Its workers end by themselves.
+    #[error("the supervisor panicked")]
+    Panicked,
+}
+
+/// Why a program did not run to its end.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// A setting is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The cluster did not start, or did not end as asked.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The call blocks, and this thread is inside a runtime already.
+    #[error("this call makes its own runtime and cannot be made inside one: make it in a plain `fn main`")]
+    InsideRuntime,
+    /// The runtime cannot be made.
+    #[error("cannot make the runtime")]
+    Runtime(#[source] io::Error),
+    /// The application failed.
+    #[error(transparent)]
+    Application(BoxError),
+}
+
+/// An error and everything below it, on one line. `main` prints errors with `Debug`, so this is what users read.
+struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+
+impl fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut below = self.0.source();
+        while let Some(error) = below {
+            write!(f, ": {error}")?;
+            below = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain(self), f)
+    }
+}
+
+impl fmt::Debug for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Chain(self), f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_read_well_when_main_returns_them() {
+        let error = RunError::Start(StartError::Thread(io::Error::other("no more threads")));
+        assert_eq!(
+            format!("{error:?}"),
+            "cannot start the supervisor's thread: no more threads"
+        );
+        let error = RunError::Application("the database is down".into());
+        assert_eq!(format!("{error:?}"), "the database is down");
+    }
+
+    #[tokio::test]
+    async fn run_inside_a_runtime_is_an_error() {
+        let cluster = Cluster::builder().workers(0).listen("127.0.0.1:0").build().unwrap();
+        let error = cluster.run(|_| async { Ok(()) }).unwrap_err();
+        assert!(error.to_string().contains("plain `fn main`"), "{error}");
+    }
+}

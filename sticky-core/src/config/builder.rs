@@ -1,0 +1,248 @@
+//! The builder's setters: they only write down what code says. Nothing is judged before everything is known.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use super::failover::Failover;
+use super::parse::Value;
+use super::trusted::TrustedProxies;
+use crate::affinity::Affinity;
+use crate::dispatch::Dispatch;
+use crate::listener::address::ListenAddresses;
+
+/// Says how a [`Cluster`](crate::Cluster) shall be. Everything has a default.
+///
+/// What code says wins over the environment, and the environment over the default;
+/// [`prefer_env`](ClusterBuilder::prefer_env) turns the first two round. Mistakes are reported all at once when the
+/// cluster is built.
+///
+/// A variable that is empty counts as unset. Variables without the prefix `STICKY_` are read from left to right, and
+/// only where neither the `STICKY_` one nor code says anything. `STICKY_` variables are checked even where code wins,
+/// and one that is not in this table is an error.
+#[doc = include_str!("settings.md")]
+#[derive(Clone, Debug, Default)]
+#[must_use = "a builder does nothing until it is built"]
+pub struct ClusterBuilder {
+    pub(super) listen: Vec<ListenAddresses>,
+    pub(super) workers: Option<u64>,
+    pub(super) threads_per_worker: Option<u64>,
+    pub(super) affinity: Option<Affinity>,
+    pub(super) dispatch: Option<Dispatch>,
+    pub(super) trusted_proxies: Option<Vec<String>>,
+    pub(super) failover: Option<Failover>,
+    pub(super) first_port: Option<Option<u64>>,
+    pub(super) hash_seed: Option<u64>,
+    pub(super) boot_timeout: Option<Duration>,
+    pub(super) heartbeat_timeout: Option<Duration>,
+    pub(super) shutdown_timeout: Option<Duration>,
+    pub(super) drain_timeout: Option<Duration>,
+    pub(super) exit_timeout: Option<Duration>,
+    pub(super) first_byte_timeout: Option<Duration>,
+    pub(super) head_timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    pub(super) max_connections: Option<Option<u64>>,
+    pub(super) backlog: Option<u64>,
+    pub(super) prefix_output: Option<Option<bool>>,
+    pub(super) env: Vec<(OsString, OsString)>,
+    pub(super) prefer_env: bool,
+}
+
+impl ClusterBuilder {
+    /// Listens on this address: a port, a text like `localhost:3000` or `unix:/run/app.sock`, a
+    /// [`SocketAddr`](std::net::SocketAddr), a pair of host and port, or a path. Further calls add addresses.
+    ///
+    /// Default: `:5000`, which is `[::]:5000` for IPv6 and IPv4, or `0.0.0.0:5000` where there is no IPv6.
+    pub fn listen(mut self, address: impl Into<ListenAddresses>) -> Self {
+        self.listen.push(address.into());
+        self
+    }
+
+    /// How many worker processes, at most 256. 0 serves in this process, which `STICKY_WORKERS=0` does whatever code
+    /// says.
+    ///
+    /// Default: the CPUs this process may use.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers as u64);
+        self
+    }
+
+    /// How many threads the runtime of each worker has, 1 to 1024.
+    ///
+    /// Default: CPUs divided by workers, at least 1.
+    pub fn threads_per_worker(mut self, threads: usize) -> Self {
+        self.threads_per_worker = Some(threads as u64);
+        self
+    }
+
+    /// What of a client decides which worker serves it.
+    ///
+    /// Default: `client-ip`.
+    pub fn affinity(mut self, affinity: Affinity) -> Self {
+        self.affinity = Some(affinity);
+        self
+    }
+
+    /// Forces the way connections reach their worker. This version has only [`Dispatch::Kernel`].
+    ///
+    /// Default: chosen by the affinity.
+    pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = Some(dispatch);
+        self
+    }
+
+    /// Peers whose word about the client's address is taken: addresses (`10.0.0.1`), networks (`10.0.0.0/8`), and
+    /// the presets `loopback`, `private` and `unix`. Further calls add peers.
+    ///
+    /// This needs handoff dispatch, which this version does not have: anything but an empty list is an error.
+    ///
+    /// Default: `none`.
+    pub fn trusted_proxies<P: Into<String>>(mut self, proxies: impl IntoIterator<Item = P>) -> Self {
+        let all = self.trusted_proxies.get_or_insert_default();
+        all.extend(proxies.into_iter().map(Into::into));
+        self
+    }
+
+    /// What becomes of clients whose worker is not there; the deadline is at most 1 h.
+    ///
+    /// Default: `2s`, which is [`Failover::Next`] after 2 seconds.
+    pub fn failover(mut self, failover: Failover) -> Self {
+        self.failover = Some(failover);
+        self
+    }
+
+    /// The port of worker 0; worker 1 has the next one, and so on. For proxy dispatch, which this version does not
+    /// have: the value is checked, and not used.
+    ///
+    /// Default: `none`.
+    pub fn first_port(mut self, port: u16) -> Self {
+        self.first_port = Some(Some(port.into()));
+        self
+    }
+
+    /// The seed of the placement, to place clients alike after a restart. Clients who know it can aim at one worker.
+    ///
+    /// Default: drawn at start.
+    pub fn hash_seed(mut self, seed: u64) -> Self {
+        self.hash_seed = Some(seed);
+        self
+    }
+
+    /// How long a worker has from its start until it is ready, 10 ms to 1 h.
+    ///
+    /// Default: `1m`.
+    pub fn boot_timeout(mut self, timeout: Duration) -> Self {
+        self.boot_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a worker's event loop may stand still before the worker is replaced, 100 ms to 1 h.
+    ///
+    /// Default: `30s`.
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.heartbeat_timeout = Some(timeout);
+        self
+    }
+
+    /// How long requests may take to finish when everything ends, at most 24 h; zero cuts at once. Orchestrators
+    /// kill after 30 s.
+    ///
+    /// Default: `25s`.
+    pub fn shutdown_timeout(mut self, timeout: Duration) -> Self {
+        self.shutdown_timeout = Some(timeout);
+        self
+    }
+
+    /// How long requests may take to finish when their worker is replaced, at most 24 h; zero cuts at once.
+    ///
+    /// Default: `5m`.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a worker may take from the end of its drain to its exit, at most 1 h; zero kills at once. The code
+    /// after `serve` runs in this time.
+    ///
+    /// Default: `5s`.
+    pub fn exit_timeout(mut self, timeout: Duration) -> Self {
+        self.exit_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a new connection may stay silent, 10 ms to 24 h. Load balancers open some in advance.
+    ///
+    /// Default: `1m`.
+    pub fn first_byte_timeout(mut self, timeout: Duration) -> Self {
+        self.first_byte_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a request's head may take from its first byte to its last, 10 ms to 1 h.
+    ///
+    /// Default: `10s`.
+    pub fn head_timeout(mut self, timeout: Duration) -> Self {
+        self.head_timeout = Some(timeout);
+        self
+    }
+
+    /// How long a connection may stay silent between two requests, 10 ms to 24 h. A load balancer in front must give
+    /// up sooner than this.
+    ///
+    /// Default: `75s`.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = Some(timeout);
+        self
+    }
+
+    /// How many connections a worker holds at once, at least 1; more wait in the accept queue. `None` is no limit.
+    ///
+    /// Default: `none`.
+    pub fn max_connections(mut self, connections: impl Into<Option<usize>>) -> Self {
+        self.max_connections = Some(connections.into().map(|connections| connections as u64));
+        self
+    }
+
+    /// The length of each accept queue, at least 1. The kernel caps it at `net.core.somaxconn`.
+    ///
+    /// Default: `4096`.
+    pub fn backlog(mut self, backlog: u32) -> Self {
+        self.backlog = Some(backlog.into());
+        self
+    }
+
+    /// Whether the lines a worker writes get its number in front: `[2] `. Auto does it when standard output is a
+    /// terminal.
+    ///
+    /// Default: `auto`.
+    pub fn prefix_output(mut self, prefix: bool) -> Self {
+        self.prefix_output = Some(Some(prefix));
+        self
+    }
+
+    /// Adds a variable to the workers' environment; a later one of the same name replaces it. Names that begin with
+    /// `STICKY_` are refused: in a worker they would configure another cluster than the supervisor's.
+    ///
+    /// Default: nothing.
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets `STICKY_` variables win over code. The fallback variables still do not.
+    ///
+    /// Default: off.
+    pub fn prefer_env(mut self) -> Self {
+        self.prefer_env = true;
+        self
+    }
+
+    /// The trusted proxies as one text, as the environment would give them.
+    pub(super) fn trusted_proxies_text(&self) -> Option<String> {
+        let list = self.trusted_proxies.as_ref()?;
+        Some(if list.is_empty() {
+            TrustedProxies::default().show()
+        } else {
+            list.join(",")
+        })
+    }
+}

@@ -1,0 +1,368 @@
+//! From builder, environment and machine to one typed value: pure, and everything that is wrong at once.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use super::builder::ClusterBuilder;
+use super::env::Environment;
+use super::error::{ConfigError, ConfigProblem, Given};
+use super::parse::Value;
+use super::settings::{self, PREFIX, Setting};
+use super::trusted::TrustedProxies;
+use super::{Config, Machine};
+use crate::affinity::Affinity;
+use crate::dispatch::{self, Choice, Dispatch, Wishes};
+use crate::id::MAX_WORKERS;
+use crate::listener::address::{ListenAddress, ListenAddresses};
+
+const DEFAULT_PORT: u16 = 5000;
+const DEFAULT_BACKLOG: u32 = 4096;
+
+impl ClusterBuilder {
+    /// Resolves every setting: code, then the environment, then the default.
+    ///
+    /// # Errors
+    /// Everything that is wrong, in the order of the table of settings; unknown variables come last.
+    pub(crate) fn resolve(self, environment: &Environment, machine: &Machine) -> Result<Config, ConfigError> {
+        let mut resolver = Resolver {
+            environment,
+            prefer_env: self.prefer_env,
+            problems: Vec::new(),
+        };
+        let config = resolver.config(self, machine);
+        resolver.find_unknown_variables();
+        if resolver.problems.is_empty() {
+            Ok(config)
+        } else {
+            Err(ConfigError::new(resolver.problems))
+        }
+    }
+}
+
+/// A value and where it came from.
+struct Found<T> {
+    value: T,
+    given: Given,
+}
+
+/// Collects the problems, so that one does not hide the next. Where there is one, the setting goes on with a value
+/// that nobody will see.
+struct Resolver<'a> {
+    environment: &'a Environment,
+    prefer_env: bool,
+    problems: Vec<ConfigProblem>,
+}
+
+impl Resolver<'_> {
+    /// Reads the settings in the order of their table, which is then the order of the problems.
+    fn config(&mut self, builder: ClusterBuilder, machine: &Machine) -> Config {
+        let trusted_proxies = builder.trusted_proxies_text();
+        let listen = self.listen(builder.listen);
+        let workers = self.workers(builder.workers, machine);
+        let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
+        let affinity = self.value(&settings::AFFINITY, builder.affinity).unwrap_or_default();
+        let choice = self.dispatch(&affinity, builder.dispatch, trusted_proxies);
+        Config {
+            workers: workers.unwrap_or(1),
+            threads_per_worker,
+            listen,
+            affinity,
+            dispatch: choice.dispatch,
+            dispatch_reason: choice.reason,
+            failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
+            first_port: self.first_port(builder.first_port, workers),
+            hash_seed: self.value(&settings::HASH_SEED, builder.hash_seed),
+            boot_timeout: self.duration(&settings::BOOT_TIMEOUT, builder.boot_timeout, 60),
+            heartbeat_timeout: self.duration(&settings::HEARTBEAT_TIMEOUT, builder.heartbeat_timeout, 30),
+            shutdown_timeout: self.duration(&settings::SHUTDOWN_TIMEOUT, builder.shutdown_timeout, 25),
+            drain_timeout: self.duration(&settings::DRAIN_TIMEOUT, builder.drain_timeout, 300),
+            exit_timeout: self.duration(&settings::EXIT_TIMEOUT, builder.exit_timeout, 5),
+            first_byte_timeout: self.duration(&settings::FIRST_BYTE_TIMEOUT, builder.first_byte_timeout, 60),
+            head_timeout: self.duration(&settings::HEAD_TIMEOUT, builder.head_timeout, 10),
+            idle_timeout: self.duration(&settings::IDLE_TIMEOUT, builder.idle_timeout, 75),
+            max_connections: self
+                .value(&settings::MAX_CONNECTIONS, builder.max_connections)
+                .flatten()
+                .and_then(size),
+            backlog: self.backlog(builder.backlog),
+            prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
+            env: self.extra_environment(builder.env),
+        }
+    }
+
+    fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
+        let mut code = (!calls.is_empty()).then(Vec::new);
+        for call in calls {
+            let given = Given::Builder {
+                method: settings::LISTEN.name,
+                value: call.given().to_owned(),
+            };
+            match call.into_result() {
+                Ok(addresses) => code.get_or_insert_default().extend(addresses),
+                Err(errors) => errors
+                    .iter()
+                    .for_each(|error| self.refuse(&settings::LISTEN, &given, error)),
+            }
+        }
+        let Some(found) = self.pick(&settings::LISTEN, code) else {
+            return vec![ListenAddress::Any { port: DEFAULT_PORT }];
+        };
+        let mut seen = HashSet::new();
+        for twice in found
+            .value
+            .iter()
+            .filter(|address| has_fixed_place(address) && !seen.insert(*address))
+        {
+            self.refuse(&settings::LISTEN, &found.given, format_args!("{twice} is there twice"));
+        }
+        found.value
+    }
+
+    /// The number of workers; none if it could not be made out.
+    fn workers(&mut self, code: Option<u64>, machine: &Machine) -> Option<u16> {
+        let problems = self.problems.len();
+        let workers = self.value(&settings::WORKERS, code);
+        if self.problems.len() > problems {
+            return None;
+        }
+        // For debugging: one variable makes any program serve in one process, whatever its code says.
+        let variable = settings::WORKERS
+            .variable
+            .and_then(|name| self.environment.text(name).ok().flatten());
+        if variable.is_some_and(|text| u64::parse(text) == Ok(0)) {
+            return Some(0);
+        }
+        let workers = workers.unwrap_or(machine.cpus.get() as u64);
+        Some(u16::try_from(workers).unwrap_or(MAX_WORKERS).min(MAX_WORKERS))
+    }
+
+    fn threads(&mut self, code: Option<u64>, machine: &Machine, workers: u16) -> NonZeroUsize {
+        let by_default = machine.cpus.get() / usize::from(workers.max(1));
+        let threads = self.value(&settings::THREADS_PER_WORKER, code).and_then(size);
+        threads.or(NonZeroUsize::new(by_default)).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn dispatch(&mut self, affinity: &Affinity, code: Option<Dispatch>, trusted_proxies: Option<String>) -> Choice {
+        let forced = self
+            .pick(&settings::DISPATCH, code)
+            .map(|found| (found.value, found.given.to_string()));
+        let trusted = self
+            .trusted_proxies(trusted_proxies)
+            .filter(|found| !found.value.is_empty());
+        let trusted = trusted.map(|found| found.given.to_string());
+        let wishes = Wishes {
+            affinity,
+            key_in_request: trusted.as_deref(),
+            forced: forced.as_ref().map(|(dispatch, given)| (*dispatch, given.as_str())),
+        };
+        dispatch::choose(&wishes).unwrap_or_else(|error| {
+            self.problems.push(error.into());
+            Choice {
+                dispatch: Dispatch::Kernel,
+                reason: String::new(),
+            }
+        })
+    }
+
+    fn trusted_proxies(&mut self, code: Option<String>) -> Option<Found<TrustedProxies>> {
+        let setting = &settings::TRUSTED_PROXIES;
+        let code = code.and_then(|text| {
+            let parsed = TrustedProxies::parse(&text);
+            self.accept(
+                setting,
+                Given::Builder {
+                    method: setting.name,
+                    value: text,
+                },
+                parsed,
+            )
+        });
+        self.pick(setting, code.map(|found| found.value))
+    }
+
+    /// The first port of the upstreams: every worker needs one, counted up from it.
+    fn first_port(&mut self, code: Option<Option<u64>>, workers: Option<u16>) -> Option<u16> {
+        let found = self.pick(&settings::FIRST_PORT, code)?;
+        let first = u16::try_from(found.value?).ok()?;
+        let more = workers.unwrap_or(0).saturating_sub(1);
+        if first.checked_add(more).is_none() {
+            let reason = format_args!("the ports for {} workers end above 65535", more + 1);
+            self.refuse(&settings::FIRST_PORT, &found.given, reason);
+        }
+        Some(first)
+    }
+
+    fn backlog(&mut self, code: Option<u64>) -> u32 {
+        let backlog = self.value(&settings::BACKLOG, code);
+        backlog
+            .and_then(|backlog| u32::try_from(backlog).ok())
+            .unwrap_or(DEFAULT_BACKLOG)
+    }
+
+    fn duration(&mut self, setting: &Setting, code: Option<Duration>, default_seconds: u64) -> Duration {
+        self.value(setting, code)
+            .unwrap_or(Duration::from_secs(default_seconds))
+    }
+
+    /// Checks what would make the start of a worker fail, or make it another cluster's. The values stay out of the
+    /// problem: they may be secrets.
+    fn extra_environment(&mut self, variables: Vec<(OsString, OsString)>) -> Vec<(OsString, OsString)> {
+        for (name, value) in &variables {
+            let reason = match (name.as_encoded_bytes(), value.as_encoded_bytes()) {
+                (bytes, _) if bytes.is_empty() || bytes.contains(&b'=') || bytes.contains(&0) => "not a name",
+                (bytes, _) if bytes.starts_with(PREFIX.as_bytes()) => "the name is reserved",
+                (_, bytes) if bytes.contains(&0) => "the value has a NUL",
+                _ => continue,
+            };
+            let given = Given::Builder {
+                method: settings::ENV.name,
+                value: format!("{:?}, ..", name as &OsStr),
+            };
+            self.refuse(&settings::ENV, &given, reason);
+        }
+        variables
+    }
+
+    fn find_unknown_variables(&mut self) {
+        let unknown = self.environment.unknown();
+        self.problems
+            .extend(unknown.map(|(variable, nearest)| ConfigProblem::UnknownVariable { variable, nearest }));
+    }
+
+    // === One setting ===
+
+    fn value<T: Value>(&mut self, setting: &Setting, code: Option<T>) -> Option<T> {
+        self.pick(setting, code).map(|found| found.value)
+    }
+
+    /// What was said about a setting, by whoever comes first. Code and our own variable are both checked, whichever
+    /// wins; the fallbacks are other programs' variables, so they are read only where they count.
+    fn pick<T: Value>(&mut self, setting: &Setting, code: Option<T>) -> Option<Found<T>> {
+        let silent = code.is_none() && !setting.variable.is_some_and(|name| self.is_set(name));
+        let code = code.and_then(|value| {
+            let given = Given::Builder {
+                method: setting.name,
+                value: value.show(),
+            };
+            self.accept(setting, given, Ok(value))
+        });
+        let variable = setting.variable.and_then(|name| self.read(setting, name, T::parse));
+        let fallback = setting.fallbacks.iter().find(|name| silent && self.is_set(name));
+        let fallback = fallback.and_then(|name| self.read(setting, name, T::parse_fallback));
+        let (first, second) = if self.prefer_env {
+            (variable, code)
+        } else {
+            (code, variable)
+        };
+        first.or(second).or(fallback)
+    }
+
+    /// Whether the variable says anything, if only rubbish.
+    fn is_set(&self, name: &str) -> bool {
+        self.environment.text(name) != Ok(None)
+    }
+
+    fn read<T: Value>(
+        &mut self,
+        setting: &Setting,
+        name: &'static str,
+        parse: fn(&str) -> Result<T, String>,
+    ) -> Option<Found<T>> {
+        match self.environment.text(name) {
+            Ok(text) => {
+                let text = text?;
+                self.accept(
+                    setting,
+                    Given::Variable {
+                        name,
+                        value: text.to_owned(),
+                    },
+                    parse(text),
+                )
+            }
+            Err(value) => {
+                let allowed = setting.allowed.to_string();
+                self.problems.push(ConfigProblem::NotUnicode {
+                    variable: name,
+                    value,
+                    allowed,
+                });
+                None
+            }
+        }
+    }
+
+    fn accept<T: Value>(&mut self, setting: &Setting, given: Given, parsed: Result<T, String>) -> Option<Found<T>> {
+        match parsed {
+            Ok(value) if value.is_allowed(&setting.allowed) => return Some(Found { value, given }),
+            Ok(_) => self.refuse(setting, &given, "out of range"),
+            Err(reason) => self.refuse(setting, &given, reason),
+        }
+        None
+    }
+
+    fn refuse(&mut self, setting: &Setting, given: &Given, reason: impl ToString) {
+        let (given, reason, allowed) = (given.clone(), reason.to_string(), setting.allowed.to_string());
+        self.problems.push(ConfigProblem::NotAllowed { given, reason, allowed });
+    }
+}
+
+/// A checked count as a size; none for 0.
+fn size(count: u64) -> Option<NonZeroUsize> {
+    usize::try_from(count).ok().and_then(NonZeroUsize::new)
+}
+
+/// Whether two listeners at this address would get in each other's way. Port 0 is another port each time.
+fn has_fixed_place(address: &ListenAddress) -> bool {
+    match address {
+        ListenAddress::Any { port } | ListenAddress::Host { port, .. } => *port != 0,
+        ListenAddress::Socket(address) => address.port() != 0,
+        ListenAddress::Unix(_) => true,
+    }
+}
+
+impl Value for Affinity {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "not an affinity of this version".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Dispatch {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "not a dispatch".to_owned())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Vec<ListenAddress> {
+    fn parse(text: &str) -> Result<Self, String> {
+        ListenAddresses::parse(text).into_result().map_err(|errors| {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            errors.join(", ")
+        })
+    }
+
+    /// Other programs give `PORT` a port and nothing else.
+    fn parse_fallback(text: &str) -> Result<Self, String> {
+        let port = u64::parse(text).ok().and_then(|port| u16::try_from(port).ok());
+        let port = port.ok_or_else(|| "not a port from 0 to 65535".to_owned())?;
+        Ok(vec![ListenAddress::Any { port }])
+    }
+
+    fn show(&self) -> String {
+        let texts: Vec<_> = self.iter().map(ToString::to_string).collect();
+        texts.join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests;

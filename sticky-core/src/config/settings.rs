@@ -1,0 +1,477 @@
+//! The one table of all settings. Names, variables, ranges and the documentation of them come from here.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::parse::Value as _;
+use super::trusted::TrustedProxies;
+use crate::affinity::Affinity;
+use crate::dispatch::Dispatch;
+use crate::id::MAX_WORKERS;
+use crate::listener::address::ListenAddress;
+
+/// What the names of our environment variables begin with. One that begins so and is not known is an error.
+pub(super) const PREFIX: &str = "STICKY_";
+
+/// Variables that the supervisor sets for its workers: known, but no settings.
+pub(super) const INTERNAL_VARIABLES: [&str; 2] = ["STICKY_CONTROL", "STICKY_WORKER_ID"];
+
+/// One setting.
+pub(super) struct Setting {
+    /// The builder's method.
+    pub(super) name: &'static str,
+    /// The environment variable; none if only code can say it.
+    pub(super) variable: Option<&'static str>,
+    /// Variables of other programs, read in this order where neither `variable` nor the builder says anything.
+    pub(super) fallbacks: &'static [&'static str],
+    /// The default, as text.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test holds the documentation to it"))]
+    pub(super) default: &'static str,
+    /// What is allowed.
+    pub(super) allowed: Allowed,
+    /// What it does.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test holds the documentation to it"))]
+    pub(super) about: &'static str,
+}
+
+/// What values a setting can have; as text, it completes "allowed: ..".
+#[derive(Debug)]
+pub(super) enum Allowed {
+    /// In words, where the type leaves nothing to check.
+    Text(&'static str),
+    /// Whole numbers, both ends included, and what else there is to say.
+    Count { least: u64, most: u64, note: &'static str },
+    /// Durations, both ends included.
+    Duration { least: Duration, most: Duration },
+    /// A [`Failover`](super::Failover), with the longest deadline.
+    Failover { most: Duration },
+}
+
+impl Allowed {
+    pub(super) fn has_count(&self, count: u64) -> bool {
+        matches!(self, Self::Count { least, most, .. } if (*least..=*most).contains(&count))
+    }
+
+    pub(super) fn has_duration(&self, duration: Duration) -> bool {
+        match self {
+            Self::Duration { least, most } => (*least..=*most).contains(&duration),
+            Self::Failover { most } => duration <= *most,
+            Self::Text(_) | Self::Count { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Allowed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Count { least, most, note } => write!(f, "a whole number from {least} to {most}{note}"),
+            Self::Duration { least, most } => {
+                write!(
+                    f,
+                    "a duration like `500ms`, `30s`, `5m` or `1h`, from {} to {}",
+                    least.show(),
+                    most.show()
+                )
+            }
+            Self::Failover { most } => {
+                write!(
+                    f,
+                    "a duration like `2s` up to {}, `wait`, `refuse` or `refuse:5s`",
+                    most.show()
+                )
+            }
+        }
+    }
+}
+
+const fn durations(least: Duration, most: Duration) -> Allowed {
+    Allowed::Duration { least, most }
+}
+
+const TEN_MILLIS: Duration = Duration::from_millis(10);
+const HOUR: Duration = Duration::from_hours(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// All settings, in the order of the documentation and of the errors.
+pub(super) static SETTINGS: [&Setting; 22] = [
+    &LISTEN,
+    &WORKERS,
+    &THREADS_PER_WORKER,
+    &AFFINITY,
+    &DISPATCH,
+    &TRUSTED_PROXIES,
+    &FAILOVER,
+    &FIRST_PORT,
+    &HASH_SEED,
+    &BOOT_TIMEOUT,
+    &HEARTBEAT_TIMEOUT,
+    &SHUTDOWN_TIMEOUT,
+    &DRAIN_TIMEOUT,
+    &EXIT_TIMEOUT,
+    &FIRST_BYTE_TIMEOUT,
+    &HEAD_TIMEOUT,
+    &IDLE_TIMEOUT,
+    &MAX_CONNECTIONS,
+    &BACKLOG,
+    &PREFIX_OUTPUT,
+    &ENV,
+    &PREFER_ENV,
+];
+
+pub(super) static LISTEN: Setting = Setting {
+    name: "listen",
+    variable: Some("STICKY_LISTEN"),
+    fallbacks: &["PORT", "PROXY_PORT"],
+    default: ":5000",
+    allowed: Allowed::Text(ListenAddress::ALLOWED),
+    about: "the addresses of the public port; `:5000` is `[::]:5000` for IPv6 and IPv4 (`0.0.0.0:5000` without IPv6)",
+};
+
+pub(super) static WORKERS: Setting = Setting {
+    name: "workers",
+    variable: Some("STICKY_WORKERS"),
+    fallbacks: &["WEB_CONCURRENCY", "WORKERS"],
+    default: "the CPUs this process may use",
+    allowed: Allowed::Count {
+        least: 0,
+        most: MAX_WORKERS as u64,
+        note: "; 0 serves in this process",
+    },
+    about: "how many worker processes; `STICKY_WORKERS=0` wins even over code",
+};
+
+pub(super) static THREADS_PER_WORKER: Setting = Setting {
+    name: "threads_per_worker",
+    variable: Some("STICKY_THREADS_PER_WORKER"),
+    fallbacks: &[],
+    default: "CPUs divided by workers, at least 1",
+    allowed: Allowed::Count {
+        least: 1,
+        most: 1024,
+        note: "",
+    },
+    about: "threads of the runtime in each worker",
+};
+
+pub(super) static AFFINITY: Setting = Setting {
+    name: "affinity",
+    variable: Some("STICKY_AFFINITY"),
+    fallbacks: &[],
+    default: "client-ip",
+    allowed: Allowed::Text(Affinity::ALLOWED),
+    about: "what of a client decides which worker serves it",
+};
+
+pub(super) static DISPATCH: Setting = Setting {
+    name: "dispatch",
+    variable: Some("STICKY_DISPATCH"),
+    fallbacks: &[],
+    default: "chosen by the affinity",
+    allowed: Allowed::Text(Dispatch::ALLOWED),
+    about: "how connections reach their worker",
+};
+
+pub(super) static TRUSTED_PROXIES: Setting = Setting {
+    name: "trusted_proxies",
+    variable: Some("STICKY_TRUSTED_PROXIES"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Text(TrustedProxies::ALLOWED),
+    about: "peers whose word about the client's address is taken; needs handoff dispatch, so not in this version",
+};
+
+pub(super) static FAILOVER: Setting = Setting {
+    name: "failover",
+    variable: Some("STICKY_FAILOVER"),
+    fallbacks: &[],
+    default: "2s",
+    allowed: Allowed::Failover { most: HOUR },
+    about: "what becomes of clients whose worker is not there: the next worker after a while, waiting, or refusal",
+};
+
+pub(super) static FIRST_PORT: Setting = Setting {
+    name: "first_port",
+    variable: Some("STICKY_FIRST_PORT"),
+    fallbacks: &["FIRST_PORT"],
+    default: "none",
+    allowed: Allowed::Count {
+        least: 1,
+        most: u16::MAX as u64,
+        note: ", with room for a port for each worker; `none`",
+    },
+    about: "the port of worker 0, the next for worker 1, and so on; for proxy dispatch, so checked but not yet used",
+};
+
+pub(super) static HASH_SEED: Setting = Setting {
+    name: "hash_seed",
+    variable: Some("STICKY_HASH_SEED"),
+    fallbacks: &[],
+    default: "drawn at start",
+    allowed: Allowed::Count {
+        least: 0,
+        most: u64::MAX,
+        note: "",
+    },
+    about: "seed of the placement, to place alike after a restart; clients must not know it",
+};
+
+pub(super) static BOOT_TIMEOUT: Setting = Setting {
+    name: "boot_timeout",
+    variable: Some("STICKY_BOOT_TIMEOUT"),
+    fallbacks: &[],
+    default: "1m",
+    allowed: durations(TEN_MILLIS, HOUR),
+    about: "how long a worker has from its start until it is ready",
+};
+
+pub(super) static HEARTBEAT_TIMEOUT: Setting = Setting {
+    name: "heartbeat_timeout",
+    variable: Some("STICKY_HEARTBEAT_TIMEOUT"),
+    fallbacks: &[],
+    default: "30s",
+    allowed: durations(Duration::from_millis(100), HOUR),
+    about: "how long a worker's event loop may stand still before the worker is replaced",
+};
+
+pub(super) static SHUTDOWN_TIMEOUT: Setting = Setting {
+    name: "shutdown_timeout",
+    variable: Some("STICKY_SHUTDOWN_TIMEOUT"),
+    fallbacks: &[],
+    default: "25s",
+    allowed: durations(Duration::ZERO, DAY),
+    about: "how long requests may take to finish when everything ends; 0s cuts at once",
+};
+
+pub(super) static DRAIN_TIMEOUT: Setting = Setting {
+    name: "drain_timeout",
+    variable: Some("STICKY_DRAIN_TIMEOUT"),
+    fallbacks: &[],
+    default: "5m",
+    allowed: durations(Duration::ZERO, DAY),
+    about: "how long requests may take to finish when their worker is replaced; 0s cuts at once",
+};
+
+pub(super) static EXIT_TIMEOUT: Setting = Setting {
+    name: "exit_timeout",
+    variable: Some("STICKY_EXIT_TIMEOUT"),
+    fallbacks: &[],
+    default: "5s",
+    allowed: durations(Duration::ZERO, HOUR),
+    about: "how long a worker may take from the end of its drain to its exit; 0s kills at once",
+};
+
+pub(super) static FIRST_BYTE_TIMEOUT: Setting = Setting {
+    name: "first_byte_timeout",
+    variable: Some("STICKY_FIRST_BYTE_TIMEOUT"),
+    fallbacks: &[],
+    default: "1m",
+    allowed: durations(TEN_MILLIS, DAY),
+    about: "how long a new connection may stay silent",
+};
+
+pub(super) static HEAD_TIMEOUT: Setting = Setting {
+    name: "head_timeout",
+    variable: Some("STICKY_HEAD_TIMEOUT"),
+    fallbacks: &[],
+    default: "10s",
+    allowed: durations(TEN_MILLIS, HOUR),
+    about: "how long a request's head may take from its first byte to its last",
+};
+
+pub(super) static IDLE_TIMEOUT: Setting = Setting {
+    name: "idle_timeout",
+    variable: Some("STICKY_IDLE_TIMEOUT"),
+    fallbacks: &[],
+    default: "75s",
+    allowed: durations(TEN_MILLIS, DAY),
+    about: "how long a connection may stay silent between two requests",
+};
+
+pub(super) static MAX_CONNECTIONS: Setting = Setting {
+    name: "max_connections",
+    variable: Some("STICKY_MAX_CONNECTIONS"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Count {
+        least: 1,
+        most: 10_000_000,
+        note: "; `none`",
+    },
+    about: "how many connections a worker holds at once; more wait in the accept queue",
+};
+
+pub(super) static BACKLOG: Setting = Setting {
+    name: "backlog",
+    variable: Some("STICKY_BACKLOG"),
+    fallbacks: &[],
+    default: "4096",
+    allowed: Allowed::Count {
+        least: 1,
+        most: i32::MAX as u64,
+        note: "",
+    },
+    about: "the length of each accept queue; the kernel caps it at `net.core.somaxconn`",
+};
+
+pub(super) static PREFIX_OUTPUT: Setting = Setting {
+    name: "prefix_output",
+    variable: Some("STICKY_PREFIX_OUTPUT"),
+    fallbacks: &[],
+    default: "auto",
+    allowed: Allowed::Text("`auto`, `true`, `yes`, `on`, `1`, `false`, `no`, `off` or `0`"),
+    about: "put `[2] ` in front of the lines worker 2 writes; `auto` does it on a terminal",
+};
+
+pub(super) static ENV: Setting = Setting {
+    name: "env",
+    variable: None,
+    fallbacks: &[],
+    default: "nothing",
+    allowed: Allowed::Text("names without `=` and NUL that do not begin with `STICKY_`, values without NUL"),
+    about: "a variable added to the workers' environment",
+};
+
+pub(super) static PREFER_ENV: Setting = Setting {
+    name: "prefer_env",
+    variable: None,
+    fallbacks: &[],
+    default: "off",
+    allowed: Allowed::Text("said or not"),
+    about: "let `STICKY_` variables win over code",
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The table as the documentation shows it.
+    fn rendered() -> String {
+        let mut text = String::from("| method | variables | default | allowed | what |\n|---|---|---|---|---|\n");
+        for Setting {
+            name,
+            variable,
+            fallbacks,
+            default,
+            allowed,
+            about,
+        } in SETTINGS
+        {
+            let variables: Vec<_> = variable
+                .iter()
+                .chain(*fallbacks)
+                .map(|name| format!("`{name}`"))
+                .collect();
+            let (variables, allowed) = (variables.join(", "), allowed.to_string());
+            text +=
+                &format!("| [`{name}`](ClusterBuilder::{name}) | {variables} | {default} | {allowed} | {about} |\n");
+        }
+        text
+    }
+
+    #[test]
+    fn the_documentation_shows_this_table() {
+        let shown = include_str!("settings.md");
+        assert_eq!(
+            shown,
+            format!("\n{}", rendered()),
+            "settings.md must read:\n\n{}",
+            rendered()
+        );
+    }
+
+    /// The doc comment of a setter in the builder's source.
+    fn setter_docs(name: &str) -> Vec<&'static str> {
+        let source = include_str!("builder.rs");
+        let start = [format!("    pub fn {name}("), format!("    pub fn {name}<")];
+        let (before, _) = start
+            .iter()
+            .find_map(|start| source.split_once(start.as_str()))
+            .expect("a setter");
+        before
+            .lines()
+            .rev()
+            .map_while(|line| line.trim().strip_prefix("///"))
+            .collect()
+    }
+
+    #[test]
+    fn every_setting_has_a_setter_whose_docs_name_the_default() {
+        for setting in SETTINGS {
+            let docs = setter_docs(setting.name);
+            let line = docs
+                .iter()
+                .find_map(|line| line.trim().strip_prefix("Default: "))
+                .expect(setting.name);
+            let default = setting.default;
+            let starts = [format!("`{default}`"), format!("{default}.")];
+            assert!(
+                starts.iter().any(|start| line.starts_with(start)),
+                "{}: {line}",
+                setting.name
+            );
+        }
+        let setters = include_str!("builder.rs").matches("    pub fn ").count();
+        assert_eq!(setters, SETTINGS.len());
+    }
+
+    #[test]
+    fn variables_are_named_after_their_setters() {
+        for setting in SETTINGS.iter().filter(|setting| setting.variable.is_some()) {
+            assert_eq!(
+                setting.variable,
+                Some(format!("{PREFIX}{}", setting.name.to_ascii_uppercase()).as_str())
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_allowed_reads_well() {
+        let second = Duration::from_secs(1);
+        for (allowed, expected) in [
+            (Allowed::Text("this"), "this"),
+            (
+                Allowed::Count {
+                    least: 1,
+                    most: 2,
+                    note: "; `none`",
+                },
+                "a whole number from 1 to 2; `none`",
+            ),
+            (
+                durations(second, HOUR),
+                "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h",
+            ),
+            (
+                Allowed::Failover { most: HOUR },
+                "a duration like `2s` up to 1h, `wait`, `refuse` or `refuse:5s`",
+            ),
+        ] {
+            assert_eq!(allowed.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn ranges_hold_their_ends_and_only_their_own_kind() {
+        let count = Allowed::Count {
+            least: 1,
+            most: 2,
+            note: "",
+        };
+        assert_eq!(
+            [0, 1, 2, 3].map(|value| count.has_count(value)),
+            [false, true, true, false]
+        );
+        let failover = Allowed::Failover { most: HOUR };
+        let nano = Duration::from_nanos(1);
+        assert_eq!(
+            [Duration::ZERO, HOUR, HOUR + nano].map(|value| failover.has_duration(value)),
+            [true, true, false]
+        );
+        let span = durations(nano, HOUR);
+        let around = [Duration::ZERO, nano, HOUR, HOUR + nano].map(|value| span.has_duration(value));
+        assert_eq!(around, [false, true, true, false]);
+        assert!(!Allowed::Text("").has_count(1) && !span.has_count(1));
+        assert!(!Allowed::Text("").has_duration(nano) && !count.has_duration(nano));
+    }
+}

@@ -1,0 +1,439 @@
+//! A worker's connections: each is counted from its arrival until its last owner has dropped it, whatever protocol it
+//! speaks by then.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+#[cfg(unix)]
+use tokio::net::UnixStream;
+use tokio::sync::Notify;
+
+use crate::scoreboard::Row;
+use crate::sys::socket::{Listed, OpenSockets};
+
+/// The open connections of this process. A clone is the same registry.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    row: Row,
+    open: AtomicUsize,
+    sockets: OpenSockets,
+    /// Told after each close that left nothing open.
+    emptied: Notify,
+    /// Who waits for room.
+    acceptor: Mutex<Option<Waker>>,
+}
+
+impl Registry {
+    /// Nothing is open yet; `row` will show what is.
+    pub(crate) fn new(row: Row) -> Self {
+        let inner = Inner {
+            row,
+            open: AtomicUsize::new(0),
+            sockets: OpenSockets::default(),
+            emptied: Notify::new(),
+            acceptor: Mutex::new(None),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Counts this connection until it is dropped.
+    pub(crate) fn register(&self, stream: Stream) -> Connection {
+        self.inner.open.fetch_add(1, Ordering::Relaxed);
+        self.inner.row.connection_opened();
+        Connection {
+            stream: self.inner.sockets.list(stream),
+            counted: Counted {
+                registry: self.inner.clone(),
+                is_upgraded: false,
+            },
+        }
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.inner.open.load(Ordering::Acquire)
+    }
+
+    /// Ready while fewer than `limit` connections are open. Else the next close wakes the task, the last that asked.
+    pub(crate) fn poll_room(&self, cx: &mut Context<'_>, limit: NonZeroUsize) -> Poll<()> {
+        if self.open() < limit.get() {
+            return Poll::Ready(());
+        }
+        *self.inner.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
+        // A close between the two has found nobody to wake.
+        if self.open() < limit.get() {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// Waits until no connection is open; returns at once when none is.
+    pub(crate) async fn idle(&self) {
+        loop {
+            // Made before the count is looked at: a close between the two is not missed.
+            let emptied = self.inner.emptied.notified();
+            if self.open() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Closes the write side of up to `batch` open connections that have not been cut before, so that their clients
+    /// read a clean end. Returns how many those were.
+    pub(crate) fn cut(&self, batch: usize) -> usize {
+        self.inner.sockets.close_writes(batch)
+    }
+}
+
+/// A client's connection: a stream of bytes, counted as open until it is dropped.
+///
+/// Comes from [`Connections::accept`](crate::Connections::accept). Give it to whatever speaks the protocol; when that
+/// lets go of it, the drain of this worker has one connection less to wait for.
+#[derive(Debug)]
+pub struct Connection {
+    // Fields drop in this order: a connection counts as open until its socket is closed.
+    stream: Listed<Stream>,
+    counted: Counted,
+}
+
+impl Connection {
+    /// The client's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.stream.get().peer_addr()
+    }
+
+    /// The address the client connected to, an IPv4-mapped one as IPv4; `None` on a unix socket.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.stream.get().local_addr()
+    }
+
+    /// Counts this connection among those that have left HTTP: WebSockets and other tunnels.
+    pub fn mark_upgraded(&mut self) {
+        if !self.counted.is_upgraded {
+            self.counted.is_upgraded = true;
+            self.counted.registry.row.connection_upgraded();
+        }
+    }
+
+    /// Where this worker counts.
+    #[cfg(feature = "http")]
+    pub(crate) fn row(&self) -> &Row {
+        &self.counted.registry.row
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
+        Pin::new(self.get_mut().stream.get_mut())
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.get().is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
+
+/// One connection's share of the counts, given back when this is dropped.
+struct Counted {
+    registry: Arc<Inner>,
+    is_upgraded: bool,
+}
+
+impl std::fmt::Debug for Counted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Counted")
+            .field("is_upgraded", &self.is_upgraded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.registry.row.connection_closed(self.is_upgraded);
+        // Acquire and release: who reads zero has seen every close.
+        if self.registry.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.registry.emptied.notify_waiters();
+        }
+        let acceptor = self
+            .registry
+            .acceptor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(acceptor) = acceptor {
+            acceptor.wake();
+        }
+    }
+}
+
+/// A socket that was accepted, and who is at its other end.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    socket: Socket,
+    peer: Option<SocketAddr>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(UnixStream),
+}
+
+impl Stream {
+    /// A connection from `peer`.
+    pub(crate) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
+        // Small writes go out at once: with Nagle's algorithm a WebSocket message or an event that follows another
+        // waits for the client's delayed acknowledgement, up to 40 ms. It fails only on a socket that is dead
+        // already, which the first read will tell.
+        let _ = stream.set_nodelay(true);
+        Self {
+            socket: Socket::Tcp(stream),
+            peer: Some(canonical(peer)),
+        }
+    }
+
+    /// A connection from this machine.
+    #[cfg(unix)]
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self {
+            socket: Socket::Unix(stream),
+            peer: None,
+        }
+    }
+
+    /// The client's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    fn local_addr(&self) -> Option<SocketAddr> {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.local_addr().ok().map(canonical),
+            #[cfg(unix)]
+            Socket::Unix(_) => None,
+        }
+    }
+}
+
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(unix)]
+            Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(unix)]
+            Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(unix)]
+            Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Sockets hold nothing back.
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().socket {
+            Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(unix)]
+            Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for Stream {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_raw_fd(),
+            Socket::Unix(stream) => stream.as_raw_fd(),
+        }
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsRawSocket for Stream {
+    fn as_raw_socket(&self) -> std::os::windows::io::RawSocket {
+        match &self.socket {
+            Socket::Tcp(stream) => stream.as_raw_socket(),
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn unix(registry: &Registry) -> (Connection, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (registry.register(Stream::unix(ours)), theirs)
+    }
+
+    #[tokio::test]
+    async fn counts_until_dropped() {
+        let row = Row::detached();
+        let registry = Registry::new(row.clone());
+        let (mut first, _peer) = unix(&registry);
+        let (second, _peer) = unix(&registry);
+        first.mark_upgraded();
+        first.mark_upgraded();
+        assert_eq!(
+            (registry.open(), row.connections_open(), row.upgraded_open()),
+            (2, 2, 1)
+        );
+        drop(first);
+        assert_eq!(
+            (registry.open(), row.connections_open(), row.upgraded_open()),
+            (1, 1, 0)
+        );
+        drop(second);
+        assert_eq!(
+            (registry.open(), row.connections_open(), row.upgraded_open()),
+            (0, 0, 0)
+        );
+    }
+
+    #[tokio::test]
+    async fn idle_waits_for_the_last_connection() {
+        let registry = Registry::new(Row::detached());
+        registry.idle().await;
+        let (connection, _peer) = unix(&registry);
+        let idle = tokio::spawn({
+            let registry = registry.clone();
+            async move { registry.idle().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!idle.is_finished());
+        drop(connection);
+        idle.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_up_is_lost_at_zero() {
+        for _ in 0..2000 {
+            let registry = Registry::new(Row::detached());
+            let (connection, _peer) = unix(&registry);
+            let dropper = tokio::spawn(async move { drop(connection) });
+            tokio::time::timeout(Duration::from_secs(10), registry.idle())
+                .await
+                .expect("a lost wake-up");
+            dropper.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_close_makes_room() {
+        let registry = Registry::new(Row::detached());
+        let (first, _peer) = unix(&registry);
+        let limit = NonZeroUsize::MIN;
+        let room = tokio::spawn({
+            let registry = registry.clone();
+            async move { std::future::poll_fn(|cx| registry.poll_room(cx, limit)).await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!room.is_finished());
+        drop(first);
+        room.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_cut_client_reads_a_clean_end() {
+        let registry = Registry::new(Row::detached());
+        let (mut connection, mut peer) = unix(&registry);
+        connection.write_all(b"last words").await.unwrap();
+        assert_eq!(registry.cut(10), 1);
+        assert_eq!(registry.cut(10), 0);
+        let mut read = String::new();
+        peer.read_to_string(&mut read).await.unwrap();
+        assert_eq!(read, "last words");
+        assert!(connection.write_all(b"more").await.is_err());
+        assert_eq!(registry.open(), 1);
+    }
+
+    #[tokio::test]
+    async fn an_ipv4_client_of_a_dual_stack_listener_has_an_ipv4_address() {
+        let listener = match TcpListener::bind("[::]:0").await {
+            Ok(listener) => listener,
+            // No IPv6 here.
+            Err(_) => TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        let port = listener.local_addr().unwrap().port();
+        let client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let registry = Registry::new(Row::detached());
+        let (stream, peer) = listener.accept().await.unwrap();
+        let connection = registry.register(Stream::tcp(stream, peer));
+        assert_eq!(connection.peer_addr(), Some(client.local_addr().unwrap()));
+        assert_eq!(connection.local_addr(), Some(client.peer_addr().unwrap()));
+    }
+}

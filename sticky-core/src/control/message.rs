@@ -1,0 +1,225 @@
+//! What supervisor and worker say to each other.
+
+use std::ops::RangeInclusive;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Generation, WorkerId};
+use crate::worker::DrainReason;
+
+/// The versions of this protocol that this build speaks.
+pub(crate) const PROTOCOL: RangeInclusive<u32> = 1..=1;
+
+/// From the supervisor to a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum ToWorker {
+    /// The answer to [`Hello`]; carries the scoreboard's descriptor.
+    Welcome(Welcome),
+    /// The hello was not accepted: end with this error.
+    Refused { reason: String },
+    /// Read this slot's sockets; carries one descriptor for each.
+    Listen(ListenOrder),
+    /// Stop reading this slot's sockets, then answer [`FromWorker::Released`].
+    Release(ReleaseOrder),
+    /// These slots are out of the placement now: their clients go to the others.
+    Evicted { slots: Vec<WorkerId> },
+    /// Take no new work, finish the old.
+    Drain(DrainOrder),
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Who the worker is, and what it must share with the others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Welcome {
+    pub(crate) protocol: u32,
+    pub(crate) worker: WorkerId,
+    pub(crate) generation: Generation,
+    pub(crate) workers: u16,
+    /// The row of the scoreboard that this process writes.
+    pub(crate) seat: usize,
+    /// The seed of the placement.
+    pub(crate) seed: u64,
+    /// Whether the kernel places connections, so that each can be checked on accept.
+    pub(crate) placed: bool,
+    /// How many sockets each slot has.
+    pub(crate) addresses: usize,
+}
+
+/// See [`ToWorker::Listen`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ListenOrder {
+    pub(crate) slot: WorkerId,
+    /// What each of the descriptors is, in their order.
+    pub(crate) sockets: Vec<SocketKind>,
+    /// Answer 503 to what comes in there, rather than serve it.
+    #[serde(default)]
+    pub(crate) refuse: bool,
+}
+
+/// What kind of listener a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum SocketKind {
+    /// A TCP listener of one slot.
+    Tcp,
+    /// A TCP listener that all slots accept from.
+    SharedTcp,
+    /// A unix listener that all slots accept from.
+    SharedUnix,
+}
+
+/// See [`ToWorker::Release`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReleaseOrder {
+    pub(crate) slot: WorkerId,
+}
+
+/// See [`ToWorker::Drain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct DrainOrder {
+    pub(crate) reason: DrainReason,
+    /// Milliseconds from now until what is left is cut.
+    pub(crate) timeout_ms: u64,
+}
+
+/// From a worker to the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(crate) enum FromWorker {
+    /// The first message.
+    Hello(Hello),
+    /// The application can serve.
+    Ready {
+        /// Whether this worker can read the sockets of a slot that is not running.
+        adopts: bool,
+    },
+    /// The answer to [`ToWorker::Release`], and said of every slot once a drain has emptied its queue.
+    Released { slot: WorkerId },
+    /// The drain is over; the process ends soon.
+    Drained(WorkerReport),
+    /// Why this process is about to fail.
+    Words { text: String },
+    /// A message of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// See [`FromWorker::Hello`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    /// The oldest and the newest protocol this worker speaks.
+    pub(crate) protocol: (u32, u32),
+    /// The version of sticky in the worker.
+    pub(crate) version: String,
+    /// What all processes of a cluster must agree on, as text.
+    pub(crate) fingerprint: String,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WorkerReport {
+    /// Connections that ended by themselves.
+    pub(crate) completed: u64,
+    /// Connections that were open at the deadline and were cut.
+    pub(crate) cut: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn golden<T: Serialize + for<'de> Deserialize<'de> + PartialEq + std::fmt::Debug>(message: T, text: &str) {
+        assert_eq!(serde_json::to_string(&message).unwrap(), text);
+        assert_eq!(serde_json::from_str::<T>(text).unwrap(), message);
+    }
+
+    /// Two versions of a program talk to each other during a deploy: a change here breaks them.
+    #[test]
+    fn the_texts_to_workers_do_not_change() {
+        let slot = WorkerId::new(3);
+        let welcome = Welcome {
+            protocol: 1,
+            worker: slot,
+            generation: Generation::new(7),
+            workers: 4,
+            seat: 5,
+            seed: u64::MAX,
+            placed: true,
+            addresses: 2,
+        };
+        golden(
+            ToWorker::Welcome(welcome),
+            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2}"#,
+        );
+        golden(
+            ToWorker::Refused { reason: "no".into() },
+            r#"{"type":"refused","reason":"no"}"#,
+        );
+        let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix];
+        golden(
+            ToWorker::Listen(ListenOrder {
+                slot,
+                sockets,
+                refuse: true,
+            }),
+            r#"{"type":"listen","slot":3,"sockets":["tcp","shared_tcp","shared_unix"],"refuse":true}"#,
+        );
+        golden(
+            ToWorker::Release(ReleaseOrder { slot }),
+            r#"{"type":"release","slot":3}"#,
+        );
+        golden(
+            ToWorker::Evicted { slots: vec![slot] },
+            r#"{"type":"evicted","slots":[3]}"#,
+        );
+        golden(
+            ToWorker::Drain(DrainOrder {
+                reason: DrainReason::Shutdown,
+                timeout_ms: 25_000,
+            }),
+            r#"{"type":"drain","reason":"shutdown","timeout_ms":25000}"#,
+        );
+    }
+
+    #[test]
+    fn the_texts_from_workers_do_not_change() {
+        let hello = Hello {
+            protocol: (1, 2),
+            version: "0.1.0".into(),
+            fingerprint: "affinity=client-ip".into(),
+        };
+        golden(
+            FromWorker::Hello(hello),
+            r#"{"type":"hello","protocol":[1,2],"version":"0.1.0","fingerprint":"affinity=client-ip"}"#,
+        );
+        golden(FromWorker::Ready { adopts: true }, r#"{"type":"ready","adopts":true}"#);
+        golden(
+            FromWorker::Released { slot: WorkerId::new(1) },
+            r#"{"type":"released","slot":1}"#,
+        );
+        golden(
+            FromWorker::Drained(WorkerReport { completed: 9, cut: 1 }),
+            r#"{"type":"drained","completed":9,"cut":1}"#,
+        );
+        golden(
+            FromWorker::Words { text: "oh".into() },
+            r#"{"type":"words","text":"oh"}"#,
+        );
+    }
+
+    #[test]
+    fn later_versions_may_add_messages_and_fields() {
+        assert_eq!(
+            serde_json::from_str::<ToWorker>(r#"{"type":"dance","tempo":120}"#).unwrap(),
+            ToWorker::Unknown
+        );
+        let more = r#"{"type":"released","slot":1,"colour":"blue"}"#;
+        assert_eq!(
+            serde_json::from_str::<FromWorker>(more).unwrap(),
+            FromWorker::Released { slot: WorkerId::new(1) }
+        );
+    }
+}

@@ -1,0 +1,25 @@
+//! The channel between the supervisor and each of its children: one message is one line of JSON, with the
+//! descriptors that belong to it.
+//!
+//! ```text
+//! supervisor                       worker
+//!     │ ◄──────────── Hello ───────── │   versions, what must agree
+//!     │ ───────────── Welcome ──────► │   identity, seed, scoreboard
+//!     │ ◄──────────── Ready ───────── │
+//!     │ ───────────── Listen ───────► │   you read this slot's sockets now
+//!     │ ───────────── Release ──────► │   stop reading them …
+//!     │ ◄──────────── Released ────── │   … done: the next reader may start
+//!     │ ───────────── Drain ────────► │
+//!     │ ◄──────────── Drained ─────── │   what was completed, what was cut
+//! ```
+//!
+//! There are a handful of these per second at most, so they can be read in a trace; unknown fields and unknown
+//! messages are ignored, so that programs of different versions can talk to each other.
+
+mod channel;
+mod message;
+
+pub(crate) use channel::{Channel, Received, pair};
+pub(crate) use message::{
+    DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, ReleaseOrder, SocketKind, ToWorker, Welcome, WorkerReport,
+};

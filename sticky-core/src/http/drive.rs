@@ -1,0 +1,117 @@
+//! Drives one connection to its end: hyper does the work, this minds the timers and the drain.
+
+use std::future::{Future, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use hyper_util::server::graceful::GracefulConnection;
+use tokio::task::unconstrained;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::activity::Activity;
+use super::timers::{Clock, Phase, Stage, Timeouts};
+
+/// Serves `connection` until it has ended. To be spawned as a task of its own.
+pub(crate) async fn drive<C: GracefulConnection>(
+    connection: C,
+    activity: &Activity,
+    timeouts: Timeouts,
+) -> Result<(), C::Error> {
+    let now = Instant::now();
+    let clock = Clock::new(timeouts, now);
+    let mut driver = Driver {
+        connection: pin!(connection),
+        activity,
+        // Not subject to the task's budget: the one poll it gets must not be put off.
+        drain_started: pin!(unconstrained(activity.drain().started())),
+        has_asked: false,
+        stage: Stage::Open,
+        sleep: pin!(sleep_until(clock.next_look(Stage::Open, now))),
+        clock,
+    };
+    poll_fn(|cx| driver.poll(cx)).await
+}
+
+struct Driver<'a, C, D> {
+    connection: Pin<&'a mut C>,
+    activity: &'a Activity,
+    drain_started: Pin<&'a mut D>,
+    /// Whether the drain knows whom to wake.
+    has_asked: bool,
+    stage: Stage,
+    /// Fires no later than there is something to decide. It is set again when it has fired, not on every request.
+    sleep: Pin<&'a mut Sleep>,
+    clock: Clock,
+}
+
+impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        loop {
+            // First: what has already come in decides what the timers and the drain find.
+            if let Poll::Ready(result) = self.connection.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            self.clock.observe(self.activity.sight(), Instant::now);
+            if self.must_close(cx) {
+                self.close();
+                continue;
+            }
+            ready!(self.poll_late(cx));
+            if self.end().is_break() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// Whether the drain asks this connection to close now. One whose request is still coming is left alone: its
+    /// response will announce the end.
+    fn must_close(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.stage == Stage::Open && self.drain_has_started(cx) {
+            self.stage = Stage::Draining;
+        }
+        self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
+    }
+
+    fn drain_has_started(&mut self, cx: &mut Context<'_>) -> bool {
+        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
+        if !self.has_asked {
+            self.has_asked = true;
+            return self.drain_started.as_mut().poll(cx).is_ready();
+        }
+        self.activity.drain().is_started()
+    }
+
+    /// Lets hyper finish what is executing, announce the end of it, and close.
+    fn close(&mut self) {
+        self.connection.as_mut().graceful_shutdown();
+        self.stage = Stage::Closing;
+        self.clock.restart(Instant::now());
+    }
+
+    /// Ready when the present phase has lasted too long.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let deadline = self.clock.deadline(self.stage);
+        if let Some(deadline) = deadline.filter(|deadline| *deadline < self.sleep.deadline()) {
+            self.sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(self.sleep.as_mut().poll(cx));
+            let now = Instant::now();
+            if deadline.is_some_and(|deadline| deadline <= now) {
+                return Poll::Ready(());
+            }
+            self.sleep.as_mut().reset(self.clock.next_look(self.stage, now));
+        }
+    }
+
+    /// The time is up: asks hyper to end the connection, or breaks off where that has been tried.
+    fn end(&mut self) -> ControlFlow<()> {
+        match self.clock.phase() {
+            Phase::Head if !self.activity.is_late() => self.activity.be_late(),
+            Phase::Idle if self.stage == Stage::Open => self.close(),
+            _ => return ControlFlow::Break(()),
+        }
+        ControlFlow::Continue(())
+    }
+}

@@ -1,0 +1,182 @@
+//! HTTP for this worker's connections: the accept loop that plain hyper programs and the integrations share.
+//!
+//! ```text
+//!  Connections ──► make(&connection) ──► task: hyper ◄── socket    notes what passes, says 408
+//!                                          │        ◄── service   counts requests, announces the end
+//!                                          └── drive: timers and drain, from what those two noted
+//! ```
+//!
+//! HTTP/1.1 and HTTP/2 in clear text, with upgrades. The cluster's `first_byte_timeout` (60 s), `head_timeout` (10 s,
+//! answered with 408) and `idle_timeout` (75 s) hold for every connection; a request that is executing, a response
+//! that streams and a connection that was upgraded take as long as they take. When the worker drains, idle
+//! connections are closed, and the response to what is executing announces the end of its connection.
+//!
+//! A handler that panics ends its own connection (over HTTP/2 its own stream) and nothing else.
+
+mod activity;
+mod body;
+mod drive;
+mod forwarded;
+mod service;
+mod socket;
+mod timers;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+/// hyper's service trait, for implementations of it without a dependency on hyper.
+#[doc(no_inline)]
+pub use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+
+use self::activity::Activity;
+pub use self::body::RequestBody;
+use self::service::Tracked;
+use self::socket::Socket;
+use self::timers::Timeouts;
+use crate::connection::Connection;
+use crate::worker::{Connections, Limits, Worker};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The client's address, in the extensions of every request that [`serve`] passes on; not there on unix sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddr(pub SocketAddr);
+
+/// Says that this worker is ready and serves its connections with `service` until the worker has drained.
+///
+/// ```no_run
+/// use http_body_util::Full;
+/// use hyper::body::{Bytes, Incoming};
+/// use hyper::service::service_fn;
+/// use hyper::{Request, Response};
+/// use sticky_core::Cluster;
+///
+/// async fn hello(_request: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+///     Ok(Response::new(Full::from("hello")))
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Cluster::builder().build()?.run(|worker| async {
+///     sticky_core::http::serve(worker, service_fn(hello)).await;
+///     Ok(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// When the worker's connections have been taken already.
+pub async fn serve<S, B>(worker: Worker, service: S)
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let make = |connection: &Connection| WithPeer {
+        service: service.clone(),
+        peer: connection.peer_addr(),
+    };
+    serve_connections(worker.ready(), make).await;
+}
+
+/// Serves `connections` until the worker has drained, each with the service that `make` makes for it.
+///
+/// For integrations: `make` sees who is there, and a service that keeps the [`RequestBody`] may go on reading it after
+/// its response.
+pub async fn serve_connections<M, S, B>(mut connections: Connections, mut make: M)
+where
+    M: FnMut(&Connection) -> S,
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let builder = Arc::new(builder());
+    let timeouts = Timeouts::of(connections.worker().limits());
+    let drain = connections.worker().drain();
+    // With one worker nothing can land on a wrong one.
+    let is_alone = connections.worker().workers() <= 1;
+    while let Some(connection) = connections.accept().await {
+        let service = make(&connection);
+        let suspect = connection.peer_addr().filter(|_| !is_alone);
+        let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
+        tokio::spawn(serve_connection(
+            builder.clone(),
+            connection,
+            service,
+            activity,
+            timeouts,
+        ));
+    }
+    connections.finish().await;
+}
+
+async fn serve_connection<S, B>(
+    builder: Arc<Builder<TokioExecutor>>,
+    connection: Connection,
+    service: S,
+    activity: Arc<Activity>,
+    timeouts: Timeouts,
+) where
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let socket = TokioIo::new(Socket::new(connection, activity.clone()));
+    let service = Tracked::new(service, activity.clone());
+    let connection = builder.serve_connection_with_upgrades(socket, service);
+    if let Err(error) = drive::drive(connection, &activity, timeouts).await {
+        tracing::debug!(target: "sticky", error, "a connection ended early");
+    }
+}
+
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // hyper's own head timer would be its idle timer too, and never fire on a connection that stays silent.
+    builder.http1().header_read_timeout(None);
+    // WebSockets over HTTP/2.
+    builder.http2().enable_connect_protocol();
+    builder
+}
+
+impl Timeouts {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            first_byte: limits.first_byte_timeout,
+            head: limits.head_timeout,
+            idle: limits.idle_timeout,
+        }
+    }
+}
+
+/// A service for plain hyper.
+struct WithPeer<S> {
+    service: S,
+    peer: Option<SocketAddr>,
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<RequestBody>> for WithPeer<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn call(&self, request: Request<RequestBody>) -> Self::Future {
+        let mut request = request.map(RequestBody::into_incoming);
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(PeerAddr(peer));
+        }
+        self.service.call(request)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,97 @@
+//! The application's service with what every request needs around it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use http::header::CONNECTION;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+
+use super::activity::{Activity, InFlight};
+use super::body::{RequestBody, ResponseBody};
+
+/// Counts requests, and knows which are in flight.
+pub(crate) struct Tracked<S> {
+    service: S,
+    activity: Arc<Activity>,
+}
+
+impl<S> Tracked<S> {
+    pub(crate) fn new(service: S, activity: Arc<Activity>) -> Self {
+        Self { service, activity }
+    }
+}
+
+impl<S, B> Service<Request<Incoming>> for Tracked<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>>,
+{
+    type Response = Response<ResponseBody<B>>;
+    type Error = S::Error;
+    type Future = Tracking<S::Future>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.activity.begin(request.headers());
+        let kind = Kind {
+            is_connect: request.method() == Method::CONNECT,
+            version: request.version(),
+        };
+        let request = request.map(|incoming| RequestBody::new(incoming, &self.activity));
+        Tracking {
+            response: self.service.call(request),
+            in_flight: Some(in_flight),
+            kind,
+        }
+    }
+}
+
+/// What must be known of a request to judge its response.
+#[derive(Clone, Copy)]
+struct Kind {
+    is_connect: bool,
+    version: Version,
+}
+
+pin_project! {
+    /// A response in the making.
+    pub(crate) struct Tracking<F> {
+        #[pin]
+        response: F,
+        in_flight: Option<InFlight>,
+        kind: Kind,
+    }
+}
+
+impl<F, B, E> Future for Tracking<F>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    type Output = Result<Response<ResponseBody<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut response = ready!(this.response.poll(cx))?;
+        let in_flight = this.in_flight.take().expect("a future is not polled after its end");
+        this.kind.settle(&mut response, in_flight.activity());
+        Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, in_flight))))
+    }
+}
+
+impl Kind {
+    /// Notices the way out of HTTP, and announces the end of a connection that drains.
+    fn settle<B>(self, response: &mut Response<B>, activity: &Activity) {
+        let status = response.status();
+        if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
+            activity.tunnel();
+        } else if self.version < Version::HTTP_2 && activity.drain().is_started() {
+            // hyper closes after a response that says so. A client that is told does not lose its next request.
+            response
+                .headers_mut()
+                .insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}

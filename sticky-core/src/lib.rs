@@ -1,0 +1,99 @@
+//! Turns a Rust server into a supervised cluster on one port, where each client always reaches the same worker.
+//!
+//! ```text
+//!                  owns the sockets, reads no client byte
+//!   supervisor ───────────────────────────────────────────┐
+//!      │ control                                          │ scoreboard
+//!      ├── worker 0 ◄─┐                                   │ (shared memory)
+//!      ├── worker 1 ◄─┼── the kernel places each client's ┘
+//!      └── worker 2 ◄─┘   connections on its worker
+//! ```
+//!
+//! The program starts itself again as N workers. Each has a listener of its own on the public port, and a program in
+//! the kernel places every connection by a hash of the client's address: no proxy, no copied byte. Workers that
+//! crash are started again while their connections wait; nobody else's client notices.
+//!
+//! With axum, use the crate `sticky-axum`. The smallest program without a framework, over the feature `http`:
+//!
+//! ```no_run
+//! # #[cfg(feature = "http")]
+//! # mod example {
+//! use http_body_util::Full;
+//! use hyper::body::{Bytes, Incoming};
+//! use hyper::{Request, Response, service::service_fn};
+//! use sticky_core::{Cluster, RunError};
+//!
+//! async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> {
+//!     Ok(Response::new(Full::from("hello")))
+//! }
+//!
+//! fn main() -> Result<(), RunError> {
+//!     Cluster::builder().build()?.run(|worker| async {
+//!         sticky_core::http::serve(worker, service_fn(hello)).await;
+//!         Ok(())
+//!     })
+//! }
+//! # }
+//! ```
+//!
+//! `main` runs in every process up to the call; [`role()`] tells which one this is from its first line.
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `http` | `sticky_core::http`: the accept loop for HTTP/1.1 and h2c that axum and plain hyper share |
+//!
+//! # Settings
+//!
+//! See [`ClusterBuilder`]: every setting, its environment variable and its default.
+//!
+//! # Platforms
+//!
+//! Linux. Elsewhere the program serves in this one process, with a warning, so that it runs on every developer's
+//! machine.
+
+mod affinity;
+mod cluster;
+mod config;
+mod connection;
+mod control;
+mod dispatch;
+#[cfg(feature = "http")]
+pub mod http;
+mod id;
+mod listener;
+mod notice;
+mod placement;
+mod role;
+mod scoreboard;
+#[cfg(cluster)]
+mod supervisor;
+mod sys;
+mod worker;
+
+/// Everything that can go wrong on the way into a cluster, in detail.
+pub mod error {
+    pub use crate::affinity::ParseAffinityError;
+    pub use crate::config::{ConfigProblem, Given};
+    pub use crate::dispatch::{DispatchError, ParseDispatchError};
+    pub use crate::listener::{AddressError, ListenError};
+    pub use crate::worker::StandaloneError;
+    #[cfg(cluster)]
+    pub use crate::{
+        dispatch::kernel::{AttachError, ProofError},
+        scoreboard::ScoreboardError,
+        supervisor::SuperviseError,
+        worker::enter::JoinError,
+    };
+}
+
+pub use affinity::Affinity;
+pub use cluster::{BoxError, Cluster, RunError, StartError};
+pub use config::{ClusterBuilder, ConfigError, Failover};
+pub use connection::Connection;
+pub use dispatch::Dispatch;
+pub use id::{Generation, MAX_WORKERS, WorkerId};
+pub use listener::{ListenAddress, ListenAddresses};
+pub use role::{Role, role};
+pub use worker::{Connections, Drain, DrainReason, NeedsGuard, Worker};

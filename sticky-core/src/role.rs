@@ -1,0 +1,271 @@
+//! What this process is, known on the first line of `main`.
+
+use std::fmt;
+use std::sync::OnceLock;
+
+use crate::id::WorkerId;
+
+/// The variable that tells a child which descriptor is its control socket. Not a setting.
+pub(crate) const CONTROL_VARIABLE: &str = "STICKY_CONTROL";
+
+/// What this process is in its cluster.
+///
+/// The application's `main` runs in every role up to the call that enters the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// The process that was started by the user: it will own the sockets and start the others.
+    Supervisor,
+    /// Runs the application in this slot.
+    Worker(WorkerId),
+    /// Terminates client connections and forwards them.
+    Proxy,
+    /// Serves metrics and status.
+    Admin,
+    /// Serves in this process, without a cluster: `STICKY_WORKERS=0`, or a platform where there is none.
+    ///
+    /// Before the cluster is built only the environment is known: a `workers(0)` in code is a [`Role::Supervisor`]
+    /// until then.
+    Standalone,
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Role::Supervisor => f.write_str("supervisor"),
+            Role::Worker(id) => write!(f, "worker {id}"),
+            Role::Proxy => f.write_str("proxy"),
+            Role::Admin => f.write_str("admin"),
+            Role::Standalone => f.write_str("standalone"),
+        }
+    }
+}
+
+static STANDALONE: OnceLock<()> = OnceLock::new();
+
+/// Notes that this process serves without a cluster.
+pub(crate) fn set_standalone() {
+    let _ = STANDALONE.set(());
+}
+
+/// What this process is.
+///
+/// Right from `main`'s first line, so that what must run only once (or only in workers) can ask:
+///
+/// ```
+/// if let sticky_core::Role::Worker(id) = sticky_core::role() {
+///     println!("worker {id} opens its own database pool");
+/// }
+/// ```
+///
+/// A process that the supervisor started, but whose supervisor is gone, ends here.
+pub fn role() -> Role {
+    #[cfg(cluster)]
+    if let Some(role) = inherited::role() {
+        return role;
+    }
+    let zero = std::env::var_os("STICKY_WORKERS").is_some_and(|workers| workers == "0");
+    if cfg!(not(cluster)) || zero || STANDALONE.get().is_some() {
+        return Role::Standalone;
+    }
+    Role::Supervisor
+}
+
+#[cfg(cluster)]
+pub(crate) use inherited::{Marker, control_socket};
+
+#[cfg(cluster)]
+mod inherited {
+    use std::os::fd::{OwnedFd, RawFd};
+    use std::str::FromStr;
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use super::*;
+    use crate::sys::exec;
+
+    /// The value of [`CONTROL_VARIABLE`]: which descriptor, and how to tell that it is really ours.
+    ///
+    /// The variable is also inherited by programs the application starts. They do not have the descriptor, or
+    /// have another socket under its number: the inode differs, and they are not our children.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct Marker {
+        pub(crate) fd: RawFd,
+        pub(crate) inode: u64,
+        pub(crate) parent: u32,
+        pub(crate) worker: WorkerId,
+    }
+
+    impl fmt::Display for Marker {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let Self {
+                fd,
+                inode,
+                parent,
+                worker,
+            } = self;
+            write!(f, "fd={fd} inode={inode} parent={parent} worker={worker}")
+        }
+    }
+
+    impl FromStr for Marker {
+        type Err = ();
+
+        fn from_str(text: &str) -> Result<Self, ()> {
+            let mut fields = text.split(' ');
+            let mut field = |name: &str| {
+                let value = fields.next()?.strip_prefix(name)?.strip_prefix('=')?;
+                Some(value.to_owned())
+            };
+            let mut parse = || {
+                let fd = field("fd")?.parse().ok()?;
+                let inode = field("inode")?.parse().ok()?;
+                let parent = field("parent")?.parse().ok()?;
+                let worker = WorkerId::new(field("worker")?.parse().ok()?);
+                Some(Self {
+                    fd,
+                    inode,
+                    parent,
+                    worker,
+                })
+            };
+            let marker = parse().ok_or(())?;
+            if fields.next().is_some() { Err(()) } else { Ok(marker) }
+        }
+    }
+
+    enum State {
+        NotOurs,
+        Child {
+            role: Role,
+            socket: std::sync::Mutex<Option<OwnedFd>>,
+        },
+    }
+
+    fn state() -> &'static State {
+        static STATE: OnceLock<State> = OnceLock::new();
+        STATE.get_or_init(detect)
+    }
+
+    fn detect() -> State {
+        let marker = std::env::var(CONTROL_VARIABLE)
+            .ok()
+            .and_then(|text| text.parse::<Marker>().ok());
+        let Some(marker) = marker.filter(|marker| exec::inode(marker.fd) == Some(marker.inode)) else {
+            return State::NotOurs;
+        };
+        let socket = match exec::take_inherited(marker.fd) {
+            Ok(socket) => socket,
+            Err(error) => orphaned(&marker, &format!("its control socket cannot be used: {error}")),
+        };
+        if hung_up(&socket) {
+            orphaned(&marker, "its supervisor is gone");
+        }
+        // A program started through /proc/self/fd/N is called "N" by ps and top until it says otherwise.
+        if let Some(name) = program_name() {
+            let _ = std::fs::write("/proc/self/comm", name);
+        }
+        State::Child {
+            role: Role::Worker(marker.worker),
+            socket: std::sync::Mutex::new(Some(socket)),
+        }
+    }
+
+    fn program_name() -> Option<String> {
+        let called = std::env::args_os().next()?;
+        Some(
+            std::path::Path::new(&called)
+                .file_name()?
+                .to_string_lossy()
+                .into_owned(),
+        )
+    }
+
+    fn orphaned(marker: &Marker, why: &str) -> ! {
+        eprintln!(
+            "sticky: worker {} of supervisor {} ends: {why}",
+            marker.worker, marker.parent
+        );
+        std::process::exit(1);
+    }
+
+    fn hung_up(socket: &OwnedFd) -> bool {
+        let mut fds = [PollFd::new(socket, PollFlags::empty())];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::HUP)
+    }
+
+    pub(super) fn role() -> Option<Role> {
+        match state() {
+            State::NotOurs => None,
+            State::Child { role, .. } => Some(*role),
+        }
+    }
+
+    /// The control socket of this process, once, if our supervisor started it.
+    pub(crate) fn control_socket() -> Option<OwnedFd> {
+        match state() {
+            State::NotOurs => None,
+            State::Child { socket, .. } => socket.lock().unwrap_or_else(|e| e.into_inner()).take(),
+        }
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_marker_survives_its_text() {
+            let marker = Marker {
+                fd: 7,
+                inode: 81234,
+                parent: 4000,
+                worker: WorkerId::new(2),
+            };
+            assert_eq!(marker.to_string(), "fd=7 inode=81234 parent=4000 worker=2");
+            assert_eq!(marker.to_string().parse(), Ok(marker));
+        }
+
+        #[test]
+        fn anything_else_is_not_a_marker() {
+            for text in [
+                "",
+                "fd=7",
+                "fd=x inode=1 parent=1 worker=0",
+                "fd=7 inode=1 parent=1 worker=0 more=1",
+            ] {
+                assert_eq!(text.parse::<Marker>(), Err(()), "{text:?}");
+            }
+        }
+
+        #[test]
+        fn another_descriptor_under_the_number_is_not_ours() {
+            let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
+            let number = std::os::fd::AsRawFd::as_raw_fd(&a);
+            assert!(exec::inode(number).is_some());
+            assert_eq!(exec::inode(-1), None);
+            assert_ne!(exec::inode(number), Some(0));
+        }
+
+        #[test]
+        fn a_closed_peer_is_noticed() {
+            let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
+            let a = OwnedFd::from(a);
+            assert!(!hung_up(&a));
+            drop(b);
+            assert!(hung_up(&a));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_read_well() {
+        assert_eq!(Role::Supervisor.to_string(), "supervisor");
+        assert_eq!(Role::Worker(WorkerId::new(2)).to_string(), "worker 2");
+        assert_eq!(Role::Standalone.to_string(), "standalone");
+    }
+}

@@ -1,0 +1,471 @@
+//! The supervisor's loop: hears signals, children and the clock, asks [`State`] what to do, and does it.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{MissedTickBehavior, interval, sleep_until};
+
+use super::child::{Incoming, Launcher, Process};
+use super::event::{Action, ChildId, Ended, Event, Note, Outcome};
+use super::heartbeat::{self, Pulse};
+use super::output::{Output, Pump};
+use super::reap::Reaper;
+use super::state::{Policy, State};
+use super::{FLUSH_TIME, SuperviseError};
+use crate::config::Config;
+use crate::control::{DrainOrder, Hello, ListenOrder, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
+use crate::dispatch::Dispatch;
+use crate::id::{Generation, WorkerId};
+use crate::listener::ListenerSet;
+use crate::notice;
+use crate::scoreboard::{Scoreboard, Totals};
+use crate::worker::DrainReason;
+
+/// Takes the port, starts the workers, and keeps them running until asked to end.
+pub(super) async fn supervise(config: Config) -> Result<(), SuperviseError> {
+    raise_descriptor_limit();
+    let output = Output::choose(config.prefix_output);
+    output.carry_notices();
+    // Handlers come first: a signal that arrives from here on ends what has been started.
+    let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
+    let mut supervisor = Supervisor::new(config, output)?;
+    let outcome = supervisor.run(signals).await;
+    supervisor.output.flush(FLUSH_TIME).await;
+    outcome
+}
+
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Fewer descriptors than there might be is no reason not to start.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// How long the last output of a process that has ended may take to be read.
+const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+    child: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            child: signal(SignalKind::child())?,
+        })
+    }
+}
+
+/// A process and what the loop keeps about it.
+struct Member {
+    process: Arc<Process>,
+    pump: Option<Pump>,
+    slot: WorkerId,
+    generation: Generation,
+    seat: usize,
+    pulse: Pulse,
+}
+
+struct Supervisor {
+    config: Config,
+    state: State,
+    seed: u64,
+    listeners: Vec<ListenerSet>,
+    scoreboard: Scoreboard,
+    launcher: Launcher,
+    output: Output,
+    members: BTreeMap<ChildId, Member>,
+    incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
+    reaper: Option<Reaper>,
+    /// What processes that have ended did.
+    ended: Totals,
+    misplaced: bool,
+    outcome: Option<Result<(), SuperviseError>>,
+}
+
+impl Supervisor {
+    fn new(config: Config, output: Output) -> Result<Self, SuperviseError> {
+        let seed = config.hash_seed.unwrap_or_else(random);
+        let launcher = Launcher::new(&config).map_err(SuperviseError::system("find the program it runs"))?;
+        let listeners = super::sockets::take(&config, seed)?;
+        let scoreboard = Scoreboard::create(State::seats(config.workers))?;
+        let policy = Policy {
+            workers: config.workers,
+            boot_timeout: config.boot_timeout,
+            shutdown_timeout: config.shutdown_timeout,
+            exit_timeout: config.exit_timeout,
+            failover: config.failover,
+            seed: random(),
+        };
+        Ok(Self {
+            state: State::new(policy),
+            seed,
+            listeners,
+            scoreboard,
+            launcher,
+            output,
+            members: BTreeMap::new(),
+            incoming: unbounded_channel(),
+            reaper: Reaper::if_needed(),
+            ended: Totals::default(),
+            misplaced: false,
+            outcome: None,
+            config,
+        })
+    }
+
+    async fn run(&mut self, mut signals: Signals) -> Result<(), SuperviseError> {
+        let mut looks = interval(heartbeat::period(self.config.heartbeat_timeout));
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last_look = Instant::now();
+        let mut strangers = false;
+        self.decide(Event::Start);
+        loop {
+            if let Some(outcome) = self.outcome.take() {
+                return outcome;
+            }
+            let deadline = self.state.deadline();
+            tokio::select! {
+                Some(incoming) = self.incoming.1.recv() => self.hear(incoming),
+                _ = signals.terminate.recv() => self.decide(Event::Terminate),
+                _ = signals.interrupt.recv() => self.decide(Event::Terminate),
+                _ = signals.hangup.recv() => notice::warn("SIGHUP does nothing in this version: it cannot reload yet"),
+                _ = signals.child.recv() => strangers |= self.children_changed(),
+                () = tokio::time::sleep(Duration::from_secs(1)), if strangers => strangers = self.children_changed(),
+                now = looks.tick() => self.look(now.into(), &mut last_look),
+                () = wait_until(deadline) => self.decide(Event::Tick),
+            }
+        }
+    }
+
+    fn decide(&mut self, event: Event) {
+        for action in self.state.handle(Instant::now(), event) {
+            self.act(action);
+        }
+    }
+
+    fn hear(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Hello { child, hello } => self.greet(child, &hello),
+            Incoming::Event(Event::Exited { child, how }) => self.exited(child, how),
+            Incoming::Event(event) => self.decide(event),
+        }
+    }
+
+    /// Answers a greeting: a worker that does not agree with its cluster must not serve in it.
+    fn greet(&self, child: ChildId, hello: &Hello) {
+        let Some(member) = self.members.get(&child) else { return };
+        match judge(hello, &self.config.fingerprint()) {
+            Ok(protocol) => {
+                let welcome = Welcome {
+                    protocol,
+                    worker: member.slot,
+                    generation: member.generation,
+                    workers: self.config.workers,
+                    seat: member.seat,
+                    seed: self.seed,
+                    placed: self.config.dispatch == Dispatch::Kernel,
+                    addresses: self.listeners.len(),
+                };
+                member
+                    .process
+                    .send(&ToWorker::Welcome(welcome), &[self.scoreboard.as_fd()]);
+            }
+            Err(reason) => {
+                notice::error(format_args!("worker {} is refused: {reason}", member.slot));
+                member.process.send(&ToWorker::Refused { reason }, &[]);
+            }
+        }
+    }
+
+    /// Forgets a process that has ended and folds its row away. If its output is read here, its last words come first.
+    fn exited(&mut self, child: ChildId, how: Ended) {
+        let Some(member) = self.members.get_mut(&child) else {
+            return;
+        };
+        if let Some(pump) = member.pump.take() {
+            let events = self.incoming.0.clone();
+            tokio::spawn(async move {
+                let text = pump.finish(LAST_WORDS_TIME).await.join("\n");
+                if !text.is_empty() {
+                    let _ = events.send(Incoming::Event(Event::Words { child, text }));
+                }
+                let _ = events.send(Incoming::Event(Event::Exited { child, how }));
+            });
+            return;
+        }
+        let row = self.scoreboard.row(member.seat);
+        self.ended.fold(row.totals());
+        row.clear();
+        self.members.remove(&child);
+        self.decide(Event::Exited { child, how });
+    }
+
+    /// Says so, once, if the kernel has given a worker somebody else's client.
+    fn check_placement(&mut self) {
+        let mut totals = self.ended;
+        self.members
+            .values()
+            .for_each(|member| totals += self.scoreboard.row(member.seat).totals());
+        if totals.mismatches > 0 && !std::mem::replace(&mut self.misplaced, true) {
+            notice::error("the kernel has placed a connection on the wrong worker: this is a bug, please report it");
+        }
+    }
+
+    /// Hears of processes that were suspended or go on, and reaps strangers; true if some may be left.
+    fn children_changed(&mut self) -> bool {
+        let changes: Vec<Event> = self
+            .members
+            .iter()
+            .filter_map(|(id, member)| member.process.suspension(*id))
+            .collect();
+        for event in changes {
+            self.decide(event);
+        }
+        let ours = self.members.values().map(|member| member.process.pid);
+        self.reaper.as_mut().is_some_and(|reaper| reaper.look(ours))
+    }
+
+    /// Looks for event loops that have stopped turning.
+    fn look(&mut self, now: Instant, last: &mut Instant) {
+        let timeout = self.config.heartbeat_timeout;
+        let slept = heartbeat::slept(now.duration_since(*last), heartbeat::period(timeout));
+        *last = now;
+        let mut silent = Vec::new();
+        for (id, member) in &mut self.members {
+            let beats = self.scoreboard.row(member.seat).last_heartbeat();
+            if slept {
+                member.pulse.excuse(now);
+            } else if member.pulse.silent(beats, now, timeout) {
+                if member.process.is_traced() {
+                    member.pulse.excuse(now);
+                } else {
+                    silent.push(*id);
+                }
+            }
+        }
+        for child in silent {
+            self.decide(Event::Silent { child });
+        }
+        self.check_placement();
+    }
+
+    // === Actions ===
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Spawn {
+                child,
+                slot,
+                generation,
+                seat,
+            } => self.spawn(child, slot, generation, seat),
+            Action::Listen { child, slot, refuse } => self.lend(child, slot, refuse),
+            Action::Release { child, slot } => self.send(child, &ToWorker::Release(ReleaseOrder { slot })),
+            Action::Drain { child, timeout } => {
+                let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+                self.send(
+                    child,
+                    &ToWorker::Drain(DrainOrder {
+                        reason: DrainReason::Shutdown,
+                        timeout_ms,
+                    }),
+                );
+            }
+            Action::Signal { child, signal } => {
+                if let Some(member) = self.members.get(&child) {
+                    member.process.signal(signal);
+                }
+            }
+            Action::Evict { slots } => self.evict(slots),
+            Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
+            Action::CloseListeners => self.listeners.clear(),
+            Action::Note(note) => self.note(&note),
+            Action::Finish(outcome) => self.finish(outcome),
+        }
+    }
+
+    fn send(&self, child: ChildId, message: &ToWorker) {
+        if let Some(member) = self.members.get(&child) {
+            member.process.send(message, &[]);
+        }
+    }
+
+    fn spawn(&mut self, child: ChildId, slot: WorkerId, generation: Generation, seat: usize) {
+        let events = self.incoming.0.clone();
+        match self.launcher.launch(slot, &self.output) {
+            Ok(launched) => {
+                tokio::spawn(Arc::clone(&launched.process).watch(child, events));
+                let (process, pump) = (launched.process, launched.pump);
+                let pulse = Pulse::new(Instant::now());
+                self.members.insert(
+                    child,
+                    Member {
+                        process,
+                        pump,
+                        slot,
+                        generation,
+                        seat,
+                        pulse,
+                    },
+                );
+            }
+            // Through the queue, not at once: this is called while the state machine is being asked.
+            Err(error) => {
+                let error = error.to_string();
+                let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
+            }
+        }
+    }
+
+    fn lend(&self, child: ChildId, slot: WorkerId, refuse: bool) {
+        let Some(member) = self.members.get(&child) else { return };
+        let own = member.slot == slot;
+        let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, slot, own);
+        member
+            .process
+            .send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
+    }
+
+    fn evict(&mut self, slots: Vec<WorkerId>) {
+        // The workers are told first: what reaches them through the new placement is then no surprise.
+        let evicted = ToWorker::Evicted { slots: slots.clone() };
+        self.members
+            .values()
+            .for_each(|member| member.process.send(&evicted, &[]));
+        let placed: Vec<WorkerId> = WorkerId::all(self.config.workers)
+            .filter(|slot| !slots.contains(slot))
+            .collect();
+        if let Err(error) = super::sockets::place(&self.listeners, self.seed, &placed) {
+            notice::error(format_args!("the kernel's placement could not be changed: {error}"));
+        }
+    }
+
+    fn note(&self, note: &Note) {
+        match note {
+            Note::Up => self.announce(),
+            Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
+                notice::warn(note);
+            }
+            Note::Overdue { .. } => notice::warn(note),
+            Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
+        }
+    }
+
+    /// One line for each address, with the real port.
+    fn announce(&self) {
+        let Config {
+            workers,
+            dispatch,
+            dispatch_reason,
+            ..
+        } = &self.config;
+        let s = if *workers == 1 { "" } else { "s" };
+        for set in &self.listeners {
+            let (scheme, address) = (set.address().scheme(), set.address());
+            notice::announce(format_args!(
+                "listening on {scheme}{address} ({workers} worker{s}, {dispatch} dispatch: {dispatch_reason})"
+            ));
+        }
+    }
+
+    fn finish(&mut self, outcome: Outcome) {
+        self.check_placement();
+        self.outcome = Some(match outcome {
+            Outcome::Clean(report) => {
+                notice::info(report);
+                Ok(())
+            }
+            Outcome::Forced => Err(SuperviseError::Forced),
+            Outcome::Failed(failure) => Err(SuperviseError::Boot(failure.to_string())),
+        });
+    }
+}
+
+/// The protocol to speak with this worker, or why it cannot be one of ours.
+fn judge(hello: &Hello, fingerprint: &str) -> Result<u32, String> {
+    let (oldest, newest) = hello.protocol;
+    let protocol = newest.min(*PROTOCOL.end());
+    if protocol < oldest.max(*PROTOCOL.start()) {
+        let Hello { version, .. } = hello;
+        return Err(format!(
+            "its sticky {version} speaks control protocols {oldest} to {newest}, this one {PROTOCOL:?}"
+        ));
+    }
+    if hello.fingerprint != fingerprint {
+        let theirs = &hello.fingerprint;
+        return Err(format!(
+            "its configuration is \"{theirs}\" and the cluster's is \"{fingerprint}\": restart the cluster"
+        ));
+    }
+    Ok(protocol)
+}
+
+async fn wait_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A number nobody outside can guess: the standard library draws the keys of its hash tables from the system.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(oldest: u32, newest: u32) -> Hello {
+        Hello {
+            protocol: (oldest, newest),
+            version: "9.9.9".into(),
+            fingerprint: "affinity=client-ip".into(),
+        }
+    }
+
+    #[test]
+    fn the_newest_common_protocol_is_spoken() {
+        let newest = *PROTOCOL.end();
+        assert_eq!(judge(&hello(1, newest), "affinity=client-ip"), Ok(newest));
+        assert_eq!(judge(&hello(1, newest + 5), "affinity=client-ip"), Ok(newest));
+        assert_eq!(judge(&hello(newest, newest), "affinity=client-ip"), Ok(newest));
+    }
+
+    #[test]
+    fn without_a_common_protocol_a_worker_is_refused() {
+        let refused = judge(&hello(PROTOCOL.end() + 1, PROTOCOL.end() + 2), "affinity=client-ip").unwrap_err();
+        assert!(
+            refused.contains("9.9.9") && refused.contains("protocols 2 to 3"),
+            "{refused}"
+        );
+        assert!(judge(&hello(0, 0), "affinity=client-ip").is_err());
+    }
+
+    #[test]
+    fn another_affinity_is_refused_by_name() {
+        let refused = judge(&hello(1, 1), "affinity=cookie:session").unwrap_err();
+        assert!(
+            refused.contains("affinity=client-ip") && refused.contains("cookie:session"),
+            "{refused}"
+        );
+    }
+
+    #[test]
+    fn seeds_differ() {
+        assert_ne!(random(), random());
+    }
+}

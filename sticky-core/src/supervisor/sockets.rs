@@ -1,0 +1,49 @@
+//! The public sockets as the supervisor handles them: taking them at start, lending them, moving the placement.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::SuperviseError;
+use crate::config::Config;
+use crate::control::SocketKind;
+use crate::dispatch::kernel::{self, AttachError, ProofError};
+use crate::id::WorkerId;
+use crate::listener::{self, ListenerKind, ListenerSet, LocalAddress, Sharing};
+use crate::notice;
+use crate::placement::KernelHash;
+
+/// Takes every address of the configuration, with a listener for each slot.
+pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, SuperviseError> {
+    match kernel::prove(seed, config.workers) {
+        Err(error @ ProofError::Disagrees { .. }) => return Err(error.into()),
+        // Loopback may be closed to us; the workers check every connection they accept all the same.
+        Err(error) => notice::warn(error),
+        Ok(()) => {}
+    }
+    let slots: Vec<WorkerId> = WorkerId::all(config.workers).collect();
+    let placement = KernelHash::new(seed, &slots);
+    Ok(listener::take(
+        &config.listen,
+        Sharing::PerSlot(&placement),
+        config.backlog,
+    )?)
+}
+
+/// Has the kernel place new connections among these slots only.
+pub(super) fn place(listeners: &[ListenerSet], seed: u64, slots: &[WorkerId]) -> Result<(), AttachError> {
+    let placement = KernelHash::new(seed, slots);
+    listeners.iter().try_for_each(|set| set.place(&placement))
+}
+
+/// The sockets to lend to who reads this slot. One that all share needs no other reader when the slot's own is gone.
+pub(super) fn of_slot(listeners: &[ListenerSet], slot: WorkerId, own: bool) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
+    let lent = listeners.iter().filter_map(|set| {
+        let kind = match (set.kind(), set.address()) {
+            (ListenerKind::PerSlot(_), _) => SocketKind::Tcp,
+            (ListenerKind::Shared(_), _) if !own => return None,
+            (ListenerKind::Shared(_), LocalAddress::Tcp(_)) => SocketKind::SharedTcp,
+            (ListenerKind::Shared(_), LocalAddress::Unix(_)) => SocketKind::SharedUnix,
+        };
+        Some((kind, set.for_slot(slot).as_fd()))
+    });
+    lent.unzip()
+}

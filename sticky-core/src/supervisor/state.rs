@@ -1,0 +1,690 @@
+//! The supervisor's decisions: a pure state machine. It is told what happened and when, and answers with what to
+//! do; it has no clock, no process and no socket.
+//!
+//! ```text
+//! Booting ── all ready ──► Running ── Terminate ──► ShuttingDown ── all gone ──► Finish(Clean)
+//!    │                                                   │
+//!    └── one fails ──► Stopping ── all gone ──► Finish   └── Terminate ──► Stopping
+//! ```
+//!
+//! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
+//! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Event, Note, Outcome, Report};
+use super::restart::Backoff;
+use crate::config::Failover;
+use crate::control::WorkerReport;
+use crate::id::{Generation, WorkerId};
+
+/// How long a process that was told to dump core has for it.
+const DUMP_TIME: Duration = Duration::from_secs(5);
+
+/// What a worker may take to notice that its drain's deadline has passed, to cut, and to say so.
+const CUT_TIME: Duration = Duration::from_secs(1);
+
+/// The settings that decisions depend on.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    pub(crate) workers: u16,
+    pub(crate) boot_timeout: Duration,
+    pub(crate) shutdown_timeout: Duration,
+    pub(crate) exit_timeout: Duration,
+    pub(crate) failover: Failover,
+    /// Seeds the jitter of restarts.
+    pub(crate) seed: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    Booting,
+    Running,
+    ShuttingDown { deadline: Instant, listening: bool },
+    Stopping(Outcome),
+    Finished,
+}
+
+/// Who reads a slot's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reader {
+    Nobody,
+    Child(ChildId),
+    /// Asked to let go; it has not answered yet.
+    Releasing(ChildId),
+}
+
+#[derive(Debug)]
+struct Slot {
+    /// The process in the slot, until it has ended.
+    current: Option<ChildId>,
+    generation: Generation,
+    reader: Reader,
+    backoff: Backoff,
+    respawn_at: Option<Instant>,
+    /// Since when nobody in the slot can serve.
+    down_since: Option<Instant>,
+    /// Its clients do not wait any longer.
+    evicted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not ready; killed at this time.
+    Booting {
+        until: Instant,
+    },
+    Ready,
+    Draining,
+    /// Has drained; killed at this time.
+    Leaving {
+        until: Instant,
+    },
+    /// Told to dump core; killed at this time.
+    Aborting {
+        until: Instant,
+    },
+    Killed,
+}
+
+#[derive(Debug)]
+struct Child {
+    slot: WorkerId,
+    seat: usize,
+    born: Instant,
+    stage: Stage,
+    was_ready: bool,
+    adopts: bool,
+    stopped: bool,
+    words: Option<String>,
+}
+
+/// The whole of what the supervisor knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    policy: Policy,
+    phase: Phase,
+    slots: Vec<Slot>,
+    children: BTreeMap<ChildId, Child>,
+    next_child: u64,
+    chance: u64,
+    report: Report,
+    out: Vec<Action>,
+}
+
+impl State {
+    pub(crate) fn new(policy: Policy) -> Self {
+        let slot = || Slot {
+            current: None,
+            generation: Generation::FIRST,
+            reader: Reader::Nobody,
+            backoff: Backoff::default(),
+            respawn_at: None,
+            down_since: None,
+            evicted: false,
+        };
+        Self {
+            slots: (0..policy.workers).map(|_| slot()).collect(),
+            phase: Phase::Booting,
+            children: BTreeMap::new(),
+            next_child: 0,
+            chance: policy.seed,
+            report: Report::default(),
+            out: Vec::new(),
+            policy,
+        }
+    }
+
+    /// The most processes there can be at once: what the scoreboard must have seats for.
+    pub(crate) fn seats(workers: u16) -> usize {
+        usize::from(workers)
+    }
+
+    /// Decides what to do about `event`, which happened at `now`.
+    pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+        if self.phase == Phase::Finished {
+            return Vec::new();
+        }
+        match event {
+            Event::Start => (0..self.slots.len()).for_each(|slot| self.spawn(now, slot)),
+            Event::Tick => {}
+            Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
+            Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
+            Event::Ready { child, adopts } => self.ready(child, adopts),
+            Event::Released { child, slot } => self.released(child, slot),
+            Event::Drained { child, report } => self.drained(now, child, report),
+            Event::Words { child, text } => {
+                self.with(child, |child| child.words = Some(text));
+            }
+            Event::Stopped { child } => self.set_stopped(now, child, true),
+            Event::Continued { child } => self.set_stopped(now, child, false),
+            Event::Silent { child } => self.silent(now, child),
+            Event::Terminate => self.terminate(now),
+        }
+        self.come_up();
+        self.pass_time(now);
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Event::Tick`] is due, if nothing else happens first.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let children = self.children.values().filter_map(Child::due);
+        let slots = self.slots.iter().enumerate();
+        let slots = slots
+            .flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)])
+            .flatten();
+        let kill = match self.phase {
+            Phase::ShuttingDown { deadline, .. } if self.children.values().any(Child::outstays) => {
+                Some(deadline + CUT_TIME)
+            }
+            _ => None,
+        };
+        children.chain(slots).chain(kill).min()
+    }
+
+    // === What happened ===
+
+    fn spawn(&mut self, now: Instant, index: usize) {
+        let child = ChildId(self.next_child);
+        self.next_child += 1;
+        let taken = |seat: &usize| self.children.values().any(|child| child.seat == *seat);
+        let seat = (0..).find(|seat| !taken(seat)).unwrap_or_default();
+        let slot = worker(index);
+        let generation = self.slots[index].generation;
+        self.slots[index].generation = generation.next();
+        self.slots[index].current = Some(child);
+        self.slots[index].respawn_at = None;
+        let stage = Stage::Booting {
+            until: now + self.policy.boot_timeout,
+        };
+        let (was_ready, adopts, stopped) = (false, false, false);
+        self.children.insert(
+            child,
+            Child {
+                slot,
+                seat,
+                born: now,
+                stage,
+                was_ready,
+                adopts,
+                stopped,
+                words: None,
+            },
+        );
+        self.out.push(Action::Spawn {
+            child,
+            slot,
+            generation,
+            seat,
+        });
+    }
+
+    fn ready(&mut self, id: ChildId, adopts: bool) {
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        if !matches!(child.stage, Stage::Booting { .. }) {
+            return;
+        }
+        child.adopts = adopts;
+        child.was_ready = true;
+        if matches!(self.phase, Phase::ShuttingDown { .. }) {
+            child.stage = Stage::Draining;
+            return;
+        }
+        child.stage = Stage::Ready;
+        let slot = child.slot;
+        if !child.stopped {
+            self.up(slot);
+        }
+    }
+
+    /// In a drain workers let go unasked. At other times an answer without a question is late: the worker was
+    /// stopped when it was asked, and has been lent the slot again since.
+    fn released(&mut self, child: ChildId, slot: WorkerId) {
+        let unasked = matches!(self.phase, Phase::ShuttingDown { .. });
+        let Some(slot) = self.slots.get_mut(slot.index()) else {
+            return;
+        };
+        match slot.reader {
+            Reader::Releasing(reader) if reader == child => slot.reader = Reader::Nobody,
+            Reader::Child(reader) if reader == child && unasked => slot.reader = Reader::Nobody,
+            _ => {}
+        }
+    }
+
+    fn drained(&mut self, now: Instant, id: ChildId, report: WorkerReport) {
+        let until = now + self.policy.exit_timeout;
+        let Some(child) = self
+            .children
+            .get_mut(&id)
+            .filter(|child| child.stage == Stage::Draining)
+        else {
+            return;
+        };
+        child.stage = Stage::Leaving { until };
+        self.report.completed += report.completed;
+        self.report.cut += report.cut;
+    }
+
+    fn set_stopped(&mut self, now: Instant, id: ChildId, stopped: bool) {
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        child.stopped = stopped;
+        if child.stage != Stage::Ready {
+            return;
+        }
+        let slot = child.slot;
+        if stopped {
+            self.slots[slot.index()].down_since.get_or_insert(now);
+        } else {
+            self.up(slot);
+        }
+    }
+
+    fn silent(&mut self, now: Instant, id: ChildId) {
+        let Some(child) = self.children.get_mut(&id).filter(|child| child.stage == Stage::Ready) else {
+            return;
+        };
+        child.stage = Stage::Aborting { until: now + DUMP_TIME };
+        let worker = child.slot;
+        self.slots[worker.index()].down_since.get_or_insert(now);
+        self.out.push(Action::Note(Note::Hung { worker }));
+        self.out.push(Action::Signal {
+            child: id,
+            signal: ChildSignal::Abort,
+        });
+    }
+
+    /// A process is gone, or never came to be.
+    fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
+        let Some(child) = self.children.remove(&id) else { return };
+        for slot in &mut self.slots {
+            if matches!(slot.reader, Reader::Child(reader) | Reader::Releasing(reader) if reader == id) {
+                slot.reader = Reader::Nobody;
+            }
+        }
+        let index = child.slot.index();
+        self.slots[index].current = None;
+        self.slots[index].down_since.get_or_insert(now);
+        match self.phase {
+            Phase::Booting if !child.was_ready => {
+                self.fail(BootFailure {
+                    worker: child.slot,
+                    what: what.clone(),
+                    words: child.words,
+                });
+            }
+            Phase::Booting | Phase::Running => self.schedule_respawn(now, &child, what),
+            Phase::ShuttingDown { .. } if matches!(child.stage, Stage::Draining | Stage::Killed) && child.was_ready => {
+                self.report.killed += 1;
+            }
+            Phase::ShuttingDown { .. } | Phase::Stopping(_) | Phase::Finished => {}
+        }
+    }
+
+    fn schedule_respawn(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
+        let chance = self.draw();
+        let slot = &mut self.slots[child.slot.index()];
+        let after = slot
+            .backoff
+            .after(now.duration_since(child.born), child.was_ready, chance);
+        slot.respawn_at = Some(now + after);
+        let mut why = match what {
+            BootFailureKind::Spawn(error) => format!("could not be started: {error}"),
+            BootFailureKind::Ended(how) => how.to_string(),
+            BootFailureKind::Timeout(_) => "was not ready in time".to_owned(),
+        };
+        if let Some(words) = child.words.as_ref().filter(|_| !child.was_ready) {
+            why = format!("{why} before it was ready: {words}");
+        }
+        self.out.push(Action::Note(Note::Restarting {
+            worker: child.slot,
+            why,
+            after,
+        }));
+    }
+
+    fn terminate(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Booting | Phase::Running => self.shut_down(now),
+            Phase::ShuttingDown { .. } => {
+                self.out.push(Action::Note(Note::StoppingNow));
+                self.stop(Outcome::Forced);
+            }
+            Phase::Stopping(_) | Phase::Finished => {}
+        }
+    }
+
+    fn shut_down(&mut self, now: Instant) {
+        let timeout = self.policy.shutdown_timeout;
+        self.out.push(Action::Note(Note::ShuttingDown { within: timeout }));
+        self.out.push(Action::Unpublish);
+        // Somebody must empty the queue of a slot that nobody reads right now.
+        for index in 0..self.slots.len() {
+            if self.slots[index].reader == Reader::Nobody
+                && let Some(reader) = self.own_reader(index).or_else(|| self.adopter(index))
+            {
+                self.lend(index, reader);
+            }
+        }
+        self.phase = Phase::ShuttingDown {
+            deadline: now + timeout,
+            listening: true,
+        };
+        for slot in &mut self.slots {
+            slot.respawn_at = None;
+        }
+        for (&id, child) in &mut self.children {
+            self.out.push(Action::Drain { child: id, timeout });
+            match child.stage {
+                Stage::Ready => child.stage = Stage::Draining,
+                Stage::Booting { .. } => {
+                    self.out.push(Action::Signal {
+                        child: id,
+                        signal: ChildSignal::Terminate,
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: BootFailure) {
+        self.stop(Outcome::Failed(failure));
+    }
+
+    /// Ends everything at once.
+    fn stop(&mut self, outcome: Outcome) {
+        self.phase = Phase::Stopping(outcome);
+        for slot in &mut self.slots {
+            slot.respawn_at = None;
+        }
+        for (&id, child) in &mut self.children {
+            child.stage = Stage::Killed;
+            self.out.push(Action::Signal {
+                child: id,
+                signal: ChildSignal::Kill,
+            });
+        }
+        self.out.push(Action::CloseListeners);
+    }
+
+    // === What time brings ===
+
+    fn pass_time(&mut self, now: Instant) {
+        let due: Vec<ChildId> = self
+            .children
+            .iter()
+            .filter(|(_, c)| c.is_due(now))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.overdue(id);
+        }
+        if let Phase::ShuttingDown { deadline, .. } = self.phase
+            && now >= deadline + CUT_TIME
+        {
+            let late = self.children.iter().filter(|(_, child)| child.outstays());
+            let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
+            for id in late {
+                self.kill_overdue(id);
+            }
+        }
+        for index in 0..self.slots.len() {
+            if self.slots[index].respawn_at.is_some_and(|at| at <= now) {
+                self.spawn(now, index);
+            }
+            if self.eviction_due(index).is_some_and(|at| at <= now) {
+                self.evict(index);
+            }
+        }
+    }
+
+    fn overdue(&mut self, id: ChildId) {
+        let Some(child) = self.children.get_mut(&id) else {
+            return;
+        };
+        let (worker, words, stage) = (child.slot, child.words.clone(), child.stage);
+        let Stage::Booting { .. } = stage else {
+            return self.kill_overdue(id);
+        };
+        let after = self.policy.boot_timeout;
+        match self.phase {
+            Phase::Booting => {
+                self.fail(BootFailure {
+                    worker,
+                    what: BootFailureKind::Timeout(after),
+                    words,
+                });
+            }
+            _ => {
+                self.out.push(Action::Note(Note::BootTimeout { worker, after }));
+                self.kill(id);
+            }
+        }
+    }
+
+    fn kill_overdue(&mut self, id: ChildId) {
+        if let Some(worker) = self.children.get(&id).map(|child| child.slot) {
+            self.out.push(Action::Note(Note::Overdue { worker }));
+            self.kill(id);
+        }
+    }
+
+    fn kill(&mut self, id: ChildId) {
+        self.with(id, |child| child.stage = Stage::Killed);
+        self.out.push(Action::Signal {
+            child: id,
+            signal: ChildSignal::Kill,
+        });
+    }
+
+    /// When the clients of this slot stop waiting for it: `None` while it runs, or while nobody could take over.
+    fn eviction_due(&self, index: usize) -> Option<Instant> {
+        let slot = &self.slots[index];
+        let after = match self.policy.failover {
+            Failover::Next { after } | Failover::Refuse { after } => after,
+            Failover::Wait => return None,
+        };
+        let possible = self.phase == Phase::Running && !slot.evicted && self.adopter(index).is_some();
+        slot.down_since.filter(|_| possible).map(|since| since + after)
+    }
+
+    fn evict(&mut self, index: usize) {
+        self.slots[index].evicted = true;
+        self.out.push(Action::Note(Note::Evicted { worker: worker(index) }));
+        self.place();
+    }
+
+    // === What follows ===
+
+    fn up(&mut self, id: WorkerId) {
+        let slot = &mut self.slots[id.index()];
+        slot.down_since = None;
+        if std::mem::take(&mut slot.evicted) {
+            self.out.push(Action::Note(Note::Back { worker: id }));
+            self.place();
+        }
+    }
+
+    /// Has the kernel place connections where they are served. Clients that are refused stay where they belong.
+    fn place(&mut self) {
+        if let Failover::Next { .. } = self.policy.failover {
+            let evicted = self.slots.iter().enumerate().filter(|(_, slot)| slot.evicted);
+            let slots = evicted.map(|(index, _)| worker(index)).collect();
+            self.out.push(Action::Evict { slots });
+        }
+    }
+
+    fn come_up(&mut self) {
+        if self.phase == Phase::Booting && self.all_ready() {
+            self.phase = Phase::Running;
+            self.out.push(Action::Note(Note::Up));
+        }
+    }
+
+    fn settle(&mut self) {
+        match self.phase {
+            Phase::Running => self.settle_readers(),
+            Phase::ShuttingDown {
+                deadline,
+                listening: true,
+            } if self.slots.iter().all(|slot| slot.reader == Reader::Nobody) => {
+                self.phase = Phase::ShuttingDown {
+                    deadline,
+                    listening: false,
+                };
+                self.out.push(Action::CloseListeners);
+            }
+            _ => {}
+        }
+        self.finish_if_over();
+    }
+
+    fn finish_if_over(&mut self) {
+        if !self.children.is_empty() {
+            return;
+        }
+        let outcome = match &self.phase {
+            Phase::ShuttingDown { listening: false, .. } => Outcome::Clean(self.report),
+            Phase::Stopping(outcome) => outcome.clone(),
+            _ => return,
+        };
+        self.phase = Phase::Finished;
+        self.out.push(Action::Finish(outcome));
+    }
+
+    fn all_ready(&self) -> bool {
+        self.slots
+            .iter()
+            .all(|slot| slot.current.is_some_and(|id| self.children[&id].stage == Stage::Ready))
+    }
+
+    fn settle_readers(&mut self) {
+        for index in 0..self.slots.len() {
+            self.settle_reader(index);
+        }
+    }
+
+    /// One step of this slot's sockets towards who should read them.
+    fn settle_reader(&mut self, index: usize) {
+        let Some(wanted) = self.wanted_reader(index) else {
+            return;
+        };
+        match self.slots[index].reader {
+            Reader::Nobody => self.lend(index, wanted),
+            Reader::Child(reader) if reader == wanted => {}
+            Reader::Child(reader) => {
+                self.slots[index].reader = Reader::Releasing(reader);
+                self.out.push(Action::Release {
+                    child: reader,
+                    slot: worker(index),
+                });
+                self.lend_over_stopped(index, reader, wanted);
+            }
+            Reader::Releasing(reader) => self.lend_over_stopped(index, reader, wanted),
+        }
+    }
+
+    /// A stopped process reads nothing and cannot answer, so nobody waits for it. What it was asked is the first thing
+    /// it hears when it goes on.
+    fn lend_over_stopped(&mut self, index: usize, reader: ChildId, wanted: ChildId) {
+        if self.children[&reader].stopped {
+            self.lend(index, wanted);
+        }
+    }
+
+    fn lend(&mut self, index: usize, child: ChildId) {
+        let refuse = matches!(self.policy.failover, Failover::Refuse { .. })
+            && self.slots[index].evicted
+            && self.children[&child].slot.index() != index;
+        self.slots[index].reader = Reader::Child(child);
+        self.out.push(Action::Listen {
+            child,
+            slot: worker(index),
+            refuse,
+        });
+    }
+
+    /// Who should read this slot's sockets: its own process, or a neighbour once the clients have waited long enough;
+    /// `None` while they wait.
+    fn wanted_reader(&self, index: usize) -> Option<ChildId> {
+        self.own_reader(index).or_else(|| {
+            let adopter = self.slots[index].evicted.then(|| self.adopter(index))?;
+            // One who stands in goes on while it can: moving the slot from neighbour to neighbour helps nobody.
+            match self.slots[index].reader {
+                Reader::Child(reader) if self.can_adopt(reader) && self.children[&reader].slot.index() != index => {
+                    Some(reader)
+                }
+                _ => adopter,
+            }
+        })
+    }
+
+    fn own_reader(&self, index: usize) -> Option<ChildId> {
+        self.slots[index].current.filter(|id| self.serves(*id))
+    }
+
+    /// The next slot's process that can stand in for this slot.
+    fn adopter(&self, index: usize) -> Option<ChildId> {
+        let others = (1..self.slots.len()).map(|step| (index + step) % self.slots.len());
+        others
+            .filter_map(|other| self.slots[other].current)
+            .find(|id| self.can_adopt(*id))
+    }
+
+    fn can_adopt(&self, id: ChildId) -> bool {
+        self.serves(id) && self.children[&id].adopts
+    }
+
+    fn serves(&self, id: ChildId) -> bool {
+        self.children
+            .get(&id)
+            .is_some_and(|child| child.stage == Stage::Ready && !child.stopped)
+    }
+
+    fn with(&mut self, id: ChildId, change: impl FnOnce(&mut Child)) {
+        if let Some(child) = self.children.get_mut(&id) {
+            change(child);
+        }
+    }
+
+    /// A number from 0 to 1 (splitmix64, Steele, Lea and Flood 2014).
+    fn draw(&mut self) -> f64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.chance;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}
+
+impl Child {
+    fn due(&self) -> Option<Instant> {
+        match self.stage {
+            Stage::Booting { until } | Stage::Leaving { until } | Stage::Aborting { until } => Some(until),
+            Stage::Ready | Stage::Draining | Stage::Killed => None,
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether it is killed when a shutdown's time is over.
+    fn outstays(&self) -> bool {
+        matches!(self.stage, Stage::Booting { .. } | Stage::Draining | Stage::Ready)
+    }
+}
+
+fn worker(index: usize) -> WorkerId {
+    WorkerId::new(u16::try_from(index).expect("there are at most 256 slots"))
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

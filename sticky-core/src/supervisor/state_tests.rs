@@ -1,0 +1,921 @@
+//! The decisions, first one by one, then under random orders of events.
+
+use proptest::prelude::*;
+
+use super::super::event::Ended;
+use super::*;
+
+const LIFE: Duration = Duration::from_secs(10);
+const AFTER: Duration = Duration::from_secs(2);
+const BOOT: Duration = Duration::from_secs(60);
+const SHUTDOWN: Duration = Duration::from_secs(25);
+const EXIT: Duration = Duration::from_secs(5);
+const MOMENT: Duration = Duration::from_millis(1);
+
+fn policy(workers: u16, failover: Failover) -> Policy {
+    Policy {
+        workers,
+        boot_timeout: BOOT,
+        shutdown_timeout: SHUTDOWN,
+        exit_timeout: EXIT,
+        failover,
+        seed: 7,
+    }
+}
+
+/// A state machine with a clock.
+struct Cluster {
+    state: State,
+    now: Instant,
+}
+
+impl Cluster {
+    fn booting(workers: u16) -> Self {
+        Self::with(policy(workers, Failover::Next { after: AFTER }))
+    }
+
+    fn with(policy: Policy) -> Self {
+        let mut cluster = Self {
+            state: State::new(policy),
+            now: Instant::now(),
+        };
+        let workers = cluster.state.slots.len();
+        let actions = cluster.tell(Event::Start);
+        assert_eq!(actions.len(), workers);
+        cluster
+    }
+
+    fn running(workers: u16) -> Self {
+        let mut cluster = Self::booting(workers);
+        cluster.boot();
+        cluster
+    }
+
+    fn boot(&mut self) {
+        for id in 0..self.state.slots.len() as u64 {
+            self.tell(ready(id));
+        }
+        assert_eq!(self.state.phase, Phase::Running);
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        self.state.handle(self.now, event)
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.tell(Event::Tick)
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.state.deadline().map(|at| at.duration_since(self.now))
+    }
+}
+
+fn child(id: u64) -> ChildId {
+    ChildId(id)
+}
+
+fn slot(id: u16) -> WorkerId {
+    WorkerId::new(id)
+}
+
+fn ready(id: u64) -> Event {
+    Event::Ready {
+        child: child(id),
+        adopts: true,
+    }
+}
+
+fn killed(id: u64) -> Event {
+    Event::Exited {
+        child: child(id),
+        how: Ended::Signal(9),
+    }
+}
+
+fn spawn(id: u64, at: u16, generation: u32, seat: usize) -> Action {
+    Action::Spawn {
+        child: child(id),
+        slot: slot(at),
+        generation: Generation::new(generation),
+        seat,
+    }
+}
+
+fn listen(id: u64, at: u16) -> Action {
+    Action::Listen {
+        child: child(id),
+        slot: slot(at),
+        refuse: false,
+    }
+}
+
+fn release(id: u64, at: u16) -> Action {
+    Action::Release {
+        child: child(id),
+        slot: slot(at),
+    }
+}
+
+fn released(id: u64, at: u16) -> Event {
+    Event::Released {
+        child: child(id),
+        slot: slot(at),
+    }
+}
+
+fn signal(id: u64, signal: ChildSignal) -> Action {
+    Action::Signal {
+        child: child(id),
+        signal,
+    }
+}
+
+fn drained(id: u64, completed: u64, cut: u64) -> Event {
+    Event::Drained {
+        child: child(id),
+        report: WorkerReport { completed, cut },
+    }
+}
+
+fn evict(slots: &[u16]) -> Action {
+    Action::Evict {
+        slots: slots.iter().copied().map(WorkerId::new).collect(),
+    }
+}
+
+// === Booting ===
+
+#[test]
+fn a_cluster_is_up_when_all_are_ready_and_only_then_serves() {
+    let mut cluster = Cluster::booting(2);
+    assert_eq!(cluster.deadline(), Some(BOOT));
+    assert_eq!(cluster.tell(ready(1)), []);
+    assert_eq!(
+        cluster.tell(ready(0)),
+        [Action::Note(Note::Up), listen(0, 0), listen(1, 1)]
+    );
+    assert_eq!(cluster.deadline(), None);
+    assert_eq!(cluster.tell(ready(0)), []);
+}
+
+#[test]
+fn first_processes_have_their_slots_and_seats() {
+    let mut state = State::new(policy(2, Failover::Wait));
+    assert_eq!(State::seats(2), 2);
+    assert_eq!(
+        state.handle(Instant::now(), Event::Start),
+        [spawn(0, 0, 0, 0), spawn(1, 1, 0, 1)]
+    );
+}
+
+#[test]
+fn a_failed_boot_ends_everything_with_the_last_words() {
+    let mut cluster = Cluster::booting(2);
+    cluster.tell(ready(1));
+    cluster.tell(Event::Words {
+        child: child(0),
+        text: "no database".into(),
+    });
+    let actions = cluster.tell(Event::Exited {
+        child: child(0),
+        how: Ended::Code(3),
+    });
+    assert_eq!(actions, [signal(1, ChildSignal::Kill), Action::CloseListeners]);
+    assert_eq!(cluster.deadline(), None);
+    let [Action::Finish(Outcome::Failed(failure))] = &cluster.tell(killed(1))[..] else {
+        panic!()
+    };
+    assert_eq!(
+        failure.to_string(),
+        "worker 0 exited with status 3 before it was ready: no database"
+    );
+    assert_eq!(cluster.tell(Event::Terminate), []);
+}
+
+#[test]
+fn a_program_that_cannot_be_started_is_a_failed_boot() {
+    let mut cluster = Cluster::booting(1);
+    let actions = cluster.tell(Event::SpawnFailed {
+        child: child(0),
+        error: "no memory".into(),
+    });
+    let [Action::CloseListeners, Action::Finish(Outcome::Failed(failure))] = &actions[..] else {
+        panic!("{actions:?}")
+    };
+    assert_eq!(failure.to_string(), "worker 0 could not be started: no memory");
+}
+
+#[test]
+fn a_boot_that_takes_too_long_has_failed() {
+    let mut cluster = Cluster::booting(2);
+    cluster.tell(ready(0));
+    assert_eq!(cluster.wait(BOOT - MOMENT), []);
+    let kills = [
+        signal(0, ChildSignal::Kill),
+        signal(1, ChildSignal::Kill),
+        Action::CloseListeners,
+    ];
+    assert_eq!(cluster.wait(MOMENT), kills);
+    assert_eq!(cluster.tell(killed(0)), []);
+    let [Action::Finish(Outcome::Failed(failure))] = &cluster.tell(killed(1))[..] else {
+        panic!()
+    };
+    assert!(
+        failure
+            .to_string()
+            .contains("worker 1 was not ready within 60s (boot_timeout"),
+        "{failure}"
+    );
+}
+
+#[test]
+fn who_dies_after_it_was_ready_does_not_fail_the_boot() {
+    let mut cluster = Cluster::booting(2);
+    cluster.tell(ready(0));
+    let [Action::Note(Note::Restarting { .. })] = &cluster.tell(killed(0))[..] else {
+        panic!()
+    };
+    assert_eq!(cluster.wait(cluster.deadline().unwrap()), [spawn(2, 0, 1, 0)]);
+    cluster.tell(ready(1));
+    assert_eq!(
+        cluster.tell(ready(2)),
+        [Action::Note(Note::Up), listen(2, 0), listen(1, 1)]
+    );
+}
+
+#[test]
+fn a_signal_while_booting_ends_it_cleanly() {
+    let mut cluster = Cluster::booting(1);
+    let actions = cluster.tell(Event::Terminate);
+    assert_eq!(
+        actions,
+        [
+            Action::Note(Note::ShuttingDown { within: SHUTDOWN }),
+            Action::Unpublish,
+            Action::Drain {
+                child: child(0),
+                timeout: SHUTDOWN
+            },
+            signal(0, ChildSignal::Terminate),
+            Action::CloseListeners,
+        ]
+    );
+    // It may get ready all the same, and then drains at once.
+    assert_eq!(cluster.tell(ready(0)), []);
+    assert_eq!(cluster.tell(drained(0, 0, 0)), []);
+    assert_eq!(
+        cluster.tell(killed(0)),
+        [Action::Finish(Outcome::Clean(Report::default()))]
+    );
+}
+
+// === Crashes ===
+
+#[test]
+fn a_crash_after_a_long_life_is_repaired_at_once() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    let note = Note::Restarting {
+        worker: slot(1),
+        why: "was killed by signal 9".into(),
+        after: Duration::ZERO,
+    };
+    assert_eq!(note.to_string(), "worker 1 was killed by signal 9; starting it again");
+    assert_eq!(cluster.tell(killed(1)), [Action::Note(note), spawn(2, 1, 1, 1)]);
+    assert_eq!(cluster.tell(ready(2)), [listen(2, 1)]);
+    assert_eq!(cluster.deadline(), None);
+}
+
+#[test]
+fn crashes_in_a_row_wait_longer() {
+    let mut cluster = Cluster::running(1);
+    let mut delays = Vec::new();
+    for id in 0..4 {
+        let [Action::Note(Note::Restarting { after, .. })] = cluster.tell(killed(id))[..] else {
+            panic!()
+        };
+        assert_eq!(cluster.deadline(), Some(after));
+        assert_eq!(cluster.wait(after - MOMENT), []);
+        assert_eq!(cluster.wait(MOMENT), [spawn(id + 1, 0, id as u32 + 1, 0)]);
+        delays.push(after.as_millis());
+        cluster.tell(ready(id + 1));
+    }
+    assert!((37..=50).contains(&delays[0]), "{delays:?}");
+    assert!((300..=400).contains(&delays[3]), "{delays:?}");
+}
+
+#[test]
+fn words_are_told_of_a_process_that_never_was_ready() {
+    let mut cluster = Cluster::running(1);
+    cluster.now += LIFE;
+    cluster.tell(Event::Words {
+        child: child(0),
+        text: "a panic that was caught".into(),
+    });
+    let [Action::Note(Note::Restarting { why, .. }), _] = &cluster.tell(killed(0))[..] else {
+        panic!()
+    };
+    assert_eq!(why, "was killed by signal 9");
+    cluster.tell(Event::Words {
+        child: child(1),
+        text: "no database".into(),
+    });
+    let [Action::Note(Note::Restarting { why, .. })] = &cluster.tell(killed(1))[..] else {
+        panic!()
+    };
+    assert_eq!(why, "was killed by signal 9 before it was ready: no database");
+}
+
+#[test]
+fn a_later_generation_that_does_not_boot_is_killed_and_tried_again() {
+    let mut cluster = Cluster::running(1);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    let note = Action::Note(Note::BootTimeout {
+        worker: slot(0),
+        after: BOOT,
+    });
+    assert_eq!(cluster.wait(BOOT), [note, signal(1, ChildSignal::Kill)]);
+    let [Action::Note(Note::Restarting { .. })] = &cluster.tell(killed(1))[..] else {
+        panic!()
+    };
+    assert_eq!(cluster.wait(cluster.deadline().unwrap()), [spawn(2, 0, 2, 0)]);
+}
+
+#[test]
+fn a_spawn_that_fails_later_is_tried_again() {
+    let mut cluster = Cluster::running(1);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    let failed = cluster.tell(Event::SpawnFailed {
+        child: child(1),
+        error: "no memory".into(),
+    });
+    let [Action::Note(Note::Restarting { why, .. })] = &failed[..] else {
+        panic!()
+    };
+    assert_eq!(why, "could not be started: no memory");
+    assert_eq!(cluster.wait(cluster.deadline().unwrap()), [spawn(2, 0, 2, 0)]);
+}
+
+#[test]
+fn a_hung_worker_is_dumped_then_killed_then_replaced() {
+    let mut cluster = Cluster::running(2);
+    let hung = Action::Note(Note::Hung { worker: slot(0) });
+    assert_eq!(
+        cluster.tell(Event::Silent { child: child(0) }),
+        [hung, signal(0, ChildSignal::Abort)]
+    );
+    assert_eq!(cluster.tell(Event::Silent { child: child(0) }), []);
+    cluster.wait(AFTER);
+    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    assert_eq!(cluster.wait(DUMP_TIME - AFTER), [overdue, signal(0, ChildSignal::Kill)]);
+    let actions = cluster.tell(killed(0));
+    assert!(actions.contains(&spawn(2, 0, 1, 0)), "{actions:?}");
+}
+
+// === Failover ===
+
+#[test]
+fn clients_of_a_slot_that_stays_down_go_to_the_next_and_come_back() {
+    let mut cluster = Cluster::running(3);
+    cluster.now += LIFE;
+    cluster.tell(killed(1));
+    assert_eq!(cluster.wait(AFTER - MOMENT), []);
+    assert_eq!(cluster.deadline(), Some(MOMENT));
+    let evicted = Action::Note(Note::Evicted { worker: slot(1) });
+    assert_eq!(cluster.wait(MOMENT), [evicted, evict(&[1]), listen(2, 1)]);
+    assert_eq!(cluster.wait(MOMENT), []);
+    let back = Action::Note(Note::Back { worker: slot(1) });
+    assert_eq!(cluster.tell(ready(3)), [back, evict(&[]), release(2, 1)]);
+    assert_eq!(cluster.wait(MOMENT), []);
+    assert_eq!(cluster.tell(released(2, 1)), [listen(3, 1)]);
+}
+
+#[test]
+fn who_stands_in_may_die_too() {
+    let mut cluster = Cluster::running(3);
+    cluster.now += LIFE;
+    cluster.tell(killed(1));
+    cluster.wait(AFTER);
+    let actions = cluster.tell(killed(2));
+    assert!(actions.contains(&listen(0, 1)), "{actions:?}");
+    // The one that stands in goes on, although a nearer one is back.
+    let actions = cluster.tell(ready(4));
+    assert_eq!(actions, [listen(4, 2)]);
+    // It is asked for the slot and dies before it answers.
+    cluster.tell(ready(3));
+    let actions = cluster.tell(killed(0));
+    assert!(actions.contains(&listen(3, 1)), "{actions:?}");
+}
+
+#[test]
+fn a_stopped_worker_is_stood_in_for_until_it_goes_on() {
+    let mut cluster = Cluster::running(2);
+    assert_eq!(cluster.tell(Event::Stopped { child: child(0) }), []);
+    assert_eq!(cluster.deadline(), Some(AFTER));
+    let evicted = Action::Note(Note::Evicted { worker: slot(0) });
+    assert_eq!(cluster.wait(AFTER), [evicted, evict(&[0]), release(0, 0), listen(1, 0)]);
+    let back = Action::Note(Note::Back { worker: slot(0) });
+    assert_eq!(
+        cluster.tell(Event::Continued { child: child(0) }),
+        [back, evict(&[]), release(1, 0)]
+    );
+    assert_eq!(cluster.tell(released(1, 0)), [listen(0, 0)]);
+    // Its answer to what it was asked while it was stopped comes late and means nothing.
+    assert_eq!(cluster.tell(released(0, 0)), []);
+    assert_eq!(cluster.state.slots[0].reader, Reader::Child(child(0)));
+}
+
+#[test]
+fn who_is_stopped_while_it_lets_go_is_not_waited_for() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    cluster.wait(AFTER);
+    assert!(cluster.tell(ready(2)).contains(&release(1, 0)));
+    assert_eq!(cluster.tell(Event::Stopped { child: child(1) }), [listen(2, 0)]);
+    assert_eq!(cluster.tell(released(1, 0)), []);
+}
+
+#[test]
+fn a_short_stop_changes_nothing() {
+    let mut cluster = Cluster::running(2);
+    cluster.tell(Event::Stopped { child: child(0) });
+    assert_eq!(cluster.wait(AFTER - MOMENT), []);
+    assert_eq!(cluster.tell(Event::Continued { child: child(0) }), []);
+    assert_eq!(cluster.deadline(), None);
+    assert_eq!(cluster.wait(AFTER), []);
+}
+
+#[test]
+fn who_stands_in_and_is_stopped_is_stood_in_for_as_well() {
+    let mut cluster = Cluster::running(3);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    cluster.wait(AFTER);
+    assert_eq!(cluster.state.slots[0].reader, Reader::Child(child(1)));
+    assert_eq!(
+        cluster.tell(Event::Stopped { child: child(1) }),
+        [release(1, 0), listen(2, 0)]
+    );
+}
+
+#[test]
+fn a_stopped_process_that_gets_ready_is_not_up() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    cluster.tell(Event::Stopped { child: child(2) });
+    cluster.tell(ready(2));
+    cluster.wait(AFTER);
+    assert!(cluster.state.slots[0].evicted);
+    cluster.tell(Event::Continued { child: child(2) });
+    assert!(!cluster.state.slots[0].evicted);
+}
+
+#[test]
+fn nobody_is_evicted_while_nobody_could_stand_in() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    cluster.tell(killed(1));
+    assert_eq!(cluster.wait(AFTER * 2), []);
+    let actions = cluster.tell(ready(2));
+    let evicted = Action::Note(Note::Evicted { worker: slot(1) });
+    assert_eq!(actions, [evicted, evict(&[1]), listen(2, 0), listen(2, 1)]);
+    assert!(!Cluster::running(1).state.slots[0].evicted);
+}
+
+#[test]
+fn who_cannot_adopt_is_not_asked_to() {
+    let mut cluster = Cluster::booting(2);
+    cluster.tell(Event::Ready {
+        child: child(0),
+        adopts: true,
+    });
+    cluster.tell(Event::Ready {
+        child: child(1),
+        adopts: false,
+    });
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    assert_eq!(cluster.wait(AFTER), []);
+    assert_eq!(cluster.tell(ready(2)), [listen(2, 0)]);
+}
+
+#[test]
+fn waiting_clients_wait_for_ever_if_told_to() {
+    let mut cluster = Cluster::with(policy(2, Failover::Wait));
+    cluster.boot();
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    assert_eq!(cluster.deadline(), Some(BOOT));
+    assert_eq!(cluster.wait(BOOT - MOMENT), []);
+}
+
+#[test]
+fn refused_clients_stay_placed_where_they_belong() {
+    let mut cluster = Cluster::with(policy(2, Failover::Refuse { after: AFTER }));
+    cluster.boot();
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    let evicted = Action::Note(Note::Evicted { worker: slot(0) });
+    let refuse = Action::Listen {
+        child: child(1),
+        slot: slot(0),
+        refuse: true,
+    };
+    assert_eq!(cluster.wait(AFTER), [evicted, refuse]);
+    let back = Action::Note(Note::Back { worker: slot(0) });
+    assert_eq!(cluster.tell(ready(2)), [back, release(1, 0)]);
+    assert_eq!(cluster.tell(released(1, 0)), [listen(2, 0)]);
+}
+
+// === The end ===
+
+fn shutting_down(workers: u16) -> Cluster {
+    let mut cluster = Cluster::running(workers);
+    let actions = cluster.tell(Event::Terminate);
+    assert_eq!(
+        actions[..2],
+        [Action::Note(Note::ShuttingDown { within: SHUTDOWN }), Action::Unpublish]
+    );
+    cluster
+}
+
+#[test]
+fn listeners_close_when_all_queues_are_empty_and_the_report_adds_up() {
+    let mut cluster = shutting_down(2);
+    assert_eq!(cluster.tell(released(0, 0)), []);
+    assert_eq!(cluster.tell(released(1, 1)), [Action::CloseListeners]);
+    cluster.tell(drained(0, 5, 1));
+    assert_eq!(
+        cluster.tell(Event::Exited {
+            child: child(0),
+            how: Ended::Code(0)
+        }),
+        []
+    );
+    cluster.tell(drained(1, 2, 0));
+    cluster.tell(drained(1, 100, 100));
+    let report = Report {
+        completed: 7,
+        cut: 1,
+        killed: 0,
+    };
+    let end = cluster.tell(Event::Exited {
+        child: child(1),
+        how: Ended::Code(0),
+    });
+    assert_eq!(end, [Action::Finish(Outcome::Clean(report))]);
+    assert_eq!(report.to_string(), "shut down: 7 connections completed, 1 cut");
+}
+
+#[test]
+fn a_slot_without_reader_gets_one_that_empties_its_queue() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    let actions = cluster.tell(Event::Terminate);
+    let at = |wanted: &Action| actions.iter().position(|action| action == wanted).unwrap();
+    assert!(
+        at(&listen(1, 0))
+            < at(&Action::Drain {
+                child: child(1),
+                timeout: SHUTDOWN
+            })
+    );
+    assert!(actions.contains(&signal(2, ChildSignal::Terminate)));
+    assert_eq!(cluster.tell(released(1, 1)), []);
+    assert_eq!(cluster.tell(released(1, 0)), [Action::CloseListeners]);
+}
+
+#[test]
+fn a_worker_that_dies_in_a_shutdown_is_not_replaced_but_reported() {
+    let mut cluster = shutting_down(2);
+    assert_eq!(cluster.tell(killed(0)), []);
+    assert_eq!(cluster.tell(released(1, 1)), [Action::CloseListeners]);
+    cluster.tell(drained(1, 3, 0));
+    let report = Report {
+        completed: 3,
+        cut: 0,
+        killed: 1,
+    };
+    assert_eq!(cluster.tell(killed(1)), [Action::Finish(Outcome::Clean(report))]);
+    assert_eq!(
+        report.to_string(),
+        "shut down: 3 connections completed, 0 cut, 1 workers killed"
+    );
+}
+
+#[test]
+fn who_does_not_drain_in_time_is_killed() {
+    let mut cluster = shutting_down(1);
+    assert_eq!(cluster.deadline(), Some(SHUTDOWN + CUT_TIME));
+    assert_eq!(cluster.wait(SHUTDOWN + CUT_TIME - MOMENT), []);
+    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    assert_eq!(cluster.wait(MOMENT), [overdue, signal(0, ChildSignal::Kill)]);
+    assert_eq!(cluster.wait(MOMENT), []);
+    let report = Report {
+        completed: 0,
+        cut: 0,
+        killed: 1,
+    };
+    assert_eq!(
+        cluster.tell(killed(0)),
+        [Action::CloseListeners, Action::Finish(Outcome::Clean(report))]
+    );
+}
+
+#[test]
+fn what_follows_the_drain_has_its_own_time() {
+    let mut cluster = shutting_down(1);
+    cluster.now += SHUTDOWN;
+    cluster.tell(drained(0, 1, 1));
+    assert_eq!(cluster.deadline(), Some(EXIT));
+    assert_eq!(cluster.wait(EXIT - MOMENT), []);
+    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    assert_eq!(cluster.wait(MOMENT), [overdue, signal(0, ChildSignal::Kill)]);
+    let [Action::CloseListeners, Action::Finish(Outcome::Clean(report))] = cluster.tell(killed(0))[..] else {
+        panic!()
+    };
+    assert_eq!(
+        report,
+        Report {
+            completed: 1,
+            cut: 1,
+            killed: 1
+        }
+    );
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let mut cluster = shutting_down(1);
+    let actions = cluster.tell(Event::Terminate);
+    assert_eq!(
+        actions,
+        [
+            Action::Note(Note::StoppingNow),
+            signal(0, ChildSignal::Kill),
+            Action::CloseListeners
+        ]
+    );
+    assert_eq!(cluster.tell(Event::Terminate), []);
+    assert_eq!(cluster.tell(killed(0)), [Action::Finish(Outcome::Forced)]);
+}
+
+#[test]
+fn a_waiting_restart_is_forgotten_when_all_ends() {
+    let mut cluster = Cluster::running(2);
+    cluster.tell(killed(0));
+    assert!(cluster.deadline().is_some());
+    cluster.tell(Event::Terminate);
+    assert_eq!(cluster.wait(LIFE), []);
+    let mut cluster = Cluster::booting(2);
+    cluster.tell(ready(0));
+    cluster.tell(killed(0));
+    cluster.tell(killed(1));
+    assert_eq!(cluster.wait(LIFE), []);
+}
+
+// === Any order of events ===
+
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Tick(u32),
+    Ready(usize),
+    ReadyAlone(usize),
+    Answer(usize),
+    Drained(usize),
+    Stop(usize),
+    Go(usize),
+    Hang(usize),
+    Die(usize),
+    FailToSpawn(usize),
+    Words(usize),
+    Terminate,
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    let any = 0..16_usize;
+    prop_oneof![
+        8 => (1..4000_u32).prop_map(Happening::Tick),
+        12 => any.clone().prop_map(Happening::Ready),
+        1 => any.clone().prop_map(Happening::ReadyAlone),
+        8 => any.clone().prop_map(Happening::Answer),
+        3 => any.clone().prop_map(Happening::Drained),
+        2 => any.clone().prop_map(Happening::Stop),
+        3 => any.clone().prop_map(Happening::Go),
+        1 => any.clone().prop_map(Happening::Hang),
+        5 => any.clone().prop_map(Happening::Die),
+        1 => any.clone().prop_map(Happening::FailToSpawn),
+        1 => any.prop_map(Happening::Words),
+        1 => Just(Happening::Terminate),
+    ]
+}
+
+/// The world outside, as far as the actions say.
+#[derive(Default)]
+struct World {
+    alive: BTreeMap<ChildId, WorkerId>,
+    stopped: Vec<ChildId>,
+    reads: Vec<(WorkerId, ChildId)>,
+    asked: Vec<(WorkerId, ChildId)>,
+    /// Asked while they were stopped; they have let go and not said so yet.
+    late: Vec<(WorkerId, ChildId)>,
+    evicted: Vec<WorkerId>,
+    generations: BTreeMap<WorkerId, Generation>,
+    terminated: u32,
+    closed: bool,
+    finished: bool,
+}
+
+impl World {
+    fn obey(&mut self, actions: Vec<Action>, workers: u16) {
+        for action in actions {
+            assert!(!self.finished, "nothing follows the end: {action:?}");
+            match action {
+                Action::Spawn {
+                    child,
+                    slot,
+                    generation,
+                    ..
+                } => self.spawned(child, slot, generation),
+                Action::Listen { child, slot, .. } => self.lent(child, slot),
+                Action::Release { child, slot } => {
+                    assert!(self.reads.contains(&(slot, child)), "only a reader is asked");
+                    self.reads.retain(|read| *read != (slot, child));
+                    self.asked.push((slot, child));
+                }
+                Action::Signal { child, .. } | Action::Drain { child, .. } => {
+                    assert!(self.alive.contains_key(&child), "only the living are told");
+                }
+                Action::Evict { slots } => {
+                    assert!(slots.len() < usize::from(workers), "somebody is always placed");
+                    self.evicted = slots;
+                }
+                Action::CloseListeners => self.closed = true,
+                Action::Finish(_) => {
+                    assert!(self.alive.is_empty() && self.closed, "the end comes last");
+                    self.finished = true;
+                }
+                Action::Unpublish | Action::Note(_) => {}
+            }
+        }
+    }
+
+    fn spawned(&mut self, child: ChildId, slot: WorkerId, generation: Generation) {
+        assert_eq!(self.terminated, 0, "no process is started after the end has begun");
+        assert!(
+            self.alive.values().all(|other| *other != slot),
+            "one process in a slot at a time"
+        );
+        let before = self.generations.insert(slot, generation);
+        assert_eq!(generation, before.map_or(Generation::FIRST, Generation::next));
+        self.alive.insert(child, slot);
+    }
+
+    /// Invariant: a slot's sockets have one reader at a time. Who was asked to let go reads until it has answered, but
+    /// for one that is stopped, which reads nothing.
+    fn lent(&mut self, child: ChildId, slot: WorkerId) {
+        assert!(self.alive.contains_key(&child) && !self.closed);
+        let mut readers = self.reads.iter().chain(&self.asked);
+        let other = readers.find(|(at, reader)| *at == slot && !self.stopped.contains(reader));
+        assert_eq!(other, None, "slot {slot} has a reader");
+        self.reads.push((slot, child));
+    }
+
+    fn bury(&mut self, child: ChildId) {
+        self.alive.remove(&child);
+        self.reads.retain(|(_, reader)| *reader != child);
+        self.asked.retain(|(_, reader)| *reader != child);
+        self.late.retain(|(_, reader)| *reader != child);
+        self.stopped.retain(|stopped| *stopped != child);
+    }
+
+    fn pick(&self, n: usize) -> Option<ChildId> {
+        self.alive.keys().nth(n.checked_rem(self.alive.len())?).copied()
+    }
+
+    /// The event, if it can happen in this world.
+    fn event(&mut self, happening: Happening) -> Option<Event> {
+        Some(match happening {
+            Happening::Tick(_) => Event::Tick,
+            Happening::Ready(n) => Event::Ready {
+                child: self.pick(n)?,
+                adopts: true,
+            },
+            Happening::ReadyAlone(n) => Event::Ready {
+                child: self.pick(n)?,
+                adopts: false,
+            },
+            Happening::Answer(n) => {
+                let answers = self
+                    .asked
+                    .iter()
+                    .chain(&self.late)
+                    .filter(|(_, child)| !self.stopped.contains(child));
+                let answers: Vec<(WorkerId, ChildId)> = answers.copied().collect();
+                let (slot, child) = *answers.get(n.checked_rem(answers.len())?)?;
+                self.asked.retain(|asked| *asked != (slot, child));
+                self.late.retain(|late| *late != (slot, child));
+                Event::Released { child, slot }
+            }
+            Happening::Drained(n) => Event::Drained {
+                child: self.pick(n)?,
+                report: WorkerReport::default(),
+            },
+            Happening::Stop(n) => {
+                let child = self.pick(n)?;
+                self.stopped.push(child);
+                Event::Stopped { child }
+            }
+            Happening::Go(n) => {
+                let child = *self.stopped.get(n.checked_rem(self.stopped.len())?)?;
+                self.stopped.retain(|stopped| *stopped != child);
+                let (late, asked) = self.asked.iter().partition(|(_, asked)| *asked == child);
+                self.asked = asked;
+                self.late.extend::<Vec<_>>(late);
+                Event::Continued { child }
+            }
+            Happening::Hang(n) => Event::Silent { child: self.pick(n)? },
+            Happening::Die(n) => {
+                let child = self.pick(n)?;
+                self.bury(child);
+                Event::Exited {
+                    child,
+                    how: Ended::Signal(9),
+                }
+            }
+            Happening::FailToSpawn(n) => {
+                let child = self.pick(n)?;
+                self.bury(child);
+                Event::SpawnFailed {
+                    child,
+                    error: "no memory".into(),
+                }
+            }
+            Happening::Words(n) => Event::Words {
+                child: self.pick(n)?,
+                text: "words".into(),
+            },
+            Happening::Terminate => {
+                self.terminated += 1;
+                Event::Terminate
+            }
+        })
+    }
+}
+
+fn failover() -> impl Strategy<Value = Failover> {
+    prop_oneof![
+        3 => Just(Failover::Next { after: AFTER }),
+        1 => Just(Failover::Refuse { after: AFTER }),
+        1 => Just(Failover::Wait),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_order_of_events_breaks_the_invariants(
+        workers in 1..5_u16,
+        failover in failover(),
+        happenings in prop::collection::vec(happening(), 1..200),
+    ) {
+        let mut now = Instant::now();
+        let mut state = State::new(policy(workers, failover));
+        let mut world = World::default();
+        world.obey(state.handle(now, Event::Start), workers);
+        for happening in happenings {
+            if let Happening::Tick(ms) = happening {
+                now += Duration::from_millis(ms.into());
+            }
+            let Some(event) = world.event(happening) else { continue };
+            world.obey(state.handle(now, event), workers);
+            if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
+                // A slot that nobody is in, and that nobody will be in, would be lost for ever.
+                for slot in &state.slots {
+                    prop_assert!(slot.current.is_some() || slot.respawn_at.is_some());
+                }
+            }
+            // A deadline that has passed would make the loop spin.
+            prop_assert!(state.deadline().is_none_or(|at| at > now), "{state:?}");
+        }
+        // Whatever has happened, the end can be reached.
+        for _ in 0..2 {
+            world.terminated += 1;
+            world.obey(state.handle(now, Event::Terminate), workers);
+        }
+        while let Some(child) = world.pick(0) {
+            world.bury(child);
+            world.obey(state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), workers);
+        }
+        prop_assert!(world.finished);
+    }
+}

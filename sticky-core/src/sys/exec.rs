@@ -1,0 +1,54 @@
+//! What a child process is given across `exec`, and how it takes it.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::FdFlags;
+use rustix::process::Signal;
+
+/// Lets `fd`, and nothing else of ours, stay open across the `exec` of `command`.
+///
+/// The caller keeps `fd` open until the command has been spawned. The child is also told to expect SIGTERM when
+/// the thread that spawned it ends: only a second belt, the end-of-file of the control socket is the lifeline.
+pub(crate) fn inherit(command: &mut Command, fd: BorrowedFd<'_>) {
+    let number = fd.as_raw_fd();
+    let prepare = move || {
+        // SAFETY: the descriptor table is a copy of the parent's, in which the caller keeps `number` open.
+        let fd = unsafe { BorrowedFd::borrow_raw(number) };
+        rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
+/// The inode behind descriptor `number` of this process, if it is open.
+pub(crate) fn inode(number: RawFd) -> Option<u64> {
+    if number < 0 {
+        return None;
+    }
+    // SAFETY: the borrow lasts for one fstat, which answers EBADF for a number that is not open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::fs::fstat(fd).ok().map(|stat| stat.st_ino)
+}
+
+/// Takes ownership of the inherited descriptor `number`, and closes it for programs that this process starts.
+///
+/// # Panics
+///
+/// When called a second time: a descriptor has one owner.
+pub(crate) fn take_inherited(number: RawFd) -> std::io::Result<OwnedFd> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    assert!(
+        !TAKEN.swap(true, std::sync::atomic::Ordering::AcqRel),
+        "the inherited descriptor is taken only once"
+    );
+    // SAFETY: the caller has checked by its inode that `number` is the socket our supervisor left open for this
+    // process, nothing else in the program knows of it, and the flag above makes this the only owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
+    Ok(fd)
+}

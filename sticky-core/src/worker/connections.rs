@@ -1,0 +1,493 @@
+//! The only way to a worker's connections: its acceptor, which reads the listeners the supervisor lends it.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::IpAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::net::{TcpListener, TcpStream};
+#[cfg(unix)]
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::connection::{Connection, Stream};
+use crate::control::{FromWorker, WorkerReport};
+use crate::id::WorkerId;
+#[cfg(cluster)]
+use crate::listener;
+use crate::notice;
+use crate::worker::{Worker, refuse};
+
+/// How long to leave connections in the kernel's queue when this process or the machine is out of something.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long after a slot has come back a connection placed while it was out may still arrive.
+const EVICTION_ECHO: Duration = Duration::from_secs(10);
+
+/// Connections that are cut go in this many batches …
+const CUT_BATCHES: usize = 10;
+
+/// … with this pause between them, so that their clients do not come back all at once.
+const CUT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the acceptor is told.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Read this slot's listeners.
+    Listen {
+        slot: WorkerId,
+        listeners: Vec<Lent>,
+        refuse: bool,
+    },
+    /// Stop reading them and say so.
+    Release { slot: WorkerId },
+    /// These slots are out of the placement.
+    Evicted { slots: Vec<WorkerId> },
+    /// Empty the queues, then stop reading.
+    Drain,
+    /// Stop reading at once.
+    Abandon,
+}
+
+/// A listener that has been bound and not yet registered with a runtime.
+#[derive(Debug)]
+pub(crate) enum BoundListener {
+    /// A TCP listener, non-blocking.
+    Tcp(std::net::TcpListener),
+    /// A unix listener, non-blocking.
+    #[cfg(unix)]
+    Unix(std::os::unix::net::UnixListener),
+}
+
+/// A listener as it is lent to a worker.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    pub(crate) listener: BoundListener,
+    /// Whether every connection in it should belong to its slot.
+    pub(crate) placed: bool,
+}
+
+#[derive(Debug)]
+enum Listener {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix(UnixListener),
+}
+
+impl Listener {
+    fn register(bound: BoundListener) -> io::Result<Self> {
+        Ok(match bound {
+            BoundListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
+            #[cfg(unix)]
+            BoundListener::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
+        })
+    }
+
+    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
+        match self {
+            Self::Tcp(listener) => listener
+                .poll_accept(cx)
+                .map_ok(|(stream, peer)| Stream::tcp(stream, peer)),
+            #[cfg(unix)]
+            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::unix(stream)),
+        }
+    }
+
+    /// Lets nothing new into the kernel's queue.
+    fn quiesce(&self) -> io::Result<()> {
+        match self {
+            #[cfg(cluster)]
+            Self::Tcp(tcp) => listener::quiesce(tcp),
+            _ => Ok(()),
+        }
+    }
+
+    /// Accepts from the kernel's queue itself: what tokio has not been told of yet counts too. After
+    /// [`quiesce`](Self::quiesce).
+    fn accept_queued(&self) -> io::Result<Stream> {
+        match self {
+            Self::Tcp(tcp) => {
+                let (socket, _) = SockRef::from(tcp).accept()?;
+                #[cfg(cluster)]
+                listener::admit(&socket)?;
+                socket.set_nonblocking(true)?;
+                let stream = TcpStream::from_std(socket.into())?;
+                let peer = stream.peer_addr()?;
+                Ok(Stream::tcp(stream, peer))
+            }
+            #[cfg(unix)]
+            Self::Unix(listener) => {
+                let (socket, _) = SockRef::from(listener).accept()?;
+                socket.set_nonblocking(true)?;
+                Ok(Stream::unix(UnixStream::from_std(socket.into())?))
+            }
+        }
+    }
+}
+
+/// One listener of one slot, lent to this worker.
+#[derive(Debug)]
+struct Reader {
+    slot: WorkerId,
+    listener: Listener,
+    placed: bool,
+    refuse: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// No new connection comes in; what the queues hold is still accepted.
+    Emptying,
+    Ended,
+}
+
+/// This worker's connections, in the order in which the kernel has them.
+///
+/// From [`Worker::ready`]. Dropping it stops accepting; the slot's queue waits for the next generation.
+#[derive(Debug)]
+pub struct Connections {
+    worker: Worker,
+    orders: mpsc::UnboundedReceiver<Order>,
+    readers: Vec<Reader>,
+    next: usize,
+    phase: Phase,
+    pause: Option<Pin<Box<Sleep>>>,
+    evicted: Evicted,
+    /// Connections that were open, or have come in, since the drain began.
+    draining: usize,
+}
+
+impl Connections {
+    pub(super) fn new(worker: Worker, orders: mpsc::UnboundedReceiver<Order>) -> Self {
+        Self {
+            worker,
+            orders,
+            readers: Vec::new(),
+            next: 0,
+            phase: Phase::Serving,
+            pause: None,
+            evicted: Evicted::default(),
+            draining: 0,
+        }
+    }
+
+    /// The worker these connections belong to.
+    pub fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The next connection; `None` once the worker drains and its queues have been emptied.
+    ///
+    /// Errors of accepting never come out: what concerns one client is its own affair, and when the process or the
+    /// machine runs out of descriptors or memory, connections wait in the kernel's queue meanwhile. Dropping the
+    /// future loses no connection.
+    pub async fn accept(&mut self) -> Option<Connection> {
+        poll_fn(|cx| self.poll_accept(cx)).await
+    }
+
+    /// As [`accept`](Self::accept), for those who write their own futures.
+    pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Connection>> {
+        loop {
+            self.take_orders(cx);
+            if self.phase == Phase::Ended {
+                return Poll::Ready(None);
+            }
+            if let Some(pause) = &mut self.pause {
+                std::task::ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+            }
+            let accepted = match self.phase {
+                Phase::Serving => {
+                    if let Some(limit) = self.worker.limits().max_connections {
+                        std::task::ready!(self.worker.inner.registry.poll_room(cx, limit));
+                    }
+                    std::task::ready!(self.poll_readers(cx))
+                }
+                Phase::Emptying | Phase::Ended => self.empty_queues(),
+            };
+            match accepted {
+                None => self.end(),
+                Some((reader, Ok(stream))) => {
+                    if let Some(connection) = self.admit(reader, stream) {
+                        return Poll::Ready(Some(connection));
+                    }
+                }
+                Some((_, Err(error))) => self.accept_failed(&error),
+            }
+        }
+    }
+
+    fn take_orders(&mut self, cx: &mut Context<'_>) {
+        while let Poll::Ready(Some(order)) = self.orders.poll_recv(cx) {
+            self.obey(order);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Listen {
+                slot,
+                listeners,
+                refuse,
+            } => self.listen(slot, listeners, refuse),
+            Order::Release { slot } => {
+                self.readers.retain(|reader| reader.slot != slot);
+                self.say(FromWorker::Released { slot });
+            }
+            Order::Evicted { slots } => self.evicted.set(slots, Instant::now()),
+            Order::Drain if self.phase == Phase::Serving => self.empty(),
+            Order::Drain => {}
+            Order::Abandon => self.end(),
+        }
+    }
+
+    fn empty(&mut self) {
+        self.phase = Phase::Emptying;
+        self.pause = None;
+        self.draining = self.worker.inner.registry.open();
+        for reader in &self.readers {
+            if let Err(error) = reader.listener.quiesce() {
+                notice::warn(format_args!(
+                    "worker {}: new connections may be reset: {error}",
+                    self.id()
+                ));
+            }
+        }
+    }
+
+    fn listen(&mut self, slot: WorkerId, listeners: Vec<Lent>, refuse: bool) {
+        // A stopped process that goes on is given its own slot a second time: it never stopped reading.
+        self.readers.retain(|reader| reader.slot != slot);
+        for Lent { listener, placed } in listeners {
+            match Listener::register(listener) {
+                Ok(listener) => self.readers.push(Reader {
+                    slot,
+                    listener,
+                    placed,
+                    refuse,
+                }),
+                Err(error) => {
+                    notice::error(format_args!(
+                        "worker {}: a listener of slot {slot} is lost: {error}",
+                        self.id()
+                    ));
+                }
+            }
+        }
+    }
+
+    /// The first reader with a connection, starting behind the one that had the last.
+    fn poll_readers(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Stream>)>> {
+        for step in 0..self.readers.len() {
+            let index = (self.next + step) % self.readers.len();
+            if let Poll::Ready(accepted) = self.readers[index].listener.poll_accept(cx) {
+                self.next = index + 1;
+                return Poll::Ready(Some((index, accepted)));
+            }
+        }
+        Poll::Pending
+    }
+
+    fn empty_queues(&mut self) -> Option<(usize, io::Result<Stream>)> {
+        let late = self
+            .worker
+            .inner
+            .drain
+            .deadline()
+            .is_some_and(|deadline| Instant::now() >= deadline);
+        while let Some(reader) = self.readers.last().filter(|_| !late) {
+            match reader.listener.accept_queued() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.release_last(),
+                accepted => return Some((self.readers.len() - 1, accepted)),
+            }
+        }
+        None
+    }
+
+    /// Lets go of the last reader, and says so when it was the last of its slot.
+    fn release_last(&mut self) {
+        let Some(slot) = self.readers.pop().map(|reader| reader.slot) else {
+            return;
+        };
+        if self.readers.iter().all(|reader| reader.slot != slot) {
+            self.say(FromWorker::Released { slot });
+        }
+    }
+
+    fn end(&mut self) {
+        self.phase = Phase::Ended;
+        while !self.readers.is_empty() {
+            self.release_last();
+        }
+    }
+
+    fn accept_failed(&mut self, error: &io::Error) {
+        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
+        if matches!(
+            error.kind(),
+            ConnectionAborted | ConnectionReset | Interrupted | WouldBlock
+        ) {
+            return;
+        }
+        static SAID: std::sync::Once = std::sync::Once::new();
+        SAID.call_once(|| {
+            notice::warn(format_args!(
+                "worker {} cannot accept connections for now, they wait in the kernel's queue: {error}",
+                self.id()
+            ));
+        });
+        self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
+    }
+
+    /// Counts and checks a new connection; `None` when it was answered here.
+    fn admit(&mut self, reader: usize, stream: Stream) -> Option<Connection> {
+        let Reader {
+            slot, placed, refuse, ..
+        } = self.readers[reader];
+        let row = self.worker.row();
+        row.accepted();
+        if slot != self.id() {
+            row.adopted();
+        } else if let Some(peer) = stream.peer_addr().filter(|_| placed) {
+            self.check_placement(peer.ip());
+        }
+        if refuse {
+            refuse::refuse(stream);
+            return None;
+        }
+        if self.phase == Phase::Emptying {
+            self.draining += 1;
+        }
+        Some(self.worker.inner.registry.register(stream))
+    }
+
+    /// Compares what the kernel did with what it should have done.
+    fn check_placement(&mut self, peer: IpAddr) {
+        let Some(placement) = &self.worker.inner.placement else {
+            return;
+        };
+        let owner = placement.owner(peer);
+        if owner.is_some_and(|owner| owner != self.id() && !self.evicted.contains(owner, Instant::now())) {
+            self.worker.row().mismatch();
+        }
+    }
+
+    fn id(&self) -> WorkerId {
+        self.worker.id()
+    }
+
+    fn say(&self, message: FromWorker) {
+        (self.worker.inner.report)(message);
+    }
+
+    /// Waits until every connection has ended or the drain's deadline has passed, cuts what is left in paced
+    /// batches, and tells the supervisor how it went.
+    ///
+    /// Ends the accepting too. Call it after [`accept`](Self::accept) has returned `None`; before that it waits for
+    /// the drain to start.
+    pub async fn finish(mut self) {
+        self.end();
+        let worker = self.worker.clone();
+        worker.inner.drain.started().await;
+        let registry = &worker.inner.registry;
+        let cut = tokio::select! {
+            biased;
+            () = registry.idle() => 0,
+            () = worker.inner.drain.expired() => self.cut().await,
+        };
+        let completed = self.draining.saturating_sub(cut) as u64;
+        self.say(FromWorker::Drained(WorkerReport {
+            completed,
+            cut: cut as u64,
+        }));
+    }
+
+    async fn cut(&self) -> usize {
+        let registry = &self.worker.inner.registry;
+        let batch = registry.open().div_ceil(CUT_BATCHES).max(1);
+        let mut cut = 0;
+        for _ in 0..=CUT_BATCHES {
+            let some = registry.cut(batch);
+            cut += some;
+            if some == 0 {
+                break;
+            }
+            let _ = tokio::time::timeout(CUT_PAUSE, registry.idle()).await;
+        }
+        cut
+    }
+}
+
+/// Slots that are out of the kernel's placement, or were until a moment ago.
+#[derive(Debug, Default)]
+struct Evicted {
+    now: Vec<WorkerId>,
+    before: Vec<(WorkerId, Instant)>,
+}
+
+impl Evicted {
+    fn set(&mut self, slots: Vec<WorkerId>, now: Instant) {
+        let back = self.now.iter().filter(|slot| !slots.contains(slot));
+        self.before.extend(back.map(|slot| (*slot, now + EVICTION_ECHO)));
+        self.before.retain(|(_, until)| *until > now);
+        self.now = slots;
+    }
+
+    fn contains(&self, slot: WorkerId, now: Instant) -> bool {
+        self.now.contains(&slot) || self.before.iter().any(|(id, until)| *id == slot && *until > now)
+    }
+}
+
+/// Runs a future on this thread without a runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_evicted_slot_is_excused_for_a_while_after_it_is_back() {
+        let (slot, other) = (WorkerId::new(1), WorkerId::new(2));
+        let start = Instant::now();
+        let mut evicted = Evicted::default();
+        assert!(!evicted.contains(slot, start));
+        evicted.set(vec![slot], start);
+        assert!(evicted.contains(slot, start + EVICTION_ECHO * 9));
+        assert!(!evicted.contains(other, start));
+        evicted.set(vec![], start);
+        assert!(evicted.contains(slot, start + EVICTION_ECHO / 2));
+        assert!(!evicted.contains(slot, start + EVICTION_ECHO));
+        evicted.set(vec![], start + EVICTION_ECHO);
+        assert!(evicted.before.is_empty());
+    }
+
+    #[test]
+    fn block_on_waits_for_another_thread() {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        let thread = std::thread::spawn(move || sender.send(7));
+        assert_eq!(block_on(receiver), Ok(7));
+        thread.join().unwrap().unwrap();
+    }
+}

@@ -1,0 +1,160 @@
+//! The news that this worker takes no new work, and until when the old may go on.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+/// Why a worker drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum DrainReason {
+    /// Everything ends.
+    Shutdown,
+    /// Another generation takes over this worker's slot.
+    Replaced,
+    /// The supervisor is gone: what is executing has one second.
+    #[serde(skip)]
+    SupervisorGone,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Started {
+    reason: DrainReason,
+    deadline: Instant,
+}
+
+/// Tells when this worker drains: no new work, finish the old.
+///
+/// A long-lived response or WebSocket should end itself when the drain has started; what is open at the
+/// [deadline](Self::deadline) is cut.
+///
+/// ```
+/// # async fn events(drain: sticky_core::Drain) {
+/// loop {
+///     tokio::select! {
+///         () = drain.started() => break, // say goodbye
+///         () = next_event() => { /* send it */ }
+///     }
+/// }
+/// # }
+/// # async fn next_event() { std::future::pending().await }
+/// # let drain = sticky_core::Worker::detached().drain();
+/// # assert!(!drain.is_started());
+/// ```
+#[derive(Clone, Debug)]
+pub struct Drain {
+    state: watch::Receiver<Option<Started>>,
+}
+
+impl Drain {
+    /// Waits until the drain starts; returns at once when it has.
+    pub async fn started(&self) {
+        let mut state = self.state.clone();
+        if state.wait_for(Option::is_some).await.is_err() {
+            // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether the drain has started.
+    pub fn is_started(&self) -> bool {
+        self.state.borrow().is_some()
+    }
+
+    /// When what is still open will be cut; `None` before the drain has started.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.state.borrow().map(|started| started.deadline)
+    }
+
+    /// Why the worker drains; `None` before the drain has started.
+    pub fn reason(&self) -> Option<DrainReason> {
+        self.state.borrow().map(|started| started.reason)
+    }
+
+    /// Waits for the deadline of a drain that has started, also if it is moved forward meanwhile.
+    pub(crate) async fn expired(&self) {
+        let mut state = self.state.clone();
+        loop {
+            let Some(started) = *state.borrow_and_update() else {
+                self.started().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(started.deadline.into()) => return,
+                changed = state.changed() => if changed.is_err() {
+                    tokio::time::sleep_until(started.deadline.into()).await;
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Starts a [`Drain`].
+#[derive(Clone, Debug)]
+pub(crate) struct DrainTrigger {
+    state: watch::Sender<Option<Started>>,
+}
+
+impl DrainTrigger {
+    pub(crate) fn new() -> (Self, Drain) {
+        let (sender, receiver) = watch::channel(None);
+        (Self { state: sender }, Drain { state: receiver })
+    }
+
+    /// Starts the drain. Once it has started, only an earlier deadline changes anything.
+    pub(crate) fn start(&self, reason: DrainReason, deadline: Instant) {
+        self.state.send_if_modified(|state| {
+            let sooner = state.is_none_or(|started| deadline < started.deadline);
+            if sooner {
+                *state = Some(Started { reason, deadline });
+            }
+            sooner
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn starts_once_and_tells_everyone() {
+        let (trigger, drain) = DrainTrigger::new();
+        assert!(!drain.is_started());
+        assert_eq!((drain.deadline(), drain.reason()), (None, None));
+        let waiting = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.started().await }
+        });
+        let deadline = Instant::now() + Duration::from_secs(3);
+        trigger.start(DrainReason::Shutdown, deadline);
+        waiting.await.unwrap();
+        drain.started().await;
+        assert!(drain.is_started());
+        assert_eq!(
+            (drain.deadline(), drain.reason()),
+            (Some(deadline), Some(DrainReason::Shutdown))
+        );
+    }
+
+    #[tokio::test]
+    async fn only_an_earlier_deadline_counts() {
+        let (trigger, drain) = DrainTrigger::new();
+        let now = Instant::now();
+        trigger.start(DrainReason::Shutdown, now + Duration::from_secs(3600));
+        trigger.start(DrainReason::Replaced, now + Duration::from_secs(7200));
+        assert_eq!(drain.reason(), Some(DrainReason::Shutdown));
+        let expired = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.expired().await }
+        });
+        trigger.start(DrainReason::SupervisorGone, now);
+        expired.await.unwrap();
+        assert_eq!(drain.deadline(), Some(now));
+    }
+}

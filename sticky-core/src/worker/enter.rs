@@ -1,0 +1,132 @@
+//! How a process that the supervisor has started becomes a worker.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use tokio::sync::mpsc;
+
+use super::lifeline::{self, Control};
+use super::{DrainTrigger, Limits, Parts, Sockets, Worker, words_message};
+use crate::config::Config;
+use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
+use crate::id::WorkerId;
+use crate::placement::KernelHash;
+use crate::scoreboard::Scoreboard;
+
+/// Why a worker could not join its supervisor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// The control socket failed, or the supervisor is gone.
+    #[error("failed to talk to the supervisor")]
+    Control(#[source] io::Error),
+    /// The supervisor runs with something else that all its workers must agree on; the text says what.
+    #[error("refused by the supervisor: {0}")]
+    Refused(String),
+    /// The supervisor's first answer was not the one expected; its version may be too far from this one's.
+    #[error("the supervisor did not answer the greeting as expected")]
+    Greeting,
+    /// The shared memory cannot be used.
+    #[error("the scoreboard cannot be used")]
+    Scoreboard(#[source] crate::scoreboard::ScoreboardError),
+}
+
+/// Greets the supervisor and becomes the worker it says.
+pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
+    let control = Arc::new(Control::new(socket));
+    let (welcome, scoreboard) = greet(&control, config)?;
+    ignore_terminal_signals();
+    prefer_for_oom_killer();
+    let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
+    let (sender, orders) = mpsc::unbounded_channel();
+    let (trigger, drain) = DrainTrigger::new();
+    lifeline::start(Arc::clone(&control), sender, trigger.clone()).map_err(JoinError::Control)?;
+    let report = {
+        let control = Arc::clone(&control);
+        // A supervisor that is gone is the lifeline's business.
+        move |message: FromWorker| drop(control.send(&message, &[]))
+    };
+    let worker = Worker::new(Parts {
+        id: welcome.worker,
+        generation: welcome.generation,
+        workers: welcome.workers,
+        row: scoreboard.row(welcome.seat),
+        limits: Limits::of(config),
+        placement: placement(&welcome),
+        orders,
+        report: Box::new(report),
+        drain: (trigger, drain),
+        sockets: Sockets {
+            dispatch: config.dispatch,
+            addresses: welcome.addresses,
+        },
+    });
+    report_panics(control);
+    Ok(worker)
+}
+
+fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd), JoinError> {
+    let hello = Hello {
+        protocol: (*PROTOCOL.start(), *PROTOCOL.end()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: config.fingerprint(),
+    };
+    control
+        .send(&FromWorker::Hello(hello), &[])
+        .map_err(JoinError::Control)?;
+    match control.receive().map_err(JoinError::Control)? {
+        Some(Received {
+            message: ToWorker::Welcome(welcome),
+            mut descriptors,
+        }) => {
+            let scoreboard = descriptors.pop().ok_or(JoinError::Greeting)?;
+            Ok((welcome, scoreboard))
+        }
+        Some(Received {
+            message: ToWorker::Refused { reason },
+            ..
+        }) => Err(JoinError::Refused(reason)),
+        Some(_) => Err(JoinError::Greeting),
+        None => Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+    }
+}
+
+fn placement(welcome: &Welcome) -> Option<KernelHash> {
+    let slots: Vec<WorkerId> = WorkerId::all(welcome.workers).collect();
+    welcome.placed.then(|| KernelHash::new(welcome.seed, &slots))
+}
+
+/// A service manager that signals the whole group must not end workers in the middle of a request: the supervisor
+/// got the same signal and drains them. Handlers, unlike ignored signals, end with the next `exec`.
+fn ignore_terminal_signals() {
+    for signal in [
+        signal_hook::consts::SIGTERM,
+        signal_hook::consts::SIGINT,
+        signal_hook::consts::SIGHUP,
+    ] {
+        // Cannot fail for these signals; if it did, the default action would stay, which is no worse.
+        let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
+    }
+}
+
+/// When memory runs out, a worker, not the supervisor, should go. Raising the score needs no privileges.
+fn prefer_for_oom_killer() {
+    const FILE: &str = "/proc/self/oom_score_adj";
+    let score = std::fs::read_to_string(FILE)
+        .ok()
+        .and_then(|text| text.trim().parse::<i32>().ok());
+    if let Some(score) = score {
+        let _ = std::fs::write(FILE, (score + 100).min(1000).to_string());
+    }
+}
+
+/// Makes a panic the process's last words, in case it ends the process before it is ready.
+fn report_panics(control: Arc<Control>) {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let _ = control.send(&words_message(&info.to_string()), &[]);
+        before(info);
+    }));
+}

@@ -1,0 +1,364 @@
+//! What runs inside a worker: who it is, its connections, its drain, and the thread that watches the supervisor.
+
+mod connections;
+mod drain;
+#[cfg(cluster)]
+pub(crate) mod enter;
+#[cfg(cluster)]
+mod lifeline;
+mod refuse;
+mod standalone;
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+
+pub use connections::Connections;
+pub(crate) use connections::{BoundListener, Lent, Order, block_on};
+pub(crate) use drain::DrainTrigger;
+pub use drain::{Drain, DrainReason};
+pub use standalone::StandaloneError;
+pub(crate) use standalone::standalone;
+
+use crate::config::Config;
+use crate::connection::Registry;
+use crate::control::FromWorker;
+use crate::dispatch::Dispatch;
+use crate::id::{Generation, WorkerId};
+use crate::placement::KernelHash;
+use crate::scoreboard::Row;
+
+static CURRENT: OnceLock<Worker> = OnceLock::new();
+
+/// The worker this process is: a cheap handle to its identity, its drain and its connections.
+///
+/// Comes from [`Cluster::enter`](crate::Cluster::enter) or [`Cluster::run`](crate::Cluster::run); anywhere else in
+/// the process from [`Worker::current`].
+#[derive(Clone)]
+pub struct Worker {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: WorkerId,
+    generation: Generation,
+    workers: u16,
+    drain: Drain,
+    trigger: DrainTrigger,
+    row: Row,
+    registry: Registry,
+    limits: Limits,
+    /// The kernel's placement, where connections can be checked against it.
+    placement: Option<KernelHash>,
+    orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
+    report: Box<dyn Fn(FromWorker) + Send + Sync>,
+    /// What dispatch this worker's sockets are under, and how many there are.
+    sockets: Sockets,
+}
+
+/// What there is to listen on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sockets {
+    pub(crate) dispatch: Dispatch,
+    pub(crate) addresses: usize,
+}
+
+/// How long a connection may take, and how many there may be. Each is a setting of the cluster.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) first_byte_timeout: Duration,
+    pub(crate) head_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) max_connections: Option<NonZeroUsize>,
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self {
+            first_byte_timeout: config.first_byte_timeout,
+            head_timeout: config.head_timeout,
+            idle_timeout: config.idle_timeout,
+            max_connections: config.max_connections,
+            shutdown_timeout: config.shutdown_timeout,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            first_byte_timeout: Duration::from_secs(60),
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_connections: None,
+            shutdown_timeout: Duration::from_secs(25),
+        }
+    }
+}
+
+/// What a worker is made of; each way into a cluster fills it in.
+pub(crate) struct Parts {
+    pub(crate) id: WorkerId,
+    pub(crate) generation: Generation,
+    pub(crate) workers: u16,
+    pub(crate) row: Row,
+    pub(crate) limits: Limits,
+    pub(crate) placement: Option<KernelHash>,
+    pub(crate) orders: mpsc::UnboundedReceiver<Order>,
+    pub(crate) report: Box<dyn Fn(FromWorker) + Send + Sync>,
+    pub(crate) drain: (DrainTrigger, Drain),
+    pub(crate) sockets: Sockets,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let (trigger, drain) = parts.drain;
+        let inner = Inner {
+            id: parts.id,
+            generation: parts.generation,
+            workers: parts.workers,
+            drain,
+            trigger,
+            registry: Registry::new(parts.row.clone()),
+            row: parts.row,
+            limits: parts.limits,
+            placement: parts.placement,
+            orders: Mutex::new(Some(parts.orders)),
+            report: parts.report,
+            sockets: parts.sockets,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes this the worker that [`Worker::current`] answers.
+    pub(crate) fn install(self) -> Self {
+        CURRENT.get_or_init(|| self).clone()
+    }
+
+    /// The worker this process is; `None` before the cluster has been entered, and in a supervisor.
+    pub fn current() -> Option<Worker> {
+        CURRENT.get().cloned()
+    }
+
+    /// A worker without a cluster, for the unit tests of applications: slot 0 of 1, its drain never starts and no
+    /// connection ever comes.
+    ///
+    /// ```
+    /// let worker = sticky_core::Worker::detached();
+    /// assert_eq!(worker.id().get(), 0);
+    /// assert_eq!(worker.workers(), 1);
+    /// ```
+    pub fn detached() -> Worker {
+        let (sender, orders) = mpsc::unbounded_channel();
+        // The sender must outlive the receiver's last poll: a closed channel would read as "everything has ended".
+        let report: Box<dyn Fn(FromWorker) + Send + Sync> = Box::new(move |_| {
+            let _ = &sender;
+        });
+        Worker::new(Parts {
+            id: WorkerId::new(0),
+            generation: Generation::FIRST,
+            workers: 1,
+            row: Row::detached(),
+            limits: Limits::default(),
+            placement: None,
+            orders,
+            report,
+            drain: DrainTrigger::new(),
+            sockets: Sockets {
+                dispatch: Dispatch::Kernel,
+                addresses: 0,
+            },
+        })
+    }
+
+    /// The slot this worker is in.
+    pub fn id(&self) -> WorkerId {
+        self.inner.id
+    }
+
+    /// Which start of the slot this process is.
+    pub fn generation(&self) -> Generation {
+        self.inner.generation
+    }
+
+    /// How many slots the cluster has; 1 without a cluster.
+    pub fn workers(&self) -> u16 {
+        self.inner.workers
+    }
+
+    /// Tells when this worker drains.
+    pub fn drain(&self) -> Drain {
+        self.inner.drain.clone()
+    }
+
+    /// Says that the application can serve, and takes the connections: there is no other way to them.
+    ///
+    /// Call it inside the tokio runtime that will serve, after everything the first request needs is there.
+    ///
+    /// # Panics
+    ///
+    /// When called a second time in a process: its connections have one reader; and outside a tokio runtime.
+    pub fn ready(self) -> Connections {
+        let orders = self.take_orders();
+        tokio::spawn(beat(self.inner.row.clone()));
+        (self.inner.report)(FromWorker::Ready { adopts: true });
+        Connections::new(self, orders)
+    }
+
+    /// Says that the application can serve, and gives this worker's own listener to a framework that wants one
+    /// (non-blocking, as [`std::net::TcpListener::set_nonblocking`] makes it).
+    ///
+    /// Waits until the slot's previous reader, if any, has let go of it. The framework must watch
+    /// [`Worker::drain`] itself: stop accepting when it starts, and return. This worker does not stand in for slots
+    /// that are not running, and its connections are not counted.
+    ///
+    /// # Errors
+    ///
+    /// [`NeedsGuard`] when there is no single TCP listener whose connections all belong here: use
+    /// [`Worker::ready`].
+    ///
+    /// # Panics
+    ///
+    /// When this worker's connections have been taken already.
+    pub fn into_std_listener(self) -> Result<std::net::TcpListener, NeedsGuard> {
+        let Sockets { dispatch, addresses } = self.inner.sockets;
+        if dispatch != Dispatch::Kernel {
+            return Err(NeedsGuard::Dispatch(dispatch));
+        }
+        if addresses != 1 {
+            return Err(NeedsGuard::Addresses(addresses));
+        }
+        let mut orders = self.take_orders();
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::spawn(beat(self.inner.row.clone()));
+        }
+        (self.inner.report)(FromWorker::Ready { adopts: false });
+        loop {
+            match block_on(orders.recv()) {
+                Some(Order::Listen {
+                    slot, mut listeners, ..
+                }) if slot == self.id() => match listeners.pop() {
+                    Some(Lent {
+                        listener: BoundListener::Tcp(listener),
+                        ..
+                    }) => return Ok(listener),
+                    _ => return Err(NeedsGuard::NotTcp),
+                },
+                Some(Order::Drain | Order::Abandon) | None => return Err(NeedsGuard::Draining),
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn take_orders(&self) -> mpsc::UnboundedReceiver<Order> {
+        let orders = self.inner.orders.lock().unwrap_or_else(|e| e.into_inner()).take();
+        orders.expect("a worker's connections are taken only once: by ready() or into_std_listener()")
+    }
+
+    /// Tells the supervisor why this process is about to fail. Says nothing once the worker serves.
+    pub(crate) fn fail(&self, words: &str) {
+        (self.inner.report)(words_message(words));
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
+    pub(crate) fn row(&self) -> &Row {
+        &self.inner.row
+    }
+
+    /// Starts the drain from inside, where no supervisor does.
+    pub(crate) fn start_drain(&self, reason: DrainReason, deadline: std::time::Instant) {
+        self.inner.trigger.start(reason, deadline);
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.inner.id)
+            .field("generation", &self.inner.generation)
+            .field("workers", &self.inner.workers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A [`FromWorker::Words`] short enough for a control message, cut at a character.
+pub(crate) fn words_message(words: &str) -> FromWorker {
+    let end = (0..=words.len().min(8 * 1024))
+        .rev()
+        .find(|&end| words.is_char_boundary(end))
+        .unwrap_or(0);
+    FromWorker::Words {
+        text: words[..end].to_owned(),
+    }
+}
+
+/// Shows the supervisor that the event loop turns.
+async fn beat(row: Row) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut beats = 0;
+    loop {
+        ticks.tick().await;
+        beats += 1;
+        row.heartbeat(beats);
+    }
+}
+
+/// Why [`Worker::into_std_listener`] has no listener to give.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NeedsGuard {
+    /// Connections must be looked at before they are known to belong here.
+    #[error("under {0} dispatch a connection may belong to another worker: take connections with Worker::ready()")]
+    Dispatch(Dispatch),
+    /// A framework can be given one listener only.
+    #[error("there are {0} addresses to listen on, and this needs exactly one: take connections with Worker::ready()")]
+    Addresses(usize),
+    /// The address is not a TCP address.
+    #[error("the address to listen on is not a TCP address: take connections with Worker::ready()")]
+    NotTcp,
+    /// The cluster shuts down; there is nothing to accept any more.
+    #[error("the cluster is shutting down")]
+    Draining,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_detached_worker_waits_for_ever() {
+        let worker = Worker::detached();
+        assert!(!worker.drain().is_started());
+        let mut connections = worker.ready();
+        let none = tokio::time::timeout(Duration::from_millis(20), connections.accept()).await;
+        assert!(none.is_err());
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "taken only once")]
+    async fn connections_have_one_reader() {
+        let worker = Worker::detached();
+        let _first = worker.clone().ready();
+        let _second = worker.ready();
+    }
+
+    #[test]
+    fn long_words_are_cut_at_a_character() {
+        let FromWorker::Words { text } = words_message(&"é".repeat(5000)) else {
+            unreachable!()
+        };
+        assert_eq!(text.len(), 8 * 1024);
+        let FromWorker::Words { text } = words_message(&format!("a{}", "é".repeat(5000))) else {
+            unreachable!()
+        };
+        assert_eq!(text.len(), 8 * 1024 - 1);
+    }
+}

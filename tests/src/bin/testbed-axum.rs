@@ -1,0 +1,119 @@
+//! The testbed for `sticky-axum`: a router as a user would write it, configured by `STICKY_*` alone.
+
+use std::{net::SocketAddr, time::Duration};
+
+use axum::{
+    Extension, Router,
+    body::{Body, Bytes},
+    extract::{
+        ConnectInfo, DefaultBodyLimit, Path, Request, State, WebSocketUpgrade,
+        ws::{CloseFrame, Message, WebSocket, close_code},
+    },
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::StreamExt;
+use sticky_core::Cluster;
+use sticky_tests::testbed::{self, BoxError, Testbed};
+
+fn main() -> Result<(), BoxError> {
+    let cluster = Cluster::builder().build()?;
+    let serve = sticky_axum::serve_with(cluster, |worker: sticky_core::Worker| async move {
+        testbed::obey_environment(&worker);
+        Ok::<_, BoxError>(router(Testbed::new(&worker)?))
+    });
+    Ok(serve.block()?)
+}
+
+fn router(testbed: Testbed) -> Router {
+    Router::new()
+        .route(
+            "/",
+            get(async |worker: sticky_axum::Worker| format!("worker: {}", worker.id())),
+        )
+        .route("/whoami", get(whoami))
+        .route("/sleep/{ms}", get(sleep))
+        .route("/echo", post(async |body: Bytes| body))
+        .route(
+            "/upload",
+            post(async |request: Request| testbed::digest(request.into_body()).await.map_err(failed)),
+        )
+        .route("/bytes/{n}", get(async |Path(length): Path<usize>| vec![b'x'; length]))
+        .route("/sse", get(sse))
+        .route("/ws", get(ws))
+        .route("/login", post(login))
+        .route("/me", get(me))
+        .route("/crash", post(async || -> StatusCode { testbed::crash() }))
+        .route("/hang", post(async || -> StatusCode { testbed::hang() }))
+        .route(
+            "/leak/{mib}",
+            post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)),
+        )
+        .route("/block/{ms}", get(async |Path(ms): Path<u64>| testbed::block(ms)))
+        .layer(DefaultBodyLimit::disable())
+        .layer(middleware::from_fn_with_state(testbed.clone(), sign))
+        .with_state(testbed)
+}
+
+async fn sign(State(testbed): State<Testbed>, request: Request, next: Next) -> Response {
+    testbed.begin(request.headers());
+    let mut response = next.run(request).await;
+    testbed.sign(response.headers_mut());
+    response
+}
+
+async fn whoami(peer: Option<Extension<ConnectInfo<SocketAddr>>>) -> String {
+    testbed::address_text(peer.map(|Extension(ConnectInfo(peer))| peer))
+}
+
+async fn sleep(Path(milliseconds): Path<u64>) -> &'static str {
+    tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+    "slept"
+}
+
+fn failed(error: axum::Error) -> (StatusCode, String) {
+    (StatusCode::BAD_REQUEST, error.to_string())
+}
+
+async fn login(State(testbed): State<Testbed>) -> impl IntoResponse {
+    let (session, cookie) = testbed.login();
+    ([(header::SET_COOKIE, cookie)], session)
+}
+
+async fn me(State(testbed): State<Testbed>, request: HeaderMap) -> Result<String, StatusCode> {
+    testbed.session(&request).ok_or(StatusCode::UNAUTHORIZED)
+}
+
+async fn sse(State(testbed): State<Testbed>) -> impl IntoResponse {
+    let events = testbed.events().map(Ok::<_, BoxError>);
+    ([(header::CONTENT_TYPE, "text/event-stream")], Body::from_stream(events))
+}
+
+async fn ws(State(testbed): State<Testbed>, drain: sticky_axum::Drain, upgrade: WebSocketUpgrade) -> Response {
+    upgrade.on_upgrade(async move |socket| {
+        // A client that breaks off is the client's affair.
+        let _ = echo(&testbed, &drain, socket).await;
+    })
+}
+
+async fn echo(testbed: &Testbed, drain: &sticky_core::Drain, mut socket: WebSocket) -> Result<(), axum::Error> {
+    socket.send(Message::text(testbed.name())).await?;
+    loop {
+        tokio::select! {
+            () = drain.started() => {
+                let frame = CloseFrame { code: close_code::RESTART, reason: "drain".into() };
+                socket.send(Message::Close(Some(frame))).await?;
+                // The client's answer to the close ends the connection.
+                while socket.recv().await.is_some_and(|message| message.is_ok()) {}
+                return Ok(());
+            }
+            message = socket.recv() => match message.transpose()? {
+                Some(message @ (Message::Text(_) | Message::Binary(_))) => socket.send(message).await?,
+                Some(_) => {}
+                None => return Ok(()),
+            }
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The testbed for `sticky-core`: plain hyper over `sticky_core::http`, configured by `STICKY_*` alone.
+
+use std::{convert::Infallible, time::Duration};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::{body::Incoming, service::service_fn};
+use sticky_core::{Cluster, http::PeerAddr};
+use sticky_tests::testbed::{self, BoxError, Testbed, websocket};
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+type Answer = Response<Body>;
+
+fn main() -> Result<(), BoxError> {
+    let cluster = Cluster::builder().build()?;
+    cluster.run(|worker| async {
+        testbed::obey_environment(&worker);
+        let testbed = Testbed::new(&worker)?;
+        let service = service_fn(move |request| respond(testbed.clone(), request));
+        sticky_core::http::serve(worker, service).await;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+async fn respond(testbed: Testbed, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    testbed.begin(request.headers());
+    let mut answer = route(&testbed, request).await;
+    testbed.sign(answer.headers_mut());
+    Ok(answer)
+}
+
+async fn route(testbed: &Testbed, request: Request<Incoming>) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (route, argument) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let number = argument.parse::<u64>();
+    match (&method, route, number) {
+        (&Method::GET, "", _) => text(testbed.name()),
+        (&Method::GET, "whoami", _) => {
+            let peer = request.extensions().get::<PeerAddr>();
+            text(testbed::address_text(peer.map(|PeerAddr(peer)| *peer)))
+        }
+        (&Method::GET, "sleep", Ok(milliseconds)) => {
+            tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+            text("slept")
+        }
+        (&Method::GET, "block", Ok(milliseconds)) => {
+            testbed::block(milliseconds);
+            text("")
+        }
+        (&Method::GET, "bytes", Ok(length)) => text(vec![b'x'; usize::try_from(length).expect("64 bits")]),
+        (&Method::GET, "sse", _) => sse(testbed),
+        (&Method::GET, "ws", _) => websocket::accept(testbed, request).map(BodyExt::boxed_unsync),
+        (&Method::GET, "me", _) => testbed.session(request.headers()).map_or_else(unauthorized, text),
+        (&Method::POST, "login", _) => login(testbed),
+        (&Method::POST, "echo", _) => received(request.into_body().collect().await.map(|body| body.to_bytes())),
+        (&Method::POST, "upload", _) => received(testbed::digest(request.into_body()).await),
+        (&Method::POST, "leak", Ok(mebibytes)) => {
+            testbed.leak(usize::try_from(mebibytes).expect("64 bits"));
+            text("")
+        }
+        (&Method::POST, "crash", _) => testbed::crash(),
+        (&Method::POST, "hang", _) => testbed::hang(),
+        _ => status(StatusCode::NOT_FOUND),
+    }
+}
+
+fn text(body: impl Into<Bytes>) -> Answer {
+    Response::new(Full::new(body.into()).boxed_unsync())
+}
+
+fn status(status: StatusCode) -> Answer {
+    let mut answer = text("");
+    *answer.status_mut() = status;
+    answer
+}
+
+fn unauthorized() -> Answer {
+    status(StatusCode::UNAUTHORIZED)
+}
+
+fn received(body: Result<impl Into<Bytes>, hyper::Error>) -> Answer {
+    body.map_or_else(|_| status(StatusCode::BAD_REQUEST), text)
+}
+
+fn login(testbed: &Testbed) -> Answer {
+    let (session, cookie) = testbed.login();
+    let mut answer = text(session);
+    answer.headers_mut().insert(header::SET_COOKIE, cookie);
+    answer
+}
+
+fn sse(testbed: &Testbed) -> Answer {
+    let events = testbed.events().map(|event| Ok(Frame::data(event)));
+    let mut answer = Response::new(StreamBody::new(events).boxed_unsync());
+    answer
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer
+}

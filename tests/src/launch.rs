@@ -1,0 +1,218 @@
+//! How a testbed is started: its settings, its private folder, its marker in the environment.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    fs,
+    os::{fd::OwnedFd, unix::process::CommandExt},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use crate::{TestCluster, process, pty};
+
+/// Variables that would reach into a testbed from outside; each row sets its own.
+const SETTINGS: [&str; 6] = [
+    "PORT",
+    "PROXY_PORT",
+    "FIRST_PORT",
+    "WORKERS",
+    "WEB_CONCURRENCY",
+    "NO_COLOR",
+];
+
+/// The user and group without privileges, as Debian numbers them.
+const NOBODY: u32 = 65_534;
+
+/// The variable by which every process of a cluster is found again, however it lost its parents.
+const MARKER: &str = "TESTBED_CLUSTER";
+
+/// A testbed about to be started, by default on a free port of 127.0.0.1 with 2 workers.
+pub struct Launch {
+    program: PathBuf,
+    settings: Vec<(OsString, OsString)>,
+    wrapper: Vec<String>,
+    pid_one: bool,
+    marker: String,
+    folder: PathBuf,
+}
+
+impl Launch {
+    /// The given program with the default settings.
+    ///
+    /// # Panics
+    /// When its private folder cannot be made.
+    pub fn new(program: impl AsRef<Path>) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let name = format!("{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
+        let folder = env::temp_dir().join(format!("sticky-test-{name}"));
+        fs::create_dir_all(folder.join("tmp")).expect("a folder for this cluster");
+        let launch = Self {
+            program: program.as_ref().to_owned(),
+            settings: Vec::new(),
+            wrapper: Vec::new(),
+            pid_one: false,
+            marker: format!("{MARKER}={name}"),
+            folder,
+        };
+        launch.env(MARKER, name).listen("127.0.0.1:0").workers(2)
+    }
+
+    /// Sets an environment variable; the last value counts.
+    #[must_use]
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        self = self.without(name.as_ref());
+        self.settings
+            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Takes a variable away again, also one of the defaults.
+    #[must_use]
+    pub fn without(mut self, name: impl AsRef<OsStr>) -> Self {
+        self.settings.retain(|(known, _)| known != name.as_ref());
+        self
+    }
+
+    /// `STICKY_WORKERS`.
+    #[must_use]
+    pub fn workers(self, count: u16) -> Self {
+        self.env("STICKY_WORKERS", count.to_string())
+    }
+
+    /// `STICKY_LISTEN`.
+    #[must_use]
+    pub fn listen(self, address: impl AsRef<OsStr>) -> Self {
+        self.env("STICKY_LISTEN", address)
+    }
+
+    /// Runs the testbed as process 1 of a pid namespace of its own.
+    #[must_use]
+    pub fn as_process_one(mut self) -> Self {
+        self.pid_one = true;
+        self.through("unshare --pid --fork --mount-proc --kill-child --")
+    }
+
+    /// Runs the testbed with at most that many descriptors in each process.
+    #[must_use]
+    pub fn with_descriptors(self, most: u32) -> Self {
+        self.through(&format!("prlimit --nofile={most}:{most}"))
+    }
+
+    /// Runs the testbed with the three standard descriptors alone, whatever this process was given.
+    #[must_use]
+    pub fn with_standard_descriptors_only(mut self) -> Self {
+        let more = process::descriptors(std::process::id())
+            .into_iter()
+            .filter(|(number, _)| *number > 2);
+        let close: String = more.map(|(number, _)| format!(" {number}>&-")).collect();
+        self.wrapper = ["bash", "-c", &format!("exec{close}; exec \"$@\""), "bash"]
+            .map(str::to_owned)
+            .to_vec();
+        self
+    }
+
+    /// Runs the testbed as a user without privileges, where this one has any.
+    ///
+    /// # Panics
+    /// When the program cannot be copied to where that user may execute it.
+    #[must_use]
+    pub fn unprivileged(self) -> Self {
+        if !rustix::process::geteuid().is_root() {
+            return self;
+        }
+        let (user, group) = (Some(NOBODY), Some(NOBODY));
+        std::os::unix::fs::chown(self.folder.join("tmp"), user, group).expect("a folder of its own");
+        self.copied()
+            .through(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --"))
+    }
+
+    /// Runs a copy of the program in its private folder.
+    ///
+    /// # Panics
+    /// When it cannot be copied.
+    #[must_use]
+    pub fn copied(mut self) -> Self {
+        let copy = self.folder.join("program");
+        fs::copy(&self.program, &copy).expect("a copy of the program");
+        self.program = copy;
+        self
+    }
+
+    /// Runs the testbed by another command that executes it in its own place.
+    fn through(mut self, command: &str) -> Self {
+        self.wrapper = command.split(' ').map(str::to_owned).collect();
+        self
+    }
+
+    /// This launch's private folder, removed at its end.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts the testbed; does not wait for anything.
+    ///
+    /// # Panics
+    /// When the program cannot be started.
+    pub fn start(self) -> TestCluster {
+        let mut command = self.command();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0);
+        TestCluster::spawn(command, self.marker, self.folder, self.pid_one)
+    }
+
+    /// Starts the testbed and waits until it says that it listens.
+    ///
+    /// # Panics
+    /// With everything it printed, when it does not.
+    pub fn up(self) -> TestCluster {
+        let cluster = self.start();
+        cluster.wait_until_up();
+        cluster
+    }
+
+    /// Starts the testbed on a new terminal, as the leader of its session; answers the cluster and the terminal's
+    /// other side. Waits for nothing.
+    ///
+    /// # Panics
+    /// When no terminal can be had.
+    pub fn on_terminal(self) -> (TestCluster, OwnedFd) {
+        let (ours, theirs) = pty::open().expect("a pseudo terminal");
+        // setsid keeps the pid here: it forks only when it already leads a group.
+        let launch = self.through("setsid --ctty");
+        let mut command = launch.command();
+        let again = || theirs.try_clone().expect("a copy of the terminal");
+        command.stdin(again()).stdout(again()).stderr(again());
+        let cluster = TestCluster::spawn(command, launch.marker, launch.folder, false);
+        cluster
+            .events()
+            .follow(pty::reader(&ours).expect("a copy of the terminal"));
+        (cluster, ours)
+    }
+
+    fn command(&self) -> Command {
+        let mut words = self
+            .wrapper
+            .iter()
+            .map(OsString::from)
+            .chain([self.program.clone().into_os_string()]);
+        let mut command = Command::new(words.next().expect("at least the program"));
+        command.args(words);
+        let inherited = env::vars_os().map(|(name, _)| name);
+        for name in inherited.filter(|name| name.to_str().is_some_and(|name| name.starts_with("STICKY_"))) {
+            command.env_remove(name);
+        }
+        for name in SETTINGS {
+            command.env_remove(name);
+        }
+        command
+            .env("TMPDIR", self.folder.join("tmp"))
+            .env("RUST_BACKTRACE", "0");
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}

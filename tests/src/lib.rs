@@ -1,0 +1,25 @@
+//! The harness of the behaviour suite, and what the testbeds share.
+//!
+//! ```text
+//!  suite row ──► Launch ──► TestCluster ──► a testbed: supervisor + workers (real processes)
+//!     │                        │ EventLog: every line they print, awaitable
+//!     └──► Client ─────────────┴──────────► the port (source address, splits, half-close)
+//! ```
+//!
+//! A row never sleeps to wait for something: it awaits a line, an answer, or a change in `/proc`, always with a
+//! deadline.
+
+pub mod client;
+pub mod cluster;
+pub mod events;
+pub mod journal;
+pub mod launch;
+pub mod namespace;
+pub mod process;
+pub mod pty;
+pub mod testbed;
+
+pub use client::{Client, Connection, Response};
+pub use cluster::TestCluster;
+pub use events::EventLog;
+pub use launch::Launch;

@@ -1,0 +1,139 @@
+//! Processes as `/proc` shows them.
+
+use std::{
+    fs,
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, kill_process};
+
+pub use rustix::process::Signal;
+
+/// How often `/proc` is looked at while waiting for it to change.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// Waits until `condition` holds; false when it did not within that time.
+pub fn holds_within(within: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + within;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it did not within that time, naming `what`.
+pub fn eventually(what: &str, within: Duration, condition: impl FnMut() -> bool) {
+    assert!(holds_within(within, condition), "not within {within:?}: {what}");
+}
+
+/// Sends a signal to one process; one that has gone already is no error.
+///
+/// # Panics
+/// When the signal is not allowed, or the pid is 0.
+pub fn signal(pid: u32, signal: Signal) {
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid above 0");
+    match kill_process(raw, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("signal {signal:?} to {pid}: {error}"),
+    }
+}
+
+/// The one-letter state and the parent of a process; `None` once it is gone.
+pub fn state_and_parent(pid: u32) -> Option<(char, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in parentheses and may hold anything, so read from its end.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+}
+
+/// Whether the process runs (a zombie does not).
+pub fn is_alive(pid: u32) -> bool {
+    state_and_parent(pid).is_some_and(|(state, _)| state != 'Z' && state != 'X')
+}
+
+/// Every process there is.
+pub fn all() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// The direct children of a process, zombies included, in the order of their pids.
+pub fn children(parent: u32) -> Vec<u32> {
+    let mut found = all();
+    found.retain(|&pid| state_and_parent(pid).is_some_and(|(_, of)| of == parent));
+    found.sort_unstable();
+    found
+}
+
+/// The processes whose environment at start held exactly `NAME=value`. Zombies have none and are left out.
+pub fn with_environment(entry: &str) -> Vec<u32> {
+    let holds = |pid: &u32| {
+        let environ = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environ.split(|&byte| byte == 0).any(|found| found == entry.as_bytes())
+    };
+    all().into_iter().filter(holds).collect()
+}
+
+/// The open descriptors of a process and what each one is, as `/proc` names it (`socket:[123]`, `/dev/null`).
+pub fn descriptors(pid: u32) -> Vec<(u32, PathBuf)> {
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return Vec::new();
+    };
+    let mut found: Vec<(u32, PathBuf)> = entries
+        .filter_map(|entry| {
+            let entry = entry.ok()?;
+            Some((
+                entry.file_name().to_str()?.parse().ok()?,
+                fs::read_link(entry.path()).ok()?,
+            ))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// A value from `/proc/<pid>/status`, such as `VmRSS`.
+pub fn status(pid: u32, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    Some(line.trim().to_owned())
+}
+
+/// The process group of a process.
+pub fn group(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_whitespace().nth(2)?.parse().ok()
+}
+
+/// How much processor time a process has used, in ticks of 10 ms.
+///
+/// # Panics
+/// When the process is gone.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
+    let fields = stat
+        .rsplit_once(')')
+        .expect("a name in parentheses")
+        .1
+        .split_whitespace();
+    // User and system time are the 14th and 15th field; the name is the second.
+    fields
+        .skip(11)
+        .take(2)
+        .filter_map(|ticks| ticks.parse::<u64>().ok())
+        .sum()
+}

@@ -1,0 +1,178 @@
+//! What the testbeds share: their state and everything that no framework is needed for.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
+use sticky_core::{Drain, Worker};
+
+use crate::journal::{self, Journal};
+
+pub mod websocket;
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an SSE client gets last, when the worker drains.
+pub const LAST_EVENT: &str = "event: bye\ndata: drain\n\n";
+
+/// One worker's state. Cheap to clone.
+#[derive(Clone)]
+pub struct Testbed {
+    worker: Worker,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    journal: Journal,
+    sessions: Mutex<HashSet<String>>,
+    leaked: Mutex<Vec<Vec<u8>>>,
+}
+
+impl Testbed {
+    /// The state of this worker.
+    ///
+    /// # Errors
+    /// When the journal that the environment names cannot be opened.
+    pub fn new(worker: &Worker) -> io::Result<Self> {
+        let shared = Shared {
+            journal: Journal::from_env()?,
+            sessions: Mutex::default(),
+            leaked: Mutex::default(),
+        };
+        Ok(Self {
+            worker: worker.clone(),
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// `worker: <id>`, the answer to `GET /` and the first message of a WebSocket.
+    pub fn name(&self) -> String {
+        format!("worker: {}", self.worker.id())
+    }
+
+    /// Tells when this worker drains.
+    pub fn drain(&self) -> Drain {
+        self.worker.drain()
+    }
+
+    /// To be called before anything is done for a request: see [`journal`].
+    pub fn begin(&self, request: &HeaderMap) {
+        if let Some(name) = request.get(journal::REQUEST_NAME).and_then(|name| name.to_str().ok()) {
+            self.shared.journal.begin(name);
+        }
+    }
+
+    /// Signs a response: slot, process, generation.
+    pub fn sign(&self, response: &mut HeaderMap) {
+        let marks = [
+            ("x-worker", u32::from(self.worker.id().get())),
+            ("x-pid", std::process::id()),
+            ("x-generation", self.worker.generation().get()),
+        ];
+        response.extend(marks.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value))));
+    }
+
+    /// A new session in this worker's memory: its name and the header that sets its cookie.
+    ///
+    /// # Panics
+    /// Never: the cookie is plain text.
+    pub fn login(&self) -> (String, HeaderValue) {
+        let mut sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let session = format!("{}-{}", std::process::id(), sessions.len());
+        sessions.insert(session.clone());
+        let cookie = HeaderValue::from_str(&format!("session={session}; HttpOnly")).expect("plain text");
+        (session, cookie)
+    }
+
+    /// The request's session, if it names one that this worker made.
+    pub fn session(&self, request: &HeaderMap) -> Option<String> {
+        let cookies = request.get(header::COOKIE)?.to_str().ok()?;
+        let named = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session="))?;
+        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.get(named).cloned()
+    }
+
+    /// Keeps that much memory, touched, until the end of the process.
+    pub fn leak(&self, mebibytes: usize) {
+        let mut leaked = self.shared.leaked.lock().unwrap_or_else(PoisonError::into_inner);
+        leaked.push(vec![1; mebibytes << 20]);
+    }
+
+    /// Server-sent events, ten a second, until the drain; then [`LAST_EVENT`] and the end.
+    pub fn events(&self) -> impl Stream<Item = Bytes> + Send + use<> {
+        let drain = self.drain();
+        stream::unfold(Some(0_u64), move |count| {
+            let drain = drain.clone();
+            async move {
+                let count = count?;
+                let pause = Duration::from_millis(if count == 0 { 0 } else { 100 });
+                tokio::select! {
+                    biased;
+                    () = drain.started() => Some((Bytes::from_static(LAST_EVENT.as_bytes()), None)),
+                    () = tokio::time::sleep(pause) => Some((Bytes::from(format!("data: {count}\n\n")), Some(count + 1))),
+                }
+            }
+        })
+    }
+}
+
+/// The address of a client as the application sees it, without port.
+pub fn address_text(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unix".to_owned(), |peer| peer.ip().to_string())
+}
+
+/// Length and SHA-256 of a body, read piece by piece.
+///
+/// # Errors
+/// When the body breaks off.
+pub async fn digest<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<String, B::Error> {
+    let (mut length, mut hash) = (0, Sha256::new());
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame?.data_ref() {
+            length += data.len();
+            hash.update(data);
+        }
+    }
+    Ok(format!("{length} {:x}", hash.finalize()))
+}
+
+/// Ends this process the hard way.
+pub fn crash() -> ! {
+    eprintln!("crash: as asked");
+    std::process::exit(3)
+}
+
+/// Stops the event loop for good.
+pub fn hang() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Stops the event loop for a while.
+pub fn block(milliseconds: u64) {
+    thread::sleep(Duration::from_millis(milliseconds));
+}
+
+/// A worker named in this variable ends right after its start, from its second generation on: a crash loop.
+const CRASH_LOOP: &str = "TESTBED_CRASH_LOOP";
+
+/// What the environment asks of this worker right after it has entered the cluster.
+pub fn obey_environment(worker: &Worker) {
+    let named = std::env::var(CRASH_LOOP).ok().and_then(|slot| slot.parse().ok());
+    if named == Some(worker.id().get()) && worker.generation().get() > 0 {
+        crash();
+    }
+}

@@ -1,0 +1,155 @@
+//! What a row runs on: a framework's testbed under a dispatch.
+
+use std::{
+    fmt,
+    sync::{PoisonError, RwLock},
+};
+
+use libtest_mimic::Trial;
+use sticky_tests::{Launch, namespace};
+
+/// The testbeds there are.
+#[derive(Clone, Copy)]
+pub(crate) enum Framework {
+    Core,
+    Axum,
+}
+
+impl Framework {
+    const ALL: [Self; 2] = [Self::Core, Self::Axum];
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Core => env!("CARGO_BIN_EXE_testbed-core"),
+            Self::Axum => env!("CARGO_BIN_EXE_testbed-axum"),
+        }
+    }
+}
+
+impl fmt::Display for Framework {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Core => "core",
+            Self::Axum => "axum",
+        })
+    }
+}
+
+/// The dispatches a row runs under.
+#[derive(Clone, Copy)]
+pub(crate) enum Dispatch {
+    Kernel,
+}
+
+impl Dispatch {
+    const ALL: [Self; 1] = [Self::Kernel];
+}
+
+impl fmt::Display for Dispatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+        })
+    }
+}
+
+/// A testbed under a dispatch.
+#[derive(Clone, Copy)]
+pub(crate) struct Bed {
+    framework: Framework,
+    dispatch: Dispatch,
+}
+
+impl Bed {
+    /// This framework's testbed under this dispatch.
+    ///
+    /// One thread per worker, so that `/hang` and `/block` stop the whole event loop on any machine.
+    pub(crate) fn launch(&self) -> Launch {
+        self.under(Launch::new(self.framework.program()))
+    }
+
+    /// The program of many faults, with the one named, served by this framework.
+    pub(crate) fn fault(&self, fault: &str) -> Launch {
+        let launch = Launch::new(env!("CARGO_BIN_EXE_testbed-fault"));
+        self.under(launch)
+            .env("TESTBED_FAULT", fault)
+            .env("TESTBED_FRAMEWORK", self.framework.to_string())
+    }
+
+    fn under(&self, launch: Launch) -> Launch {
+        launch
+            .env("STICKY_THREADS_PER_WORKER", "1")
+            .env("STICKY_DISPATCH", self.dispatch.to_string())
+    }
+}
+
+/// One behaviour, to hold on every bed.
+pub(crate) struct Row {
+    name: &'static str,
+    check: fn(&Bed),
+    place: Place,
+    company: Company,
+}
+
+#[derive(Clone, Copy)]
+enum Place {
+    Here,
+    OwnNetwork,
+}
+
+#[derive(Clone, Copy)]
+enum Company {
+    Welcome,
+    Alone,
+}
+
+/// Shared by rows that run together, exclusive for those that must not be disturbed.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+impl Row {
+    pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
+        Self {
+            name,
+            check,
+            place: Place::Here,
+            company: Company::Welcome,
+        }
+    }
+
+    /// Runs it in a network namespace in which all of `fd00::/16` is local.
+    pub(crate) const fn in_own_network(mut self) -> Self {
+        self.place = Place::OwnNetwork;
+        self
+    }
+
+    /// Runs it while no other row does, because it measures time.
+    pub(crate) const fn alone(mut self) -> Self {
+        self.company = Company::Alone;
+        self
+    }
+
+    /// This row on every bed.
+    pub(crate) fn trials(self) -> Vec<Trial> {
+        let beds = Framework::ALL
+            .into_iter()
+            .flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
+        beds.map(|bed| self.trial(bed)).collect()
+    }
+
+    fn trial(&self, bed: Bed) -> Trial {
+        let name = format!("{}/{}/{}", self.name, bed.framework, bed.dispatch);
+        let (check, place, company, row) = (self.check, self.place, self.company, name.clone());
+        Trial::test(name, move || {
+            let guards = match company {
+                Company::Welcome => (Some(MACHINE.read().unwrap_or_else(PoisonError::into_inner)), None),
+                Company::Alone => (None, Some(MACHINE.write().unwrap_or_else(PoisonError::into_inner))),
+            };
+            match place {
+                Place::OwnNetwork if !namespace::is_inside() => namespace::run_inside(&row),
+                _ => check(&bed),
+            }
+            drop(guards);
+            Ok(())
+        })
+    }
+}

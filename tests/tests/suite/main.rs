@@ -1,0 +1,48 @@
+//! The behaviour suite: rows × frameworks × dispatches, each `row/framework/dispatch`.
+//!
+//! A row is written once. A later framework or dispatch adds a value to [`bed::Framework`] or [`bed::Dispatch`], not a
+//! copy of rows.
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+mod affinity;
+mod bed;
+mod boot;
+mod crash;
+mod drain;
+mod environment;
+mod kill_under_load;
+mod limits;
+mod listen;
+mod output;
+mod requests;
+mod shutdown;
+mod sockets;
+mod takeover;
+
+/// Rows mostly wait for processes, so a few more of them than cores run at once.
+const AT_ONCE: usize = 4;
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(AT_ONCE);
+    let topics = [
+        requests::rows(),
+        affinity::rows(),
+        listen::rows(),
+        sockets::rows(),
+        limits::rows(),
+        environment::rows(),
+        output::rows(),
+        boot::rows(),
+        takeover::rows(),
+        crash::rows(),
+        kill_under_load::rows(),
+        drain::rows(),
+        shutdown::rows(),
+    ];
+    let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
