@@ -53,6 +53,9 @@
 //! Linux. Elsewhere the program serves in this one process, with a warning, so that it runs on every developer's
 //! machine.
 
+// Whoever builds without processes or without HTTP leaves parts of the rest unused.
+#![cfg_attr(not(all(cluster, feature = "http")), allow(dead_code, unused_imports))]
+
 mod affinity;
 mod cluster;
 mod config;

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// # use sticky_core::Affinity;
 /// let affinity: Affinity = "client-ip".parse()?;
 /// assert_eq!(affinity, Affinity::client_ip());
-/// # Ok::<(), sticky_core::ParseAffinityError>(())
+/// # Ok::<(), sticky_core::error::ParseAffinityError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Affinity {

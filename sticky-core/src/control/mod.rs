@@ -16,9 +16,11 @@
 //! There are a handful of these per second at most, so they can be read in a trace; unknown fields and unknown
 //! messages are ignored, so that programs of different versions can talk to each other.
 
+#[cfg(cluster)]
 mod channel;
 mod message;
 
+#[cfg(cluster)]
 pub(crate) use channel::{Channel, Received, pair};
 pub(crate) use message::{
     DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, ReleaseOrder, SocketKind, ToWorker, Welcome, WorkerReport,

@@ -18,7 +18,7 @@ const LONGEST_HOST: usize = 253;
 /// for text in [":3000", "0.0.0.0:80", "[::1]:5000", "localhost:0", "unix:/run/app.sock"] {
 ///     assert_eq!(text.parse::<ListenAddress>()?.to_string(), text);
 /// }
-/// # Ok::<(), sticky_core::AddressError>(())
+/// # Ok::<(), sticky_core::error::AddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

@@ -17,6 +17,7 @@ mod gate;
 mod unix;
 
 use std::fmt;
+#[cfg(cluster)]
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};

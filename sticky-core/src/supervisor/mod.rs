@@ -9,6 +9,7 @@
 mod child;
 mod event;
 mod heartbeat;
+mod ledger;
 mod line_queue;
 mod line_writer;
 mod lines;

@@ -13,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::child::{Incoming, Launcher, Process};
 use super::event::{Action, ChildId, Ended, Event, Note, Outcome};
 use super::heartbeat::{self, Pulse};
+use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
 use super::reap::Reaper;
 use super::state::{Policy, State};
@@ -23,7 +24,7 @@ use crate::dispatch::Dispatch;
 use crate::id::{Generation, WorkerId};
 use crate::listener::ListenerSet;
 use crate::notice;
-use crate::scoreboard::{Scoreboard, Totals};
+use crate::scoreboard::Scoreboard;
 use crate::worker::DrainReason;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
@@ -89,9 +90,7 @@ struct Supervisor {
     members: BTreeMap<ChildId, Member>,
     incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
-    /// What processes that have ended did.
-    ended: Totals,
-    misplaced: bool,
+    ledger: Ledger,
     outcome: Option<Result<(), SuperviseError>>,
 }
 
@@ -119,8 +118,7 @@ impl Supervisor {
             members: BTreeMap::new(),
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
-            ended: Totals::default(),
-            misplaced: false,
+            ledger: Ledger::new(config.workers),
             outcome: None,
             config,
         })
@@ -207,20 +205,23 @@ impl Supervisor {
             return;
         }
         let row = self.scoreboard.row(member.seat);
-        self.ended.fold(row.totals());
+        self.ledger.fold(member.slot, row.totals());
         row.clear();
         self.members.remove(&child);
         self.decide(Event::Exited { child, how });
     }
 
-    /// Says so, once, if the kernel has given a worker somebody else's client.
-    fn check_placement(&mut self) {
-        let mut totals = self.ended;
-        self.members
+    /// Tells the user what the numbers show.
+    fn read_scoreboard(&mut self) {
+        let live = self
+            .members
             .values()
-            .for_each(|member| totals += self.scoreboard.row(member.seat).totals());
-        if totals.mismatches > 0 && !std::mem::replace(&mut self.misplaced, true) {
-            notice::error("the kernel has placed a connection on the wrong worker: this is a bug, please report it");
+            .map(|member| (member.slot, self.scoreboard.row(member.seat).totals()));
+        for remark in self.ledger.remarks(live) {
+            match remark {
+                Remark::Misplaced => notice::error(remark),
+                Remark::Lopsided(_) => notice::warn(remark),
+            }
         }
     }
 
@@ -259,7 +260,7 @@ impl Supervisor {
         for child in silent {
             self.decide(Event::Silent { child });
         }
-        self.check_placement();
+        self.read_scoreboard();
     }
 
     // === Actions ===
@@ -382,7 +383,7 @@ impl Supervisor {
     }
 
     fn finish(&mut self, outcome: Outcome) {
-        self.check_placement();
+        self.read_scoreboard();
         self.outcome = Some(match outcome {
             Outcome::Clean(report) => {
                 notice::info(report);

@@ -1,0 +1,129 @@
+//! What the scoreboard's numbers add up to, and what about them the user should know.
+
+use crate::id::WorkerId;
+use crate::scoreboard::Totals;
+
+/// Connections after which it is strange that all of them have gone to one worker.
+const ENOUGH: u64 = 100;
+
+/// The numbers of each slot over all its processes.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    ended: Vec<Totals>,
+    misplaced: bool,
+    lopsided: bool,
+}
+
+impl Ledger {
+    pub(super) fn new(workers: u16) -> Self {
+        let ended = vec![Totals::default(); usize::from(workers)];
+        Self {
+            ended,
+            misplaced: false,
+            lopsided: workers < 2,
+        }
+    }
+
+    /// Keeps what a process that has ended did.
+    pub(super) fn fold(&mut self, slot: WorkerId, totals: Totals) {
+        self.ended[slot.index()].fold(totals);
+    }
+
+    /// What there is to say about the numbers, each thing once; `live` are those of the processes there are.
+    pub(super) fn remarks(&mut self, live: impl Iterator<Item = (WorkerId, Totals)>) -> Vec<Remark> {
+        let mut all = self.ended.clone();
+        live.for_each(|(slot, totals)| all[slot.index()] += totals);
+        let mut remarks = Vec::new();
+        if !self.misplaced && all.iter().any(|totals| totals.mismatches > 0) {
+            self.misplaced = true;
+            remarks.push(Remark::Misplaced);
+        }
+        if !self.lopsided && all.iter().map(|totals| totals.accepted).sum::<u64>() >= ENOUGH {
+            self.lopsided = true;
+            remarks.extend(only_one(&all).map(Remark::Lopsided));
+        }
+        remarks
+    }
+}
+
+fn only_one(all: &[Totals]) -> Option<WorkerId> {
+    let mut used = WorkerId::all(u16::try_from(all.len()).ok()?).filter(|slot| all[slot.index()].accepted > 0);
+    let first = used.next()?;
+    used.next().is_none().then_some(first)
+}
+
+/// Something about the numbers that the user should know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remark {
+    /// The kernel gave a worker somebody else's client.
+    Misplaced,
+    /// All connections so far went to this worker.
+    Lopsided(WorkerId),
+}
+
+impl std::fmt::Display for Remark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Misplaced => {
+                f.write_str("the kernel has placed a connection on the wrong worker: this is a bug, please report it")
+            }
+            Self::Lopsided(worker) => write!(
+                f,
+                "all of the first {ENOUGH} connections went to worker {worker}. One client address (a load test from \
+                 one machine, a NAT, a container network, a load balancer) always reaches one worker; from this \
+                 machine `curl --interface 127.0.0.2`, `127.0.0.3` … show the others"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(slot: u16, accepted: u64) -> (WorkerId, Totals) {
+        (
+            WorkerId::new(slot),
+            Totals {
+                accepted,
+                ..Totals::default()
+            },
+        )
+    }
+
+    #[test]
+    fn one_address_is_noticed_once_and_only_among_several_workers() {
+        let mut ledger = Ledger::new(2);
+        assert_eq!(ledger.remarks([accepted(1, ENOUGH - 1)].into_iter()), []);
+        let remarks = ledger.remarks([accepted(0, 0), accepted(1, ENOUGH)].into_iter());
+        assert_eq!(remarks, [Remark::Lopsided(WorkerId::new(1))]);
+        assert!(remarks[0].to_string().contains("went to worker 1"));
+        assert_eq!(ledger.remarks([accepted(1, ENOUGH * 2)].into_iter()), []);
+        assert_eq!(Ledger::new(1).remarks([accepted(0, ENOUGH)].into_iter()), []);
+    }
+
+    #[test]
+    fn a_spread_is_no_news() {
+        let mut ledger = Ledger::new(2);
+        assert_eq!(ledger.remarks([accepted(0, 1), accepted(1, ENOUGH)].into_iter()), []);
+        assert_eq!(ledger.remarks([accepted(1, ENOUGH * 2)].into_iter()), []);
+    }
+
+    #[test]
+    fn processes_that_have_ended_count() {
+        let mut ledger = Ledger::new(2);
+        let (slot, totals) = accepted(0, ENOUGH / 2);
+        ledger.fold(slot, totals);
+        ledger.fold(slot, totals);
+        assert_eq!(ledger.remarks([accepted(1, 0)].into_iter()), [Remark::Lopsided(slot)]);
+        ledger.fold(
+            slot,
+            Totals {
+                mismatches: 1,
+                ..Totals::default()
+            },
+        );
+        assert_eq!(ledger.remarks(std::iter::empty()), [Remark::Misplaced]);
+        assert_eq!(ledger.remarks(std::iter::empty()), []);
+    }
+}
