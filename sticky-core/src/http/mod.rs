@@ -143,6 +143,9 @@ fn builder() -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     // hyper's own head timer would be its idle timer too, and never fire on a connection that stays silent.
     builder.http1().header_read_timeout(None);
+    // Who sends a request and closes its own side still gets the answer. The price: a handler whose client has gone
+    // away runs until it ends or writes.
+    builder.http1().half_close(true);
     // WebSockets over HTTP/2.
     builder.http2().enable_connect_protocol();
     builder

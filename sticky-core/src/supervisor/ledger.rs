@@ -64,9 +64,9 @@ pub(super) enum Remark {
 impl std::fmt::Display for Remark {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Misplaced => {
-                f.write_str("the kernel has placed a connection on the wrong worker: this is a bug, please report it")
-            }
+            Self::Misplaced => f.write_str(
+                "placement mismatch: the kernel has put a connection on the wrong worker; please report this bug",
+            ),
             Self::Lopsided(worker) => write!(
                 f,
                 "all of the first {ENOUGH} connections went to worker {worker}. One client address (a load test from \

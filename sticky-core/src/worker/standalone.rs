@@ -60,15 +60,19 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
             addresses,
         },
     });
-    for set in &sets {
-        let scheme = set.address().scheme();
-        notice::announce(format_args!(
-            "listening on {scheme}{} (in this process, no workers)",
-            set.address()
-        ));
-    }
+    let lines: Vec<String> = sets.iter().map(line).collect();
+    // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
+    lines.iter().for_each(notice::announce);
     Ok(worker)
+}
+
+fn line(set: &ListenerSet) -> String {
+    format!(
+        "listening on {}{} (in this process, no workers)",
+        set.address().scheme(),
+        set.address()
+    )
 }
 
 fn lend(set: &ListenerSet) -> io::Result<Lent> {
@@ -89,37 +93,60 @@ fn lend(set: &ListenerSet) -> io::Result<Lent> {
 /// Drains when the program is asked to end. On a thread of its own: the application has not made its runtime yet.
 fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec<ListenerSet>) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
-    std::thread::Builder::new()
-        .name("sticky-signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                if asked_to_end().await.is_ok() {
-                    sets.iter().for_each(ListenerSet::unpublish);
-                    worker.start_drain(DrainReason::Shutdown, Instant::now() + worker.limits().shutdown_timeout);
-                    let _ = orders.send(Order::Drain);
-                    if asked_to_end().await.is_ok() {
-                        std::process::exit(1);
-                    }
-                }
-                // Without signals there is nothing to watch; the channel stays open all the same.
-                std::future::pending::<()>().await;
-            });
-        })?;
+    // Registered here and now: who is told the address may send a signal at once.
+    let mut signals = {
+        let _inside = runtime.enter();
+        EndSignals::new()?
+    };
+    let watch = async move {
+        signals.next().await;
+        sets.iter().for_each(ListenerSet::unpublish);
+        worker.start_drain(DrainReason::Shutdown, Instant::now() + worker.limits().shutdown_timeout);
+        let _ = orders.send(Order::Drain);
+        signals.next().await;
+        std::process::exit(1);
+    };
+    let thread = std::thread::Builder::new().name("sticky-signals".to_owned());
+    thread.spawn(move || runtime.block_on(watch))?;
     Ok(())
+}
+
+/// The signals that ask a program to end.
+#[cfg(unix)]
+struct EndSignals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
 }
 
 #[cfg(unix)]
-async fn asked_to_end() -> io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
     }
-    Ok(())
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
-#[cfg(not(unix))]
-async fn asked_to_end() -> io::Result<()> {
-    tokio::signal::ctrl_c().await
+/// The signals that ask a program to end.
+#[cfg(windows)]
+struct EndSignals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl EndSignals {
+    fn new() -> io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
 }

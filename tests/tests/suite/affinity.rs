@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-use sticky_tests::{Client, TestCluster, namespace::LOOPBACK_SCOPE};
+use sticky_tests::{Client, TestCluster, cluster::PATIENCE, namespace::LOOPBACK_SCOPE, process::eventually};
 
 use crate::bed::{Bed, Row};
 
@@ -54,6 +54,8 @@ fn scoped_ipv6_is_served(bed: &Bed) {
     let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
     let target = SocketAddrV6::new(link_local, cluster.address().port(), 0, LOOPBACK_SCOPE);
     let client = Client::new(target.into());
+    // The kernel adds the route to a new address in its own time.
+    eventually("the address is reachable", PATIENCE, || client.connect().is_ok());
     let answer = client.get("/whoami").expect("an answer");
     assert!(answer.text().starts_with("fe80::1"), "{}", answer.text());
     assert_eq!(client.get("/").expect("a second answer").worker(), answer.worker());

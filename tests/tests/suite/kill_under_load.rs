@@ -85,7 +85,11 @@ struct Seen {
 fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
     let launch = bed.launch().workers(WORKERS);
     let journal = launch.folder().join("journal");
-    let cluster = launch.env(journal::VARIABLE, &journal).up();
+    // Time enough for the next generation on any machine, so that nobody else ever stands in.
+    let cluster = launch
+        .env(journal::VARIABLE, &journal)
+        .env("STICKY_FAILOVER", "20s")
+        .up();
     let done = AtomicBool::new(false);
     let (kills, seen) = thread::scope(|scope| {
         let run = |address| {
@@ -246,6 +250,8 @@ fn report_recovery(seen: &[Seen], kills: &[Kill]) {
     let mut waits: Vec<Duration> = kills.iter().filter_map(first_answer).collect();
     waits.sort_unstable();
     assert!(waits.len() >= KILLS - 1);
+    let slowest = waits.iter().rev().take(3).collect::<Vec<_>>();
+    println!("slowest {slowest:.0?}");
     let (median, p99) = (waits[waits.len() / 2], waits[(waits.len() * 99).div_ceil(100) - 1]);
     println!("kill to first answer of the next generation: median {median:.0?}, p99 {p99:.0?} (bound {BOUND:.0?})");
     assert!(p99 <= FAR_BEYOND, "p99 {p99:?}");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sticky_tests::{TestCluster, cluster::PATIENCE, process::Signal, pty};
+use sticky_tests::{Client, TestCluster, cluster::PATIENCE, process::Signal, pty};
 
 use crate::bed::{Bed, Row};
 
@@ -17,6 +17,8 @@ pub(crate) fn rows() -> Vec<Row> {
             untrusted_forwarded_header_is_warned_of,
         ),
         Row::new("stopped_terminal_stops_no_worker", stopped_terminal_stops_no_worker),
+        Row::new("one_address_for_all_is_warned_of", one_address_for_all_is_warned_of),
+        Row::new("many_addresses_are_not_warned_of", many_addresses_are_not_warned_of),
     ]
 }
 
@@ -120,4 +122,25 @@ fn untrusted_forwarded_header_is_warned_of(bed: &Bed) {
     assert!(line.contains("127.0.0.1"), "it says from whom: {line}");
     cluster.stop();
     assert_eq!(cluster.events().count("x-forwarded-for"), 1, "said once");
+}
+
+const ALL_FROM_ONE: &str = "of the first 100 connections went to worker";
+
+fn one_address_for_all_is_warned_of(bed: &Bed) {
+    let cluster = bed.launch().up();
+    for _ in 0..100 {
+        cluster.client().get("/").expect("an answer");
+    }
+    cluster.events().expect(ALL_FROM_ONE, PATIENCE);
+    cluster.stop();
+    assert_eq!(cluster.events().count(ALL_FROM_ONE), 1, "said once");
+}
+
+fn many_addresses_are_not_warned_of(bed: &Bed) {
+    let cluster = bed.launch().up();
+    for address in Client::loopback_addresses(150) {
+        cluster.client().from(address).get("/").expect("an answer");
+    }
+    cluster.stop();
+    assert_eq!(cluster.events().count(ALL_FROM_ONE), 0);
 }
