@@ -153,7 +153,10 @@ where
             let Some(worker) = self.cluster.enter_async().await? else {
                 return Ok(());
             };
-            let app = (self.make_app)(worker.clone()).await.map_err(ServeError::Application)?;
+            let app = (self.make_app)(worker.clone()).await.map_err(|error| {
+                worker.fail(error.as_ref());
+                ServeError::Application(error)
+            })?;
             serve_worker(worker, app).await;
             Ok(())
         })

@@ -138,7 +138,7 @@ impl Cluster {
         // Blocking tasks that the application left behind must not hold up the end.
         runtime.shutdown_background();
         outcome.map_err(|error| {
-            worker.fail(&Chain(error.as_ref()).to_string());
+            worker.fail(error.as_ref());
             RunError::Application(error)
         })
     }
@@ -242,7 +242,7 @@ pub enum RunError {
 }
 
 /// An error and everything below it, on one line. `main` prints errors with `Debug`, so this is what users read.
-struct Chain<'a>(&'a (dyn std::error::Error + 'static));
+pub(crate) struct Chain<'a>(pub(crate) &'a (dyn std::error::Error + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -60,7 +60,9 @@ impl Drain {
 
     /// Whether the drain has started.
     pub fn is_started(&self) -> bool {
-        self.state.borrow().is_some()
+        // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
+        // in this receiver, only in copies of it.
+        self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some())
     }
 
     /// When what is still open will be cut; `None` before the drain has started.

@@ -259,9 +259,10 @@ impl Worker {
         orders.expect("a worker's connections are taken only once: by ready() or into_std_listener()")
     }
 
-    /// Tells the supervisor why this process is about to fail. Says nothing once the worker serves.
-    pub(crate) fn fail(&self, words: &str) {
-        (self.inner.report)(words_message(words));
+    /// Tells the supervisor why this process is about to fail: its last words, if it ends before it is ready.
+    #[doc(hidden)]
+    pub fn fail(&self, error: &(dyn std::error::Error + 'static)) {
+        (self.inner.report)(words_message(&crate::cluster::Chain(error).to_string()));
     }
 
     pub(crate) fn limits(&self) -> &Limits {

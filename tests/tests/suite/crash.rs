@@ -41,6 +41,10 @@ pub(crate) fn rows() -> Vec<Row> {
             "worker_that_ends_itself_is_replaced",
             worker_that_ends_itself_is_replaced,
         ),
+        Row::new(
+            "clients_of_a_stopped_worker_are_served_by_the_next",
+            clients_of_a_stopped_worker_are_served_by_the_next,
+        ),
     ]
 }
 
@@ -147,6 +151,24 @@ fn stopped_worker_harms_nobody_else(bed: &Bed) {
     }
     process::signal(pid, Signal::CONT);
     assert_eq!(cluster.pids(4)[&stopped], pid, "it goes on where it was");
+    cluster.stop();
+}
+
+/// A stopped process may go on at any time, so it is not replaced; its clients wait no longer than for a dead one,
+/// and come back to it.
+fn clients_of_a_stopped_worker_are_served_by_the_next(bed: &Bed) {
+    let cluster = bed.launch().env("STICKY_FAILOVER", "300ms").up();
+    let pids = cluster.pids(2);
+    let (mine, other) = (address_of(&cluster, 0), address_of(&cluster, 1));
+    process::signal(pids[&0], Signal::STOP);
+    let answer = cluster.client().from(mine).get("/").expect("an answer");
+    assert_eq!((answer.worker(), answer.pid()), (1, pids[&1]));
+    assert_eq!(cluster.client().from(other).get("/").expect("an answer").worker(), 1);
+    process::signal(pids[&0], Signal::CONT);
+    eventually("its clients are back", PATIENCE, || {
+        let answer = cluster.client().from(mine).get("/").expect("an answer");
+        answer.worker() == 0 && answer.pid() == pids[&0]
+    });
     cluster.stop();
 }
 
