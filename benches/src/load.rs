@@ -133,12 +133,7 @@ pub async fn run<T>(
         return Err(LoadError::Silent);
     }
     let latencies = latencies_by_group(clients, &logs);
-    Ok(Outcome {
-        requests: shared.requests.get(),
-        elapsed,
-        latencies,
-        samples,
-    })
+    Ok(Outcome { requests: shared.requests.get(), elapsed, latencies, samples })
 }
 
 /// Finds `per_worker` source addresses for each of `workers` workers by asking who answers; `network` is the second
@@ -169,10 +164,7 @@ pub async fn balanced_addresses(
             addresses.push(source_address);
         }
     }
-    Err(LoadError::Unspread {
-        probes: MAX_PROBES,
-        counts: found.iter().map(Vec::len).collect(),
-    })
+    Err(LoadError::Unspread { probes: MAX_PROBES, counts: found.iter().map(Vec::len).collect() })
 }
 
 /// What all clients write to.
@@ -207,9 +199,7 @@ async fn drive(target: SocketAddr, client: Client, delay: Duration, shared: Rc<S
     if let Err(source) = ask_forever(target, &client, &shared, &log).await {
         log.waiting_since.set(None);
         let earlier = shared.failure.take();
-        shared
-            .failure
-            .set(Some(earlier.unwrap_or(LoadError::Client { source_address, source })));
+        shared.failure.set(Some(earlier.unwrap_or(LoadError::Client { source_address, source })));
     }
 }
 
@@ -254,10 +244,7 @@ fn latencies_by_group(clients: &[Client], logs: &[Rc<Log>]) -> BTreeMap<Group, V
         let waiting = waiting.map(|since| since.elapsed().as_nanos() as u64);
         let interval = client.interval.map(|interval| interval.as_nanos() as u64);
         let answered = log.latencies.take();
-        let all = answered
-            .into_iter()
-            .chain(waiting)
-            .flat_map(|latency| expected_latencies(latency, interval));
+        let all = answered.into_iter().chain(waiting).flat_map(|latency| expected_latencies(latency, interval));
         groups.entry(client.group).or_default().extend(all);
     }
     groups.values_mut().for_each(|latencies| latencies.sort_unstable());
@@ -295,29 +282,18 @@ async fn exchange(stream: &mut TcpStream, request: &[u8], buffer: &mut [u8]) -> 
         }
         filled += read;
         if let Some(length) = response_length(&buffer[..filled])? {
-            return if length == filled {
-                Ok(length)
-            } else {
-                Err(io::Error::other("more than one answer"))
-            };
+            return if length == filled { Ok(length) } else { Err(io::Error::other("more than one answer")) };
         }
     }
 }
 
 /// The length of the answer that `bytes` hold or begin with, once that much is there.
 fn response_length(bytes: &[u8]) -> io::Result<Option<usize>> {
-    let Some(head) = bytes
-        .windows(4)
-        .position(|window| window == b"\r\n\r\n")
-        .map(|at| at + 4)
-    else {
+    let Some(head) = bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 4) else {
         return Ok(None);
     };
     if !bytes.starts_with(b"HTTP/1.1 200 ") {
-        return Err(io::Error::other(format!(
-            "answered {}",
-            String::from_utf8_lossy(&bytes[..head])
-        )));
+        return Err(io::Error::other(format!("answered {}", String::from_utf8_lossy(&bytes[..head]))));
     }
     let body: usize = header(bytes, "content-length")
         .and_then(|value| value.parse().ok())
@@ -326,15 +302,10 @@ fn response_length(bytes: &[u8]) -> io::Result<Option<usize>> {
 }
 
 fn header<'a>(response: &'a [u8], name: &str) -> Option<&'a str> {
-    let mut lines = response
-        .split(|&byte| byte == b'\n')
-        .skip(1)
-        .take_while(|line| *line != b"\r");
+    let mut lines = response.split(|&byte| byte == b'\n').skip(1).take_while(|line| *line != b"\r");
     let value = lines.find_map(|line| {
         let (found, value) = line.split_at_checked(name.len())?;
-        value
-            .strip_prefix(b":")
-            .filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))
+        value.strip_prefix(b":").filter(|_| found.eq_ignore_ascii_case(name.as_bytes()))
     })?;
     str::from_utf8(value).ok().map(str::trim)
 }
@@ -348,17 +319,10 @@ mod tests {
     #[test]
     fn an_answer_is_complete_with_its_last_byte_and_not_before() {
         for length in 0..ANSWER.len() {
-            assert_eq!(
-                response_length(&ANSWER[..length]).unwrap(),
-                None,
-                "after {length} bytes"
-            );
+            assert_eq!(response_length(&ANSWER[..length]).unwrap(), None, "after {length} bytes");
         }
         assert_eq!(response_length(ANSWER).unwrap(), Some(ANSWER.len()));
-        assert_eq!(
-            response_length(&[ANSWER, b"HTTP"].concat()).unwrap(),
-            Some(ANSWER.len())
-        );
+        assert_eq!(response_length(&[ANSWER, b"HTTP"].concat()).unwrap(), Some(ANSWER.len()));
     }
 
     #[test]

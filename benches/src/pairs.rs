@@ -57,7 +57,7 @@ pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<V
     let mut runs = 0_u8;
     let mut sample = |side: &Side| {
         runs = runs.wrapping_add(1);
-        sample(side, row.load, workers, runs)
+        sample(side, row, workers, runs)
     };
     for pair in 0..pairs {
         samples.push(match row.against {
@@ -81,7 +81,7 @@ pub fn cpus() -> u16 {
     thread::available_parallelism().map_or(1, |count| count.get().min(64) as u16)
 }
 
-fn sample(side: &Side, load: Load, workers: u16, run: u8) -> Result<Sample, RunError> {
+fn sample(side: &Side, row: &Row, workers: u16, run: u8) -> Result<Sample, RunError> {
     let running = side.start(workers)?;
     let mut sample = Sample {
         ready_after: running.ready_after(),
@@ -91,33 +91,22 @@ fn sample(side: &Side, load: Load, workers: u16, run: u8) -> Result<Sample, RunE
         rss_kib: running.rss_kib()?,
         latencies: BTreeMap::new(),
     };
-    if load == Load::None {
+    if row.load == Load::None {
         return Ok(sample);
     }
     // A network of its own for each of the last 200 runs: no run waits for the ports that another left in TIME_WAIT.
     let network = 1 + run % 200;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be built");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     let outcome = runtime.block_on(async {
-        let per_worker = load.addresses_per_worker(workers);
+        let per_worker = row.load.addresses_per_worker(workers);
         let addresses = load::balanced_addresses(running.address(), network, workers, per_worker).await?;
-        load::run(running.address(), &load.clients(&addresses), load.timing(), || {
-            (running.cpu(), running.rss_kib())
-        })
-        .await
+        load::run(running.address(), &row.load.clients(&addresses), row.timing, || (running.cpu(), running.rss_kib()))
+            .await
     });
-    let outcome = outcome.map_err(|source| RunError::Load {
-        side: side.name,
-        source,
-    })?;
+    let outcome = outcome.map_err(|source| RunError::Load { side: side.name, source })?;
     let ((before, _), (after, rss_kib)) = outcome.samples;
     let (before, after) = (before?, after?);
-    sample.cpu = Cpu {
-        first: after.first - before.first,
-        all: after.all - before.all,
-    };
+    sample.cpu = Cpu { first: after.first - before.first, all: after.all - before.all };
     sample.rss_kib = rss_kib?;
     sample.elapsed = outcome.elapsed;
     sample.requests = outcome.requests;
@@ -127,11 +116,7 @@ fn sample(side: &Side, load: Load, workers: u16, run: u8) -> Result<Sample, RunE
 
 fn line(row: &Row, metric: &Metric, samples: &[(Sample, Option<Sample>)]) -> Line {
     let measured: Vec<f64> = samples.iter().map(|(sample, _)| (metric.value)(sample)).collect();
-    let compared: Vec<f64> = samples
-        .iter()
-        .filter_map(|(_, sample)| sample.as_ref())
-        .map(metric.value)
-        .collect();
+    let compared: Vec<f64> = samples.iter().filter_map(|(_, sample)| sample.as_ref()).map(metric.value).collect();
     let result: Vec<f64> = match metric.compare {
         Compare::Alone => measured.clone(),
         Compare::Ratio => measured.iter().zip(&compared).map(|(a, b)| a / b).collect(),

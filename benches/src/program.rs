@@ -16,16 +16,11 @@ pub const WORKER_HEADER: &str = "x-worker";
 pub fn router() -> Router {
     let worker = std::env::var("STICKY_WORKER_ID").unwrap_or_else(|_| "-".to_owned());
     let worker: &'static str = worker.leak();
-    Router::new()
-        .route(
-            "/",
-            get(async move || (AppendHeaders([(WORKER_HEADER, worker)]), "hello\n")),
-        )
-        .route(
-            "/block/{ms}",
-            get(async move |Path(ms): Path<u64>| {
-                std::thread::sleep(Duration::from_millis(ms.min(1_000)));
-                (AppendHeaders([(WORKER_HEADER, worker)]), "blocked\n")
-            }),
-        )
+    Router::new().route("/", get(async move || (AppendHeaders([(WORKER_HEADER, worker)]), "hello\n"))).route(
+        "/block/{ms}",
+        get(async move |Path(ms): Path<u64>| {
+            std::thread::sleep(Duration::from_millis(ms.min(1_000)));
+            (AppendHeaders([(WORKER_HEADER, worker)]), "blocked\n")
+        }),
+    )
 }

@@ -23,17 +23,8 @@ pub struct Line {
     pub bar: Option<f64>,
 }
 
-const HEADINGS: [&str; 9] = [
-    "row",
-    "measured",
-    "side",
-    "against",
-    "median",
-    "95 % bounds",
-    "p10-p90",
-    "bar",
-    "verdict",
-];
+const HEADINGS: [&str; 9] =
+    ["row", "measured", "side", "against", "median", "95 % bounds", "p10-p90", "bar", "verdict"];
 
 impl Line {
     /// Whether the bar was reached; `None` without one.
@@ -47,32 +38,24 @@ impl Line {
             self.row.to_owned(),
             self.metric.to_owned(),
             format!("{} {}", self.side.0, number(self.side.1)),
-            self.against.map_or_else(String::new, |(name, value)| {
-                format!("{} {name} {}", self.compare, number(value))
-            }),
+            self.against.map_or_else(String::new, |(name, value)| format!("{} {name} {}", self.compare, number(value))),
             number(self.result.median),
             self.result.bounds.map_or_else(|| "too few".to_owned(), range),
             range(self.result.spread),
             self.bar.map_or_else(String::new, |bar| format!("≤ {bar}")),
-            self.verdict()
-                .map_or_else(String::new, |verdict| verdict_text(verdict, self.pairs)),
+            self.verdict().map_or_else(String::new, |verdict| verdict_text(verdict, self.pairs)),
         ]
     }
 }
 
 /// The table with its columns aligned.
 pub fn text(lines: &[Line]) -> String {
-    let rows: Vec<[String; 9]> = std::iter::once(HEADINGS.map(str::to_owned))
-        .chain(lines.iter().map(Line::cells))
-        .collect();
+    let rows: Vec<[String; 9]> =
+        std::iter::once(HEADINGS.map(str::to_owned)).chain(lines.iter().map(Line::cells)).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; 9] = std::array::from_fn(width);
     let line = |row: &[String; 9]| {
-        let cells: Vec<String> = row
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
@@ -82,10 +65,7 @@ pub fn text(lines: &[Line]) -> String {
 pub fn markdown(lines: &[Line]) -> String {
     let row = |cells: [String; 9]| format!("| {} |\n", cells.join(" | "));
     let head = row(HEADINGS.map(str::to_owned)) + &row(["---"; 9].map(str::to_owned));
-    lines
-        .iter()
-        .map(|line| row(line.cells()))
-        .fold(head, |table, line| table + &line)
+    lines.iter().map(|line| row(line.cells())).fold(head, |table, line| table + &line)
 }
 
 fn verdict_text(verdict: Verdict, pairs: usize) -> String {
@@ -112,11 +92,7 @@ mod tests {
 
     #[test]
     fn a_line_says_what_was_compared_and_the_verdict() {
-        let result = Summary {
-            median: 1.0,
-            bounds: Some((0.98, 1.02)),
-            spread: (0.9, 1.1),
-        };
+        let result = Summary { median: 1.0, bounds: Some((0.98, 1.02)), spread: (0.9, 1.1) };
         let line = Line {
             row: "kernel/requests",
             metric: "CPU µs/request",

@@ -23,6 +23,8 @@ pub struct Row {
     pub workers: Option<u16>,
     /// What the clients do.
     pub load: Load,
+    /// How long one run takes.
+    pub timing: Timing,
     /// How often, unless told otherwise.
     pub pairs: usize,
     /// The numbers taken from each run: a line each.
@@ -66,26 +68,17 @@ pub enum Load {
     Blocking,
 }
 
-const PLAIN: Side = Side {
-    name: "plain",
-    program: "bench-plain",
-    env: |threads| vec![("BENCH_THREADS", threads.to_string())],
-};
+const PLAIN: Side =
+    Side { name: "plain", program: "bench-plain", env: |threads| vec![("BENCH_THREADS", threads.to_string())] };
 
 const KERNEL: Side = Side {
     name: "kernel",
     program: "bench-sticky",
     env: |workers| {
-        let settings = [
-            ("STICKY_LISTEN", "127.0.0.1:0"),
-            ("STICKY_DISPATCH", "kernel"),
-            ("STICKY_THREADS_PER_WORKER", "1"),
-        ];
+        let settings =
+            [("STICKY_LISTEN", "127.0.0.1:0"), ("STICKY_DISPATCH", "kernel"), ("STICKY_THREADS_PER_WORKER", "1")];
         let settings = settings.map(|(name, value)| (name, value.to_owned()));
-        [("STICKY_WORKERS", workers.to_string())]
-            .into_iter()
-            .chain(settings)
-            .collect()
+        [("STICKY_WORKERS", workers.to_string())].into_iter().chain(settings).collect()
     },
 };
 
@@ -98,6 +91,7 @@ pub const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Requests,
+        timing: SHORT,
         pairs: 60,
         metrics: &[cpu_per_request(None), P50, P99],
     },
@@ -108,6 +102,7 @@ pub const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Requests,
+        timing: SHORT,
         pairs: 120,
         metrics: &[cpu_per_request(Some(1.05)), P50, P99, RSS],
     },
@@ -118,6 +113,7 @@ pub const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Connections,
+        timing: SHORT,
         pairs: 120,
         metrics: &[cpu_per_request(Some(0.95)), P50, P99],
     },
@@ -128,6 +124,7 @@ pub const ROWS: &[Row] = &[
         against: None,
         workers: None,
         load: Load::Requests,
+        timing: LONG,
         pairs: 20,
         metrics: &[
             Metric {
@@ -151,6 +148,7 @@ pub const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: Some(4),
         load: Load::Blocking,
+        timing: LONG,
         pairs: 20,
         metrics: &[
             Metric {
@@ -159,12 +157,7 @@ pub const ROWS: &[Row] = &[
                 compare: Compare::Ratio,
                 bar: None,
             },
-            Metric {
-                name: "others p50 ms",
-                value: |s| latency_ms(s, OTHERS, 0.5),
-                compare: Compare::Ratio,
-                bar: None,
-            },
+            Metric { name: "others p50 ms", value: |s| latency_ms(s, OTHERS, 0.5), compare: Compare::Ratio, bar: None },
             Metric {
                 name: "on other workers p99 ms",
                 value: |s| latency_ms(s, &[Group::Ordinary], 0.99),
@@ -186,6 +179,7 @@ pub const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: Some(4),
         load: Load::None,
+        timing: SHORT,
         pairs: 40,
         metrics: &[Metric {
             name: "ready ms",
@@ -196,35 +190,23 @@ pub const ROWS: &[Row] = &[
     },
 ];
 
+/// Many short neighbouring runs bound a ratio more closely than a few long ones.
+const SHORT: Timing = Timing { warm_up: Duration::from_millis(150), window: Duration::from_millis(350) };
+/// For what happens seldom: a supervisor's tick, or a round of all connections of a thread that is blocked.
+const LONG: Timing = Timing { warm_up: Duration::from_millis(1_000), window: Duration::from_millis(2_000) };
+
 const OTHERS: &[Group] = &[Group::Ordinary, Group::Neighbour];
 
-const P50: Metric = Metric {
-    name: "p50 ms",
-    value: |s| latency_ms(s, OTHERS, 0.5),
-    compare: Compare::Ratio,
-    bar: None,
-};
-const P99: Metric = Metric {
-    name: "p99 ms",
-    value: |s| latency_ms(s, OTHERS, 0.99),
-    compare: Compare::Ratio,
-    bar: None,
-};
-const RSS: Metric = Metric {
-    name: "RSS MiB, all",
-    value: |s| s.rss_kib.1 as f64 / 1024.0,
-    compare: Compare::Ratio,
-    bar: None,
-};
+const P50: Metric =
+    Metric { name: "p50 ms", value: |s| latency_ms(s, OTHERS, 0.5), compare: Compare::Ratio, bar: None };
+const P99: Metric =
+    Metric { name: "p99 ms", value: |s| latency_ms(s, OTHERS, 0.99), compare: Compare::Ratio, bar: None };
+const RSS: Metric =
+    Metric { name: "RSS MiB, all", value: |s| s.rss_kib.1 as f64 / 1024.0, compare: Compare::Ratio, bar: None };
 
 const fn cpu_per_request(bar: Option<f64>) -> Metric {
     let value = |s: &Sample| s.cpu.all as f64 / 1e3 / s.requests as f64;
-    Metric {
-        name: "CPU µs/request",
-        value,
-        compare: Compare::Ratio,
-        bar,
-    }
+    Metric { name: "CPU µs/request", value, compare: Compare::Ratio, bar }
 }
 
 fn latency_ms(sample: &Sample, groups: &[Group], share: f64) -> f64 {
@@ -241,20 +223,6 @@ impl Load {
     /// Connections at a time.
     pub const CLIENTS: usize = 64;
 
-    /// How long one run takes.
-    pub fn timing(self) -> Timing {
-        // Where one thread is blocked, a round of all its connections takes the better part of a second.
-        let ms = if self == Load::Blocking {
-            (1_000, 2_000)
-        } else {
-            (150, 350)
-        };
-        Timing {
-            warm_up: Duration::from_millis(ms.0),
-            window: Duration::from_millis(ms.1),
-        }
-    }
-
     /// The clients, from addresses sorted by worker.
     pub fn clients(self, addresses: &[Vec<Ipv4Addr>]) -> Vec<Client> {
         let client = Client {
@@ -267,23 +235,10 @@ impl Load {
         let everyone = || addresses.iter().flatten().copied();
         match self {
             Load::None => Vec::new(),
-            Load::Requests => everyone()
-                .map(|source| Client {
-                    source,
-                    ..client.clone()
-                })
-                .collect(),
+            Load::Requests => everyone().map(|source| Client { source, ..client.clone() }).collect(),
             Load::Connections => {
-                let client = Client {
-                    connection: Lifetime::OneRequest,
-                    ..client
-                };
-                everyone()
-                    .map(|source| Client {
-                        source,
-                        ..client.clone()
-                    })
-                    .collect()
+                let client = Client { connection: Lifetime::OneRequest, ..client };
+                everyone().map(|source| Client { source, ..client.clone() }).collect()
             }
             Load::Blocking => blocking_clients(&client, addresses),
         }
@@ -301,21 +256,11 @@ impl Load {
 
 /// The loud client shares its address with nobody but is placed with its neighbours: it takes the first's.
 fn blocking_clients(client: &Client, addresses: &[Vec<Ipv4Addr>]) -> Vec<Client> {
-    let loud = Client {
-        source: addresses[0][0],
-        path: "/block/20",
-        group: Group::Loud,
-        ..client.clone()
-    };
+    let loud = Client { source: addresses[0][0], path: "/block/20", group: Group::Loud, ..client.clone() };
     let quiet = addresses.iter().enumerate().flat_map(|(worker, addresses)| {
         let group = if worker == 0 { Group::Neighbour } else { Group::Ordinary };
         let interval = Some(Duration::from_millis(50));
-        addresses.iter().map(move |&source| Client {
-            source,
-            group,
-            interval,
-            ..client.clone()
-        })
+        addresses.iter().map(move |&source| Client { source, group, interval, ..client.clone() })
     });
     std::iter::repeat_n(loud, Load::CLIENTS / 2).chain(quiet).collect()
 }

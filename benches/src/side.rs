@@ -91,28 +91,18 @@ impl Side {
         let program = std::env::current_exe().unwrap_or_default().with_file_name(self.program);
         let mut command = Command::new(&program);
         command.env_clear().envs((self.env)(workers));
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
 
         let started = Instant::now();
         let mut child = command.spawn().map_err(|source| SideError::Spawn { program, source })?;
         let output = child.stderr.take().expect("standard error is piped");
         let said = listen_to(output).recv_timeout(START_TIMEOUT);
         // From here on dropping it stops the process.
-        let mut running = Running {
-            child,
-            pids: Vec::new(),
-            address: ([0, 0, 0, 0], 0).into(),
-            ready_after: Duration::ZERO,
-        };
-        let (address, ready_at) =
-            said.unwrap_or_else(|_| Err("(it said nothing)".to_owned()))
-                .map_err(|last_words| SideError::NotReady {
-                    name: self.name,
-                    last_words,
-                })?;
+        let mut running =
+            Running { child, pids: Vec::new(), address: ([0, 0, 0, 0], 0).into(), ready_after: Duration::ZERO };
+        let (address, ready_at) = said
+            .unwrap_or_else(|_| Err("(it said nothing)".to_owned()))
+            .map_err(|last_words| SideError::NotReady { name: self.name, last_words })?;
         running.address = address;
         running.ready_after = ready_at - started;
         running.pids = descendants(running.child.id());
@@ -137,15 +127,8 @@ impl Running {
     ///
     /// When one of the processes that ran at the start is gone.
     pub fn cpu(&self) -> Result<Cpu, SideError> {
-        let times = self
-            .pids
-            .iter()
-            .map(|&pid| cpu_nanos(pid))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Cpu {
-            first: times[0],
-            all: times.iter().sum(),
-        })
+        let times = self.pids.iter().map(|&pid| cpu_nanos(pid)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Cpu { first: times[0], all: times.iter().sum() })
     }
 
     /// Resident memory in KiB: the first process's, and that of all (shared pages count in each).
@@ -154,11 +137,7 @@ impl Running {
     ///
     /// When one of the processes that ran at the start is gone.
     pub fn rss_kib(&self) -> Result<(u64, u64), SideError> {
-        let sizes = self
-            .pids
-            .iter()
-            .map(|&pid| rss_kib(pid))
-            .collect::<Result<Vec<_>, _>>()?;
+        let sizes = self.pids.iter().map(|&pid| rss_kib(pid)).collect::<Result<Vec<_>, _>>()?;
         Ok((sizes[0], sizes.iter().sum()))
     }
 }
@@ -221,9 +200,7 @@ fn parents() -> Vec<(i32, i32)> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    let pids = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     pids.filter_map(|pid: i32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         // The name, in parentheses, may hold anything: what follows its last parenthesis is state and parent.
@@ -235,23 +212,15 @@ fn parents() -> Vec<(i32, i32)> {
 
 /// Read from the process's own CPU clock: unlike `/proc` it knows what a running thread has used up to now.
 fn cpu_nanos(pid: Pid) -> Result<u64, SideError> {
-    let gone = |error: nix::Error| SideError::Gone {
-        pid: pid.as_raw(),
-        source: error.into(),
-    };
+    let gone = |error: nix::Error| SideError::Gone { pid: pid.as_raw(), source: error.into() };
     let time = clock_getcpuclockid(pid).map_err(gone)?.now().map_err(gone)?;
     Ok(Duration::from(time).as_nanos() as u64)
 }
 
 fn rss_kib(pid: Pid) -> Result<u64, SideError> {
-    let gone = |source| SideError::Gone {
-        pid: pid.as_raw(),
-        source,
-    };
+    let gone = |source| SideError::Gone { pid: pid.as_raw(), source };
     let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(gone)?;
-    let size = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+    let size = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
     size.ok_or_else(|| gone(io::Error::other("it has ended")))
 }
 
@@ -263,10 +232,7 @@ mod tests {
     fn the_ready_line_names_the_address() {
         let line = "listening on http://127.0.0.1:5000 (4 workers, kernel dispatch: affinity is the client address)";
         assert_eq!(ready_address(line), Some(([127, 0, 0, 1], 5000).into()));
-        assert_eq!(
-            ready_address("listening on http://[::1]:80/"),
-            Some(([0, 0, 0, 0, 0, 0, 0, 1], 80).into())
-        );
+        assert_eq!(ready_address("listening on http://[::1]:80/"), Some(([0, 0, 0, 0, 0, 0, 0, 1], 80).into()));
         assert_eq!(ready_address("listening on unix:/tmp/x"), None);
     }
 

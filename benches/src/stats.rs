@@ -33,11 +33,7 @@ impl Summary {
         sorted.sort_by(|a, b| a.partial_cmp(b).expect("every value is a number"));
         let bounds = median_rank(sorted.len()).map(|rank| (sorted[rank], sorted[sorted.len() - 1 - rank]));
         let spread = (percentile(&sorted, 0.1), percentile(&sorted, 0.9));
-        Self {
-            median: median(&sorted),
-            bounds,
-            spread,
-        }
+        Self { median: median(&sorted), bounds, spread }
     }
 
     /// Compares the bounds, not the median, with `bar`.
@@ -62,11 +58,7 @@ pub fn percentile<T: Copy>(sorted: &[T], share: f64) -> T {
 
 fn median(sorted: &[f64]) -> f64 {
     let middle = sorted.len() / 2;
-    if sorted.len() % 2 == 1 {
-        sorted[middle]
-    } else {
-        (sorted[middle - 1] + sorted[middle]) / 2.0
-    }
+    if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 }
 }
 
 /// The largest rank (from 0) which, counted from both ends of the sorted values, encloses the median with at least 95 %.
@@ -94,9 +86,7 @@ fn median_rank(count: usize) -> Option<usize> {
 /// request, and the slower the server, the better its percentiles.
 pub fn expected_latencies(latency: u64, interval: Option<u64>) -> impl Iterator<Item = u64> {
     let step = interval.unwrap_or(u64::MAX).max(1);
-    std::iter::successors(Some(latency), move |&left| {
-        left.checked_sub(step).filter(|&left| left > 0)
-    })
+    std::iter::successors(Some(latency), move |&left| left.checked_sub(step).filter(|&left| left > 0))
 }
 
 #[cfg(test)]
@@ -106,14 +96,7 @@ mod tests {
     #[test]
     fn ranks_are_those_of_the_published_tables() {
         // 1-based ranks of the distribution-free 95 % interval of a median.
-        let table = [
-            (5, None),
-            (6, Some(1)),
-            (10, Some(2)),
-            (20, Some(6)),
-            (40, Some(14)),
-            (100, Some(40)),
-        ];
+        let table = [(5, None), (6, Some(1)), (10, Some(2)), (20, Some(6)), (40, Some(14)), (100, Some(40))];
         for (count, rank) in table {
             assert_eq!(median_rank(count).map(|rank| rank + 1), rank, "of {count}");
         }
@@ -124,14 +107,7 @@ mod tests {
     fn summary_of_twenty_values_in_any_order() {
         let values: Vec<f64> = (1..=20).rev().map(f64::from).collect();
         let summary = Summary::of(&values);
-        assert_eq!(
-            summary,
-            Summary {
-                median: 10.5,
-                bounds: Some((6.0, 15.0)),
-                spread: (2.0, 18.0)
-            }
-        );
+        assert_eq!(summary, Summary { median: 10.5, bounds: Some((6.0, 15.0)), spread: (2.0, 18.0) });
     }
 
     #[test]
@@ -143,11 +119,7 @@ mod tests {
 
     #[test]
     fn verdict_needs_the_whole_interval_on_one_side() {
-        let summary = Summary {
-            median: 1.0,
-            bounds: Some((0.9, 1.1)),
-            spread: (0.8, 1.2),
-        };
+        let summary = Summary { median: 1.0, bounds: Some((0.9, 1.1)), spread: (0.8, 1.2) };
         assert_eq!(summary.verdict(1.1), Verdict::Met);
         assert_eq!(summary.verdict(1.0), Verdict::Open);
         assert_eq!(summary.verdict(0.9), Verdict::Open);

@@ -29,10 +29,7 @@ impl<S> App for S where
 /// Serves this worker's connections until it has drained.
 pub(crate) async fn serve_worker<S: App>(worker: sticky_core::Worker, app: S) {
     let app = with_unit_state(app);
-    let make = move |connection: &Connection| ConnectionService {
-        app: app.clone(),
-        peer: connection.peer_addr(),
-    };
+    let make = move |connection: &Connection| ConnectionService { app: app.clone(), peer: connection.peer_addr() };
     sticky_core::http::serve_connections(worker.ready(), make).await;
 }
 
@@ -70,11 +67,7 @@ impl<S: App> sticky_core::http::Service<axum::http::Request<RequestBody>> for Co
 
 fn body(body: RequestBody) -> Body {
     // An empty body needs no allocation, and most requests have one.
-    if body.is_end_stream() {
-        Body::empty()
-    } else {
-        Body::new(body)
-    }
+    if body.is_end_stream() { Body::empty() } else { Body::new(body) }
 }
 
 #[cfg(test)]
@@ -86,10 +79,7 @@ mod tests {
 
     async fn answer<S: App>(app: S) -> Response {
         let request = Request::new(Body::empty());
-        with_unit_state(app)
-            .oneshot(request)
-            .await
-            .unwrap_or_else(|never| match never {})
+        with_unit_state(app).oneshot(request).await.unwrap_or_else(|never| match never {})
     }
 
     async fn hello() -> &'static str {

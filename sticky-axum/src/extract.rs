@@ -61,9 +61,7 @@ impl<S: Sync> FromRequestParts<S> for Worker {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
         let provided = parts.extensions.get::<Self>().cloned();
-        provided
-            .or_else(|| sticky_core::Worker::current().map(Self))
-            .ok_or(NotAWorker)
+        provided.or_else(|| sticky_core::Worker::current().map(Self)).ok_or(NotAWorker)
     }
 }
 
@@ -87,9 +85,7 @@ impl<S: Sync> FromRequestParts<S> for Drain {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
         match parts.extensions.get::<Self>() {
             Some(drain) => Ok(drain.clone()),
-            None => Worker::from_request_parts(parts, state)
-                .await
-                .map(|worker| Self(worker.drain())),
+            None => Worker::from_request_parts(parts, state).await.map(|worker| Self(worker.drain())),
         }
     }
 }

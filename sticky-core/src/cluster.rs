@@ -54,7 +54,7 @@ impl ClusterBuilder {
 enum Entered {
     Worker(Worker),
     #[cfg(cluster)]
-    Supervisor(tokio::sync::oneshot::Receiver<Result<(), crate::supervisor::SuperviseError>>),
+    Supervisor(crate::supervisor::Running),
 }
 
 impl Cluster {
@@ -81,8 +81,8 @@ impl Cluster {
         match self.become_something()? {
             Entered::Worker(worker) => Ok(worker),
             #[cfg(cluster)]
-            Entered::Supervisor(outcome) => {
-                supervised(crate::worker::block_on(outcome))?;
+            Entered::Supervisor(running) => {
+                supervised(crate::worker::block_on(running.outcome()))?;
                 std::process::exit(0);
             }
         }
@@ -90,7 +90,8 @@ impl Cluster {
 
     /// As [`enter`](Self::enter), inside a runtime: `None` in the supervisor, once everything has ended as asked.
     ///
-    /// The supervisor has a thread and a runtime of its own; this only waits for it.
+    /// The supervisor has a thread and a runtime of its own; this only waits for it. Dropping the future there, as
+    /// `select!` does, ends the cluster as SIGTERM would, and waits for that, blocking.
     ///
     /// # Errors
     ///
@@ -99,7 +100,7 @@ impl Cluster {
         match self.become_something()? {
             Entered::Worker(worker) => Ok(Some(worker)),
             #[cfg(cluster)]
-            Entered::Supervisor(outcome) => supervised(outcome.await).map(|()| None),
+            Entered::Supervisor(running) => supervised(running.outcome().await).map(|()| None),
         }
     }
 
@@ -124,7 +125,7 @@ impl Cluster {
         let worker = match self.become_something()? {
             Entered::Worker(worker) => worker,
             #[cfg(cluster)]
-            Entered::Supervisor(outcome) => return Ok(supervised(crate::worker::block_on(outcome))?),
+            Entered::Supervisor(running) => return Ok(supervised(crate::worker::block_on(running.outcome()))?),
         };
         let mut builder = match threads {
             1 => tokio::runtime::Builder::new_current_thread(),
@@ -167,9 +168,7 @@ impl Cluster {
         if config.workers == 0 {
             return Ok(Entered::Worker(standalone(&config)?.install()));
         }
-        crate::supervisor::start(config)
-            .map(Entered::Supervisor)
-            .map_err(StartError::Thread)
+        crate::supervisor::start(config).map(Entered::Supervisor).map_err(StartError::Thread)
     }
 
     #[cfg(not(cluster))]
@@ -185,13 +184,8 @@ impl Cluster {
 }
 
 #[cfg(cluster)]
-fn supervised(
-    outcome: Result<Result<(), crate::supervisor::SuperviseError>, tokio::sync::oneshot::error::RecvError>,
-) -> Result<(), StartError> {
-    match outcome {
-        Ok(outcome) => outcome.map_err(StartError::Supervisor),
-        Err(_) => Err(StartError::Panicked),
-    }
+fn supervised(outcome: Option<Result<(), crate::supervisor::SuperviseError>>) -> Result<(), StartError> {
+    outcome.ok_or(StartError::Panicked)?.map_err(StartError::Supervisor)
 }
 
 /// Why this process did not become part of a cluster.
@@ -275,10 +269,7 @@ mod tests {
     #[test]
     fn errors_read_well_when_main_returns_them() {
         let error = RunError::Start(StartError::Thread(io::Error::other("no more threads")));
-        assert_eq!(
-            format!("{error:?}"),
-            "cannot start the supervisor's thread: no more threads"
-        );
+        assert_eq!(format!("{error:?}"), "cannot start the supervisor's thread: no more threads");
         let error = RunError::Application("the database is down".into());
         assert_eq!(format!("{error:?}"), "the database is down");
     }

@@ -53,10 +53,7 @@ impl Registry {
         self.inner.row.connection_opened();
         Connection {
             stream: self.inner.sockets.list(stream),
-            counted: Counted {
-                registry: self.inner.clone(),
-                is_upgraded: false,
-            },
+            counted: Counted { registry: self.inner.clone(), is_upgraded: false },
         }
     }
 
@@ -72,11 +69,7 @@ impl Registry {
         }
         *self.inner.acceptor.lock().unwrap_or_else(PoisonError::into_inner) = Some(cx.waker().clone());
         // A close between the two has found nobody to wake.
-        if self.open() < limit.get() {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
+        if self.open() < limit.get() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Waits until no connection is open; returns at once when none is.
@@ -179,9 +172,7 @@ struct Counted {
 
 impl std::fmt::Debug for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Counted")
-            .field("is_upgraded", &self.is_upgraded)
-            .finish_non_exhaustive()
+        f.debug_struct("Counted").field("is_upgraded", &self.is_upgraded).finish_non_exhaustive()
     }
 }
 
@@ -192,12 +183,7 @@ impl Drop for Counted {
         if self.registry.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.registry.emptied.notify_waiters();
         }
-        let acceptor = self
-            .registry
-            .acceptor
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let acceptor = self.registry.acceptor.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(acceptor) = acceptor {
             acceptor.wake();
         }
@@ -225,19 +211,13 @@ impl Stream {
         // waits for the client's delayed acknowledgement, up to 40 ms. It fails only on a socket that is dead
         // already, which the first read will tell.
         let _ = stream.set_nodelay(true);
-        Self {
-            socket: Socket::Tcp(stream),
-            peer: Some(canonical(peer)),
-        }
+        Self { socket: Socket::Tcp(stream), peer: Some(canonical(peer)) }
     }
 
     /// A connection from this machine.
     #[cfg(unix)]
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self {
-            socket: Socket::Unix(stream),
-            peer: None,
-        }
+        Self { socket: Socket::Unix(stream), peer: None }
     }
 
     /// The client's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
@@ -348,20 +328,11 @@ mod tests {
         let (second, _peer) = unix(&registry);
         first.mark_upgraded();
         first.mark_upgraded();
-        assert_eq!(
-            (registry.open(), row.connections_open(), row.upgraded_open()),
-            (2, 2, 1)
-        );
+        assert_eq!((registry.open(), row.connections_open(), row.upgraded_open()), (2, 2, 1));
         drop(first);
-        assert_eq!(
-            (registry.open(), row.connections_open(), row.upgraded_open()),
-            (1, 1, 0)
-        );
+        assert_eq!((registry.open(), row.connections_open(), row.upgraded_open()), (1, 1, 0));
         drop(second);
-        assert_eq!(
-            (registry.open(), row.connections_open(), row.upgraded_open()),
-            (0, 0, 0)
-        );
+        assert_eq!((registry.open(), row.connections_open(), row.upgraded_open()), (0, 0, 0));
     }
 
     #[tokio::test]
@@ -385,9 +356,7 @@ mod tests {
             let registry = Registry::new(Row::detached());
             let (connection, _peer) = unix(&registry);
             let dropper = tokio::spawn(async move { drop(connection) });
-            tokio::time::timeout(Duration::from_secs(10), registry.idle())
-                .await
-                .expect("a lost wake-up");
+            tokio::time::timeout(Duration::from_secs(10), registry.idle()).await.expect("a lost wake-up");
             dropper.await.unwrap();
         }
     }

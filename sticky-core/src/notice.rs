@@ -55,18 +55,13 @@ pub(crate) fn announce(line: impl Display) {
 /// late, and says which (`true`: out). Events go to the subscriber from a thread of their own. Only the first call
 /// counts.
 pub(crate) fn deliver_through(write: Write, flush: Flush) {
-    let _ = DESK.set(Desk {
-        write,
-        flush,
-        events: Events::default(),
-    });
+    let _ = DESK.set(Desk { write, flush, events: Events::default() });
 }
 
 /// Waits until everything said has come out, at most for the bound (1 s at exit). `false`: it has not.
 pub(crate) fn flush(bound: Duration) -> bool {
     let deadline = Instant::now() + bound;
-    DESK.get()
-        .is_none_or(|desk| desk.events.flush(deadline) & (desk.flush)(deadline))
+    DESK.get().is_none_or(|desk| desk.events.flush(deadline) & (desk.flush)(deadline))
 }
 
 fn say(level: Level, text: String) {
@@ -120,10 +115,7 @@ impl Waiting {
         }
         if self.lost > 0 {
             let lost = std::mem::take(&mut self.lost);
-            self.events.push_back((
-                Level::Warn,
-                format!("{lost} notices were lost while the log was blocked"),
-            ));
+            self.events.push_back((Level::Warn, format!("{lost} notices were lost while the log was blocked")));
         }
         self.events.push_back((level, text));
     }
@@ -168,9 +160,7 @@ impl Events {
     fn flush(&self, deadline: Instant) -> bool {
         let waiting = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self
-            .changed
-            .wait_timeout_while(waiting, left, |waiting| !waiting.is_idle());
+        let waited = self.changed.wait_timeout_while(waiting, left, |waiting| !waiting.is_idle());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 }

@@ -79,8 +79,6 @@ mod inherited {
     use std::os::fd::{OwnedFd, RawFd};
     use std::str::FromStr;
 
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
     use super::*;
     use crate::sys::exec;
 
@@ -98,12 +96,7 @@ mod inherited {
 
     impl fmt::Display for Marker {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let Self {
-                fd,
-                inode,
-                parent,
-                worker,
-            } = self;
+            let Self { fd, inode, parent, worker } = self;
             write!(f, "fd={fd} inode={inode} parent={parent} worker={worker}")
         }
     }
@@ -122,12 +115,7 @@ mod inherited {
                 let inode = field("inode")?.parse().ok()?;
                 let parent = field("parent")?.parse().ok()?;
                 let worker = WorkerId::new(field("worker")?.parse().ok()?);
-                Some(Self {
-                    fd,
-                    inode,
-                    parent,
-                    worker,
-                })
+                Some(Self { fd, inode, parent, worker })
             };
             let marker = parse().ok_or(())?;
             if fields.next().is_some() { Err(()) } else { Ok(marker) }
@@ -136,10 +124,7 @@ mod inherited {
 
     enum State {
         NotOurs,
-        Child {
-            role: Role,
-            socket: std::sync::Mutex<Option<OwnedFd>>,
-        },
+        Child { role: Role, socket: std::sync::Mutex<Option<OwnedFd>> },
     }
 
     fn state() -> &'static State {
@@ -148,51 +133,39 @@ mod inherited {
     }
 
     fn detect() -> State {
-        let marker = std::env::var(CONTROL_VARIABLE)
-            .ok()
-            .and_then(|text| text.parse::<Marker>().ok());
-        let Some(marker) = marker.filter(|marker| exec::inode(marker.fd) == Some(marker.inode)) else {
+        let marker = std::env::var(CONTROL_VARIABLE).ok().and_then(|text| text.parse::<Marker>().ok());
+        let Some(marker) = marker.filter(|marker| exec::socket_inode(marker.fd) == Some(marker.inode)) else {
             return State::NotOurs;
         };
+        // Not yet closed on exec, the descriptor may have reached a program that our child has started: that is not
+        // our child. A child of ours has another parent only when its own is gone.
+        let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+        let hung_up = exec::has_hung_up(marker.fd);
+        if parent != Some(marker.parent) && !hung_up {
+            return State::NotOurs;
+        }
         let socket = match exec::take_inherited(marker.fd) {
             Ok(socket) => socket,
             Err(error) => orphaned(&marker, &format!("its control socket cannot be used: {error}")),
         };
-        if hung_up(&socket) {
+        if hung_up {
             orphaned(&marker, "its supervisor is gone");
         }
         // A program started through /proc/self/fd/N is called "N" by ps and top until it says otherwise.
         if let Some(name) = program_name() {
             let _ = std::fs::write("/proc/self/comm", name);
         }
-        State::Child {
-            role: Role::Worker(marker.worker),
-            socket: std::sync::Mutex::new(Some(socket)),
-        }
+        State::Child { role: Role::Worker(marker.worker), socket: std::sync::Mutex::new(Some(socket)) }
     }
 
     fn program_name() -> Option<String> {
         let called = std::env::args_os().next()?;
-        Some(
-            std::path::Path::new(&called)
-                .file_name()?
-                .to_string_lossy()
-                .into_owned(),
-        )
+        Some(std::path::Path::new(&called).file_name()?.to_string_lossy().into_owned())
     }
 
     fn orphaned(marker: &Marker, why: &str) -> ! {
-        eprintln!(
-            "sticky: worker {} of supervisor {} ends: {why}",
-            marker.worker, marker.parent
-        );
+        eprintln!("sticky: worker {} of supervisor {} ends: {why}", marker.worker, marker.parent);
         std::process::exit(1);
-    }
-
-    fn hung_up(socket: &OwnedFd) -> bool {
-        let mut fds = [PollFd::new(socket, PollFlags::empty())];
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::HUP)
     }
 
     pub(super) fn role() -> Option<Role> {
@@ -216,24 +189,14 @@ mod inherited {
 
         #[test]
         fn a_marker_survives_its_text() {
-            let marker = Marker {
-                fd: 7,
-                inode: 81234,
-                parent: 4000,
-                worker: WorkerId::new(2),
-            };
+            let marker = Marker { fd: 7, inode: 81234, parent: 4000, worker: WorkerId::new(2) };
             assert_eq!(marker.to_string(), "fd=7 inode=81234 parent=4000 worker=2");
             assert_eq!(marker.to_string().parse(), Ok(marker));
         }
 
         #[test]
         fn anything_else_is_not_a_marker() {
-            for text in [
-                "",
-                "fd=7",
-                "fd=x inode=1 parent=1 worker=0",
-                "fd=7 inode=1 parent=1 worker=0 more=1",
-            ] {
+            for text in ["", "fd=7", "fd=x inode=1 parent=1 worker=0", "fd=7 inode=1 parent=1 worker=0 more=1"] {
                 assert_eq!(text.parse::<Marker>(), Err(()), "{text:?}");
             }
         }
@@ -242,18 +205,18 @@ mod inherited {
         fn another_descriptor_under_the_number_is_not_ours() {
             let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
             let number = std::os::fd::AsRawFd::as_raw_fd(&a);
-            assert!(exec::inode(number).is_some());
-            assert_eq!(exec::inode(-1), None);
-            assert_ne!(exec::inode(number), Some(0));
+            assert!(exec::socket_inode(number).is_some());
+            assert_eq!(exec::socket_inode(-1), None);
+            assert_ne!(exec::socket_inode(number), Some(0));
         }
 
         #[test]
         fn a_closed_peer_is_noticed() {
             let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
-            let a = OwnedFd::from(a);
-            assert!(!hung_up(&a));
+            let number = std::os::fd::AsRawFd::as_raw_fd(&a);
+            assert!(!exec::has_hung_up(number));
             drop(b);
-            assert!(hung_up(&a));
+            assert!(exec::has_hung_up(number));
         }
     }
 }

@@ -140,21 +140,15 @@ impl Scoreboard {
     /// [`ScoreboardError::Memory`].
     pub(crate) fn create(seats: usize) -> Result<Self, ScoreboardError> {
         let words = seats.saturating_add(1).saturating_mul(ROW_WORDS);
-        let file = create_sealed("sticky-scoreboard", words).map_err(|source| ScoreboardError::Memory {
-            attempt: "create",
-            source,
-        })?;
+        let file = create_sealed("sticky-scoreboard", words)
+            .map_err(|source| ScoreboardError::Memory { attempt: "create", source })?;
         let memory = map(&file)?;
         let words = memory.words();
         words[header::MAGIC].store(MAGIC, Relaxed);
         words[header::LAYOUT].store(LAYOUT, Relaxed);
         words[header::SEATS].store(seats as u64, Relaxed);
         words[header::ROW_WORDS].store(ROW_WORDS as u64, Relaxed);
-        Ok(Self {
-            file,
-            memory: Arc::new(Memory::Shared(memory)),
-            seats,
-        })
+        Ok(Self { file, memory: Arc::new(Memory::Shared(memory)), seats })
     }
 
     /// Opens a scoreboard that another process made.
@@ -166,11 +160,7 @@ impl Scoreboard {
     pub(crate) fn from_fd(file: OwnedFd) -> Result<Self, ScoreboardError> {
         let memory = map(&file)?;
         let seats = check(memory.words())?;
-        Ok(Self {
-            file,
-            memory: Arc::new(Memory::Shared(memory)),
-            seats,
-        })
+        Ok(Self { file, memory: Arc::new(Memory::Shared(memory)), seats })
     }
 
     /// How many rows there are.
@@ -186,10 +176,7 @@ impl Scoreboard {
     /// If there is no such seat.
     pub(crate) fn row(&self, seat: usize) -> Row {
         assert!(seat < self.seats, "seat {seat} of {}", self.seats);
-        Row {
-            memory: Arc::clone(&self.memory),
-            start: HEADER_WORDS + seat * ROW_WORDS,
-        }
+        Row { memory: Arc::clone(&self.memory), start: HEADER_WORDS + seat * ROW_WORDS }
     }
 }
 
@@ -217,16 +204,9 @@ fn check(words: &[AtomicU64]) -> Result<usize, ScoreboardError> {
         return Err(ScoreboardError::OtherLayout { found });
     }
     let seats = words.len() / ROW_WORDS - 1;
-    let (said, row_words) = (
-        words[header::SEATS].load(Relaxed),
-        words[header::ROW_WORDS].load(Relaxed),
-    );
+    let (said, row_words) = (words[header::SEATS].load(Relaxed), words[header::ROW_WORDS].load(Relaxed));
     if said != seats as u64 || row_words != ROW_WORDS as u64 || !words.len().is_multiple_of(ROW_WORDS) {
-        return Err(ScoreboardError::WrongSize {
-            seats: said,
-            row_words,
-            words: words.len(),
-        });
+        return Err(ScoreboardError::WrongSize { seats: said, row_words, words: words.len() });
     }
     Ok(seats)
 }
@@ -244,10 +224,7 @@ impl Memory {
 impl Row {
     /// A row of this process alone, for one that is no cluster's worker.
     pub(crate) fn detached() -> Self {
-        Self {
-            memory: Arc::new(Memory::Own(Default::default())),
-            start: 0,
-        }
+        Self { memory: Arc::new(Memory::Own(Default::default())), start: 0 }
     }
 
     /// Says that the process is alive: the value differs from the last one.
@@ -340,9 +317,7 @@ impl Row {
 
 impl fmt::Debug for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Row")
-            .field("totals", &self.totals())
-            .finish_non_exhaustive()
+        f.debug_struct("Row").field("totals", &self.totals()).finish_non_exhaustive()
     }
 }
 
@@ -350,11 +325,7 @@ impl Totals {
     /// Keeps what a process that has ended did, so that no count of the cluster ever falls. What was open in it is
     /// open no more.
     pub(crate) fn fold(&mut self, ended: Self) {
-        *self += Self {
-            connections_open: 0,
-            upgraded_open: 0,
-            ..ended
-        };
+        *self += Self { connections_open: 0, upgraded_open: 0, ..ended };
     }
 }
 
@@ -392,14 +363,8 @@ mod tests {
         (0..5).for_each(|_| row.request());
         (0..6).for_each(|_| row.mismatch());
         (0..7).for_each(|_| row.adopted());
-        let expected = Totals {
-            connections_open: 3,
-            upgraded_open: 2,
-            accepted: 4,
-            requests: 5,
-            mismatches: 6,
-            adopted: 7,
-        };
+        let expected =
+            Totals { connections_open: 3, upgraded_open: 2, accepted: 4, requests: 5, mismatches: 6, adopted: 7 };
         assert_eq!(board.row(1).totals(), expected);
         assert_eq!(board.row(1).last_heartbeat(), 1234);
         for untouched in [0, 2] {
@@ -422,28 +387,13 @@ mod tests {
 
     #[test]
     fn folding_keeps_counts_and_forgets_what_was_open() {
-        let ended = Totals {
-            connections_open: 9,
-            upgraded_open: 8,
-            accepted: 1,
-            requests: 2,
-            mismatches: 3,
-            adopted: 4,
-        };
-        let mut sum = Totals {
-            connections_open: 1,
-            ..Totals::default()
-        };
+        let ended =
+            Totals { connections_open: 9, upgraded_open: 8, accepted: 1, requests: 2, mismatches: 3, adopted: 4 };
+        let mut sum = Totals { connections_open: 1, ..Totals::default() };
         sum.fold(ended);
         sum.fold(ended);
-        let expected = Totals {
-            connections_open: 1,
-            upgraded_open: 0,
-            accepted: 2,
-            requests: 4,
-            mismatches: 6,
-            adopted: 8,
-        };
+        let expected =
+            Totals { connections_open: 1, upgraded_open: 0, accepted: 2, requests: 4, mismatches: 6, adopted: 8 };
         assert_eq!(sum, expected);
         sum += ended;
         assert_eq!((sum.connections_open, sum.upgraded_open), (10, 8));
@@ -481,20 +431,11 @@ mod tests {
     #[test]
     fn another_file_is_refused() {
         let words = create_sealed("test", HEADER_WORDS).unwrap();
-        assert!(matches!(
-            Scoreboard::from_fd(words),
-            Err(ScoreboardError::NotAScoreboard)
-        ));
+        assert!(matches!(Scoreboard::from_fd(words), Err(ScoreboardError::NotAScoreboard)));
         let short = create_sealed("test", 1).unwrap();
-        assert!(matches!(
-            Scoreboard::from_fd(short),
-            Err(ScoreboardError::NotAScoreboard)
-        ));
+        assert!(matches!(Scoreboard::from_fd(short), Err(ScoreboardError::NotAScoreboard)));
         let pipe = OwnedFd::from(std::io::pipe().unwrap().0);
-        assert!(matches!(
-            Scoreboard::from_fd(pipe),
-            Err(ScoreboardError::Memory { attempt: "map", .. })
-        ));
+        assert!(matches!(Scoreboard::from_fd(pipe), Err(ScoreboardError::Memory { attempt: "map", .. })));
     }
 
     #[test]
@@ -502,10 +443,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(
-            error.starts_with("the scoreboard has layout 2 and this program expects 1: restart"),
-            "{error}"
-        );
+        assert!(error.starts_with("the scoreboard has layout 2 and this program expects 1: restart"), "{error}");
     }
 
     #[test]
@@ -513,10 +451,7 @@ mod tests {
         for (word, value) in [(header::SEATS, u64::MAX), (header::SEATS, 0), (header::ROW_WORDS, 8)] {
             let board = Scoreboard::create(1).unwrap();
             board.memory.words()[word].store(value, Relaxed);
-            assert!(
-                matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 32, .. })),
-                "{word}: {value}"
-            );
+            assert!(matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 32, .. })), "{word}: {value}");
         }
     }
 }

@@ -1,10 +1,8 @@
 //! A small blocking HTTP/1.1 client that controls what real ones hide: source address, segments, half-close.
 
-use std::{
-    io::{self, Read, Write},
-    net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -23,11 +21,7 @@ pub struct Client {
 impl Client {
     /// A client of this address.
     pub fn new(target: SocketAddr) -> Self {
-        Self {
-            target,
-            source: None,
-            timeout: Duration::from_secs(10),
-        }
+        Self { target, source: None, timeout: Duration::from_secs(10) }
     }
 
     /// Connects from this address.
@@ -128,10 +122,7 @@ impl Connection<TcpStream> {
 impl<S: Read + Write> Connection<S> {
     /// A connection over any stream.
     pub fn over(stream: S) -> Self {
-        Self {
-            stream,
-            ahead: Vec::new(),
-        }
+        Self { stream, ahead: Vec::new() }
     }
 
     /// Sends raw bytes, in a segment of their own (`TCP_NODELAY` is on).

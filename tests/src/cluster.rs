@@ -1,20 +1,16 @@
 //! A testbed that runs as a real cluster: one supervisor and its workers.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
-    thread,
-    time::Duration,
-};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::thread;
+use std::time::Duration;
 
-use crate::{
-    Client, EventLog,
-    process::{self, Signal, eventually, holds_within},
-};
+use crate::process::{self, Signal, eventually, holds_within};
+use crate::{Client, EventLog};
 
 /// How long a debug build on a busy machine may take to start or to end before a row fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -38,13 +34,7 @@ impl TestCluster {
         if let Some(stream) = child.stderr.take() {
             events.follow(stream);
         }
-        Self {
-            child: RefCell::new(child),
-            pid_one,
-            events,
-            marker,
-            folder,
-        }
+        Self { child: RefCell::new(child), pid_one, events, marker, folder }
     }
 
     /// What its processes print.
@@ -105,9 +95,7 @@ impl TestCluster {
         if !self.pid_one {
             return started;
         }
-        *process::children(started)
-            .first()
-            .expect("a process 1 in the namespace")
+        *process::children(started).first().expect("a process 1 in the namespace")
     }
 
     /// The running children of the supervisor.
@@ -146,9 +134,7 @@ impl TestCluster {
     /// # Panics
     /// When one still runs after that time.
     pub fn gone(&self, within: Duration) {
-        eventually("no process of the cluster is left", within, || {
-            self.has_exited() && self.family().is_empty()
-        });
+        eventually("no process of the cluster is left", within, || self.has_exited() && self.family().is_empty());
     }
 
     /// TERM, then a clean end: status 0, no process left, nothing left in its temporary folder.

@@ -1,11 +1,9 @@
 //! The event log: every line a cluster prints, in order, and a way to wait for one.
 
-use std::{
-    io::{BufRead, BufReader, Read},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::{Duration, Instant},
-};
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What the processes of one cluster have printed so far. Cheap to clone.
 #[derive(Clone, Default)]

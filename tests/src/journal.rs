@@ -3,14 +3,12 @@
 //! A client names each request in `x-request`; the testbed appends `<name> <pid>` before it does anything for it. So
 //! after a failure the client can tell a request that the victim was executing from one that was never begun.
 
-use std::{
-    collections::HashMap,
-    env,
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    path::Path,
-    process,
-};
+use std::collections::HashMap;
+use std::env;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::process;
 
 /// Names the journal's file; without it a testbed keeps none.
 pub const VARIABLE: &str = "TESTBED_JOURNAL";
@@ -31,9 +29,7 @@ impl Journal {
     pub fn from_env() -> io::Result<Self> {
         let path = env::var_os(VARIABLE);
         let open = |path| OpenOptions::new().append(true).create(true).open(path);
-        Ok(Self {
-            file: path.map(open).transpose()?,
-        })
+        Ok(Self { file: path.map(open).transpose()? })
     }
 
     /// Notes that this process begins to execute the named request.
@@ -55,11 +51,7 @@ impl Journal {
 /// When the journal cannot be read.
 pub fn read(path: &Path) -> io::Result<HashMap<String, u32>> {
     let text = fs::read_to_string(path)?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .filter_map(entry)
-        .collect())
+    Ok(text.lines().filter_map(|line| line.split_once(' ')).filter_map(entry).collect())
 }
 
 fn entry((request, pid): (&str, &str)) -> Option<(String, u32)> {

@@ -1,26 +1,18 @@
 //! How a testbed is started: its settings, its private folder, its marker in the environment.
 
-use std::{
-    env,
-    ffi::{OsStr, OsString},
-    fs,
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
-};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::{TestCluster, process, pty};
 
 /// Variables that would reach into a testbed from outside; each row sets its own.
-const SETTINGS: [&str; 6] = [
-    "PORT",
-    "PROXY_PORT",
-    "FIRST_PORT",
-    "WORKERS",
-    "WEB_CONCURRENCY",
-    "NO_COLOR",
-];
+const SETTINGS: [&str; 6] = ["PORT", "PROXY_PORT", "FIRST_PORT", "WORKERS", "WEB_CONCURRENCY", "NO_COLOR"];
 
 /// The user and group without privileges, as Debian numbers them.
 const NOBODY: u32 = 65_534;
@@ -63,8 +55,7 @@ impl Launch {
     #[must_use]
     pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
         self = self.without(name.as_ref());
-        self.settings
-            .push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self.settings.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
         self
     }
 
@@ -103,13 +94,9 @@ impl Launch {
     /// Runs the testbed with the three standard descriptors alone, whatever this process was given.
     #[must_use]
     pub fn with_standard_descriptors_only(mut self) -> Self {
-        let more = process::descriptors(std::process::id())
-            .into_iter()
-            .filter(|(number, _)| *number > 2);
+        let more = process::descriptors(std::process::id()).into_iter().filter(|(number, _)| *number > 2);
         let close: String = more.map(|(number, _)| format!(" {number}>&-")).collect();
-        self.wrapper = ["bash", "-c", &format!("exec{close}; exec \"$@\""), "bash"]
-            .map(str::to_owned)
-            .to_vec();
+        self.wrapper = ["bash", "-c", &format!("exec{close}; exec \"$@\""), "bash"].map(str::to_owned).to_vec();
         self
     }
 
@@ -124,8 +111,7 @@ impl Launch {
         }
         let (user, group) = (Some(NOBODY), Some(NOBODY));
         std::os::unix::fs::chown(self.folder.join("tmp"), user, group).expect("a folder of its own");
-        self.copied()
-            .through(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --"))
+        self.copied().through(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --"))
     }
 
     /// Runs a copy of the program in its private folder.
@@ -157,11 +143,7 @@ impl Launch {
     /// When the program cannot be started.
     pub fn start(self) -> TestCluster {
         let mut command = self.command();
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .process_group(0);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         TestCluster::spawn(command, self.marker, self.folder, self.pid_one)
     }
 
@@ -188,18 +170,12 @@ impl Launch {
         let again = || theirs.try_clone().expect("a copy of the terminal");
         command.stdin(again()).stdout(again()).stderr(again());
         let cluster = TestCluster::spawn(command, launch.marker, launch.folder, false);
-        cluster
-            .events()
-            .follow(pty::reader(&ours).expect("a copy of the terminal"));
+        cluster.events().follow(pty::reader(&ours).expect("a copy of the terminal"));
         (cluster, ours)
     }
 
     fn command(&self) -> Command {
-        let mut words = self
-            .wrapper
-            .iter()
-            .map(OsString::from)
-            .chain([self.program.clone().into_os_string()]);
+        let mut words = self.wrapper.iter().map(OsString::from).chain([self.program.clone().into_os_string()]);
         let mut command = Command::new(words.next().expect("at least the program"));
         command.args(words);
         let inherited = env::vars_os().map(|(name, _)| name);
@@ -209,9 +185,7 @@ impl Launch {
         for name in SETTINGS {
             command.env_remove(name);
         }
-        command
-            .env("TMPDIR", self.folder.join("tmp"))
-            .env("RUST_BACKTRACE", "0");
+        command.env("TMPDIR", self.folder.join("tmp")).env("RUST_BACKTRACE", "0");
         command.envs(self.settings.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -1,9 +1,7 @@
 //! Rows that need a network of their own run a second time, alone, inside one.
 
-use std::{
-    env,
-    process::{Command, Output},
-};
+use std::env;
+use std::process::{Command, Output};
 
 const INSIDE: &str = "TESTBED_INSIDE";
 
@@ -31,17 +29,9 @@ pub fn run_inside(row: &str) {
         command.arg("--map-root-user");
     }
     command.args(["--net", "sh", "-c", NETWORK, "sh"]).arg(program);
-    command
-        .args(["--exact", row, "--nocapture", "--test-threads=1"])
-        .env(INSIDE, "1");
+    command.args(["--exact", row, "--nocapture", "--test-threads=1"]).env(INSIDE, "1");
     let Output { status, stdout, stderr } = command.output().expect("unshare, from util-linux");
     let printed = String::from_utf8_lossy(&stdout) + String::from_utf8_lossy(&stderr);
-    assert!(
-        status.success(),
-        "in a network namespace (needs root or user namespaces): {status}\n{printed}"
-    );
-    assert!(
-        printed.contains("1 passed"),
-        "the row did not run inside the namespace:\n{printed}"
-    );
+    assert!(status.success(), "in a network namespace (needs root or user namespaces): {status}\n{printed}");
+    assert!(printed.contains("1 passed"), "the row did not run inside the namespace:\n{printed}");
 }

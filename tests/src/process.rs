@@ -1,11 +1,9 @@
 //! Processes as `/proc` shows them.
 
-use std::{
-    fs,
-    path::PathBuf,
-    thread,
-    time::{Duration, Instant},
-};
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, kill_process};
 
@@ -36,6 +34,11 @@ pub fn eventually(what: &str, within: Duration, condition: impl FnMut() -> bool)
     assert!(holds_within(within, condition), "not within {within:?}: {what}");
 }
 
+/// Lets time pass, for rows in which the time itself is the point: never to wait for something.
+pub fn let_pass(time: Duration) {
+    thread::sleep(time);
+}
+
 /// Sends a signal to one process; one that has gone already is no error.
 ///
 /// # Panics
@@ -64,9 +67,7 @@ pub fn is_alive(pid: u32) -> bool {
 /// Every process there is.
 pub fn all() -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("/proc is mounted");
-    entries
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect()
 }
 
 /// The direct children of a process, zombies included, in the order of their pids.
@@ -94,10 +95,7 @@ pub fn descriptors(pid: u32) -> Vec<(u32, PathBuf)> {
     let mut found: Vec<(u32, PathBuf)> = entries
         .filter_map(|entry| {
             let entry = entry.ok()?;
-            Some((
-                entry.file_name().to_str()?.parse().ok()?,
-                fs::read_link(entry.path()).ok()?,
-            ))
+            Some((entry.file_name().to_str()?.parse().ok()?, fs::read_link(entry.path()).ok()?))
         })
         .collect();
     found.sort_unstable();
@@ -107,9 +105,7 @@ pub fn descriptors(pid: u32) -> Vec<(u32, PathBuf)> {
 /// A value from `/proc/<pid>/status`, such as `VmRSS`.
 pub fn status(pid: u32, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
     Some(line.trim().to_owned())
 }
 
@@ -125,15 +121,7 @@ pub fn group(pid: u32) -> Option<u32> {
 /// When the process is gone.
 pub fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a running process");
-    let fields = stat
-        .rsplit_once(')')
-        .expect("a name in parentheses")
-        .1
-        .split_whitespace();
+    let fields = stat.rsplit_once(')').expect("a name in parentheses").1.split_whitespace();
     // User and system time are the 14th and 15th field; the name is the second.
-    fields
-        .skip(11)
-        .take(2)
-        .filter_map(|ticks| ticks.parse::<u64>().ok())
-        .sum()
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
 }

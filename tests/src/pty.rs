@@ -1,11 +1,11 @@
 //! Pseudo terminals, for rows about Ctrl-C and prefixed output.
 
-use std::{fs::File, io, os::fd::OwnedFd};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
 
-use rustix::{
-    fs::{Mode, OFlags},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-};
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// A new terminal: our side, and the side a program takes for its terminal.
 ///

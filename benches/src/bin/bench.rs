@@ -60,10 +60,7 @@ mod linux {
             match word.as_str() {
                 "--list" => arguments.list = true,
                 "--pairs" => {
-                    let number = words
-                        .next()
-                        .and_then(|number| number.parse().ok())
-                        .filter(|&number| number > 0);
+                    let number = words.next().and_then(|number| number.parse().ok()).filter(|&number| number > 0);
                     arguments.pairs = Some(number.ok_or("--pairs takes a number above 0")?);
                 }
                 "--markdown" => arguments.markdown = Some(words.next().ok_or("--markdown takes a file")?),
@@ -79,11 +76,7 @@ mod linux {
     fn rows_named(name: &str) -> Result<Vec<&'static Row>, String> {
         let family = |row: &Row| row.name.split_once('/').is_some_and(|(family, _)| family == name);
         let rows: Vec<_> = ROWS.iter().filter(|row| row.name == name || family(row)).collect();
-        if rows.is_empty() {
-            Err(format!("there is no row {name:?}; --list names them"))
-        } else {
-            Ok(rows)
-        }
+        if rows.is_empty() { Err(format!("there is no row {name:?}; --list names them")) } else { Ok(rows) }
     }
 
     fn list() {

@@ -5,9 +5,6 @@ use sticky_axum::Worker;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), sticky_axum::ServeError> {
-    let app = Router::new().route(
-        "/",
-        get(|worker: Worker| async move { format!("worker: {}\n", worker.id()) }),
-    );
+    let app = Router::new().route("/", get(|worker: Worker| async move { format!("worker: {}\n", worker.id()) }));
     sticky_axum::serve(app).await
 }

@@ -30,9 +30,7 @@ impl Affinity {
     ///
     /// The address is the one the connection comes from. Behind a proxy that is the proxy's, the same for everybody.
     pub const fn client_ip() -> Self {
-        Self {
-            source: Source::ClientAddress,
-        }
+        Self { source: Source::ClientAddress }
     }
 
     /// What the key is, in words that complete "affinity is ..".

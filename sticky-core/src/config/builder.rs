@@ -239,10 +239,6 @@ impl ClusterBuilder {
     /// The trusted proxies as one text, as the environment would give them.
     pub(super) fn trusted_proxies_text(&self) -> Option<String> {
         let list = self.trusted_proxies.as_ref()?;
-        Some(if list.is_empty() {
-            TrustedProxies::default().show()
-        } else {
-            list.join(",")
-        })
+        Some(if list.is_empty() { TrustedProxies::default().show() } else { list.join(",") })
     }
 }

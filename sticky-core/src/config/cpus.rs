@@ -26,11 +26,7 @@ mod tests {
         let bound = thread::spawn(|| {
             let mut first = rustix::thread::CpuSet::new();
             let all = rustix::thread::sched_getaffinity(None).unwrap();
-            first.set(
-                (0..rustix::thread::CpuSet::MAX_CPU)
-                    .find(|&cpu| all.is_set(cpu))
-                    .unwrap(),
-            );
+            first.set((0..rustix::thread::CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).unwrap());
             rustix::thread::sched_setaffinity(None, &first).unwrap();
             usable()
         });

@@ -34,23 +34,17 @@ impl Environment {
     /// The variables that begin like a setting and are none, each with the nearest name that is one.
     pub(super) fn unknown(&self) -> impl Iterator<Item = (String, &'static str)> {
         let names = self.variables.keys().map(|name| name.to_string_lossy().into_owned());
-        names
-            .filter(|name| name.starts_with(PREFIX) && !is_known(name))
-            .map(|name| {
-                let nearest = nearest(&name);
-                (name, nearest)
-            })
+        names.filter(|name| name.starts_with(PREFIX) && !is_known(name)).map(|name| {
+            let nearest = nearest(&name);
+            (name, nearest)
+        })
     }
 }
 
 impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
         let variables = variables.into_iter().map(|(name, value)| (name.into(), value.into()));
-        Self {
-            variables: variables
-                .filter(|(name, value)| !is_service_link(name, value))
-                .collect(),
-        }
+        Self { variables: variables.filter(|(name, value)| !is_service_link(name, value)).collect() }
     }
 }
 
@@ -80,9 +74,7 @@ fn is_known(name: &str) -> bool {
 
 /// The setting whose variable has the fewest edits to this name; of several, the first in the table.
 fn nearest(name: &str) -> &'static str {
-    variables()
-        .min_by_key(|known| edit_distance(known, name))
-        .unwrap_or(PREFIX)
+    variables().min_by_key(|known| edit_distance(known, name)).unwrap_or(PREFIX)
 }
 
 /// How many letters must be put in, taken out or replaced to make one text of the other (Levenshtein).
@@ -124,9 +116,7 @@ mod tests {
     fn what_is_not_utf8_is_an_error() {
         use std::os::unix::ffi::OsStringExt;
         let rubbish = || OsString::from_vec(b"a\xff".to_vec());
-        let environment: Environment = [("STICKY_A".into(), rubbish()), (rubbish(), "1".into())]
-            .into_iter()
-            .collect();
+        let environment: Environment = [("STICKY_A".into(), rubbish()), (rubbish(), "1".into())].into_iter().collect();
         assert_eq!(environment.text("STICKY_A"), Err("\"a\\xFF\"".to_owned()));
         let name = [OsString::from_vec(b"STICKY_WORKERS\xff".to_vec())];
         let environment: Environment = name.into_iter().map(|name| (name, "1")).collect();

@@ -66,10 +66,7 @@ pub enum ConfigProblem {
         allowed: String,
     },
     /// Correct the variable's name, or unset it.
-    #[error(
-        "{variable}: there is no such setting; the nearest is {nearest} (all of them: {})",
-        all_variables()
-    )]
+    #[error("{variable}: there is no such setting; the nearest is {nearest} (all of them: {})", all_variables())]
     UnknownVariable {
         /// The environment variable.
         variable: String,
@@ -82,11 +79,7 @@ pub enum ConfigProblem {
 }
 
 fn all_variables() -> String {
-    SETTINGS
-        .iter()
-        .filter_map(|setting| setting.variable)
-        .collect::<Vec<_>>()
-        .join(", ")
+    SETTINGS.iter().filter_map(|setting| setting.variable).collect::<Vec<_>>().join(", ")
 }
 
 /// A value and where it came from: `.workers(300)` or `STICKY_WORKERS="many"`.
@@ -123,24 +116,14 @@ mod tests {
     use super::*;
 
     fn problem(given: Given) -> ConfigProblem {
-        ConfigProblem::NotAllowed {
-            given,
-            reason: "wrong".to_owned(),
-            allowed: "0 to 1".to_owned(),
-        }
+        ConfigProblem::NotAllowed { given, reason: "wrong".to_owned(), allowed: "0 to 1".to_owned() }
     }
 
     #[test]
     fn one_problem_a_line_and_debug_is_display() {
         let error = ConfigError::new(vec![
-            problem(Given::Builder {
-                method: "workers",
-                value: "300".to_owned(),
-            }),
-            problem(Given::Variable {
-                name: "STICKY_LISTEN",
-                value: "a\nb".to_owned(),
-            }),
+            problem(Given::Builder { method: "workers", value: "300".to_owned() }),
+            problem(Given::Variable { name: "STICKY_LISTEN", value: "a\nb".to_owned() }),
         ]);
         let expected = "the cluster's configuration is not valid\
             \n  .workers(300): wrong (allowed: 0 to 1)\
@@ -152,10 +135,8 @@ mod tests {
 
     #[test]
     fn unknown_variables_are_answered_with_all_there_are() {
-        let problem = ConfigProblem::UnknownVariable {
-            variable: "STICKY_WORKER".to_owned(),
-            nearest: "STICKY_WORKERS",
-        };
+        let problem =
+            ConfigProblem::UnknownVariable { variable: "STICKY_WORKER".to_owned(), nearest: "STICKY_WORKERS" };
         let text = problem.to_string();
         let start = "STICKY_WORKER: there is no such setting; the nearest is STICKY_WORKERS (all of them: STICKY_LISTEN, \
                      STICKY_WORKERS, ";

@@ -48,9 +48,7 @@ impl Failover {
 impl Default for Failover {
     /// [`Failover::Next`] after 2 s.
     fn default() -> Self {
-        Self::Next {
-            after: Self::DEFAULT_AFTER,
-        }
+        Self::Next { after: Self::DEFAULT_AFTER }
     }
 }
 
@@ -68,16 +66,12 @@ impl Value for Failover {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "wait" => Ok(Self::Wait),
-            "refuse" => Ok(Self::Refuse {
-                after: Self::DEFAULT_AFTER,
-            }),
+            "refuse" => Ok(Self::Refuse { after: Self::DEFAULT_AFTER }),
             _ => match text.strip_prefix("refuse:") {
-                Some(after) => Ok(Self::Refuse {
-                    after: Duration::parse(after)?,
-                }),
-                None => Duration::parse(text)
-                    .map(|after| Self::Next { after })
-                    .map_err(|_| "not a failover".to_owned()),
+                Some(after) => Ok(Self::Refuse { after: Duration::parse(after)? }),
+                None => {
+                    Duration::parse(text).map(|after| Self::Next { after }).map_err(|_| "not a failover".to_owned())
+                }
             },
         }
     }
@@ -122,10 +116,7 @@ mod tests {
 
     #[test]
     fn the_deadline_has_bounds() {
-        let allowed = Allowed::Duration {
-            least: SECOND,
-            most: SECOND,
-        };
+        let allowed = Allowed::Duration { least: SECOND, most: SECOND };
         for after in [SECOND, 2 * SECOND] {
             for failover in [Failover::Next { after }, Failover::Refuse { after }] {
                 assert_eq!(failover.after(), Some(after));

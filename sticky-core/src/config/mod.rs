@@ -85,9 +85,7 @@ impl Config {
     /// would change workers.
     pub(crate) fn fingerprint(&self) -> String {
         let Self { affinity, dispatch, .. } = self;
-        let seed = self
-            .hash_seed
-            .map_or_else(|| "drawn".to_owned(), |seed| seed.to_string());
+        let seed = self.hash_seed.map_or_else(|| "drawn".to_owned(), |seed| seed.to_string());
         format!("affinity={affinity} dispatch={dispatch} placement=rendezvous hash_seed={seed}")
     }
 }

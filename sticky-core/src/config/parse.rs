@@ -91,14 +91,8 @@ impl Value for Duration {
         let (number, unit) = text.split_at(split);
         let unit = unit.trim_start();
         let millis = UNITS.iter().find(|(name, _)| *name == unit).map(|(_, millis)| millis);
-        let duration = number
-            .parse::<u64>()
-            .ok()
-            .zip(millis)
-            .and_then(|(number, millis)| number.checked_mul(*millis));
-        duration
-            .map(Duration::from_millis)
-            .ok_or_else(|| "not a duration".to_owned())
+        let duration = number.parse::<u64>().ok().zip(millis).and_then(|(number, millis)| number.checked_mul(*millis));
+        duration.map(Duration::from_millis).ok_or_else(|| "not a duration".to_owned())
     }
 
     fn show(&self) -> String {
@@ -134,43 +128,22 @@ mod tests {
         for text in ["", "+5", "-1", "1.5", "0x10", "five", "18446744073709551616"] {
             assert_eq!(u64::parse(text), Err("not a whole number".to_owned()), "{text}");
         }
-        let allowed = Allowed::Count {
-            least: 2,
-            most: 4,
-            note: "",
-        };
-        assert_eq!(
-            [1u64, 2, 4, 5].map(|count| count.is_allowed(&allowed)),
-            [false, true, true, false]
-        );
+        let allowed = Allowed::Count { least: 2, most: 4, note: "" };
+        assert_eq!([1u64, 2, 4, 5].map(|count| count.is_allowed(&allowed)), [false, true, true, false]);
     }
 
     #[test]
     fn counts_that_can_be_absent() {
         round_trip(&[("none", None), ("7", Some(7u64))]);
         assert_eq!(Option::<u64>::parse("None"), Err("not a whole number".to_owned()));
-        let allowed = Allowed::Count {
-            least: 2,
-            most: 4,
-            note: "",
-        };
-        assert_eq!(
-            [None, Some(1u64), Some(2)].map(|count| count.is_allowed(&allowed)),
-            [true, false, true]
-        );
+        let allowed = Allowed::Count { least: 2, most: 4, note: "" };
+        assert_eq!([None, Some(1u64), Some(2)].map(|count| count.is_allowed(&allowed)), [true, false, true]);
     }
 
     #[test]
     fn switches() {
         round_trip(&[("auto", None), ("true", Some(true)), ("false", Some(false))]);
-        for (text, value) in [
-            ("yes", true),
-            ("on", true),
-            ("1", true),
-            ("no", false),
-            ("off", false),
-            ("0", false),
-        ] {
+        for (text, value) in [("yes", true), ("on", true), ("1", true), ("no", false), ("off", false), ("0", false)] {
             assert_eq!(Option::<bool>::parse(text), Ok(Some(value)));
         }
         for text in ["", "True", "2"] {
@@ -192,14 +165,8 @@ mod tests {
             ("1h", Duration::from_secs(3600)),
             ("18446744073709551615ms", Duration::from_millis(u64::MAX)),
         ]);
-        for (text, millis) in [
-            ("0ms", 0),
-            ("0h", 0),
-            ("1000ms", 1000),
-            ("60s", 60_000),
-            ("2 s", 2000),
-            ("007s", 7000),
-        ] {
+        for (text, millis) in [("0ms", 0), ("0h", 0), ("1000ms", 1000), ("60s", 60_000), ("2 s", 2000), ("007s", 7000)]
+        {
             assert_eq!(Duration::parse(text), Ok(Duration::from_millis(millis)));
         }
     }
@@ -226,10 +193,7 @@ mod tests {
         ] {
             assert_eq!(Duration::parse(text), Err("not a duration".to_owned()), "{text}");
         }
-        let allowed = Allowed::Duration {
-            least: Duration::from_secs(1),
-            most: Duration::from_secs(2),
-        };
+        let allowed = Allowed::Duration { least: Duration::from_secs(1), most: Duration::from_secs(2) };
         let around = [999, 1000, 2000, 2001].map(|millis| Duration::from_millis(millis).is_allowed(&allowed));
         assert_eq!(around, [false, true, true, false]);
     }

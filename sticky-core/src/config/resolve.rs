@@ -26,18 +26,10 @@ impl ClusterBuilder {
     /// # Errors
     /// Everything that is wrong, in the order of the table of settings; unknown variables come last.
     pub(crate) fn resolve(self, environment: &Environment, machine: &Machine) -> Result<Config, ConfigError> {
-        let mut resolver = Resolver {
-            environment,
-            prefer_env: self.prefer_env,
-            problems: Vec::new(),
-        };
+        let mut resolver = Resolver { environment, prefer_env: self.prefer_env, problems: Vec::new() };
         let config = resolver.config(self, machine);
         resolver.find_unknown_variables();
-        if resolver.problems.is_empty() {
-            Ok(config)
-        } else {
-            Err(ConfigError::new(resolver.problems))
-        }
+        if resolver.problems.is_empty() { Ok(config) } else { Err(ConfigError::new(resolver.problems)) }
     }
 }
 
@@ -82,10 +74,7 @@ impl Resolver<'_> {
             first_byte_timeout: self.duration(&settings::FIRST_BYTE_TIMEOUT, builder.first_byte_timeout, 60),
             head_timeout: self.duration(&settings::HEAD_TIMEOUT, builder.head_timeout, 10),
             idle_timeout: self.duration(&settings::IDLE_TIMEOUT, builder.idle_timeout, 75),
-            max_connections: self
-                .value(&settings::MAX_CONNECTIONS, builder.max_connections)
-                .flatten()
-                .and_then(size),
+            max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
@@ -95,26 +84,17 @@ impl Resolver<'_> {
     fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
         let mut code = (!calls.is_empty()).then(Vec::new);
         for call in calls {
-            let given = Given::Builder {
-                method: settings::LISTEN.name,
-                value: call.given().to_owned(),
-            };
+            let given = Given::Builder { method: settings::LISTEN.name, value: call.given().to_owned() };
             match call.into_result() {
                 Ok(addresses) => code.get_or_insert_default().extend(addresses),
-                Err(errors) => errors
-                    .iter()
-                    .for_each(|error| self.refuse(&settings::LISTEN, &given, error)),
+                Err(errors) => errors.iter().for_each(|error| self.refuse(&settings::LISTEN, &given, error)),
             }
         }
         let Some(found) = self.pick(&settings::LISTEN, code) else {
             return vec![ListenAddress::Any { port: DEFAULT_PORT }];
         };
         let mut seen = HashSet::new();
-        for twice in found
-            .value
-            .iter()
-            .filter(|address| has_fixed_place(address) && !seen.insert(*address))
-        {
+        for twice in found.value.iter().filter(|address| has_fixed_place(address) && !seen.insert(*address)) {
             self.refuse(&settings::LISTEN, &found.given, format_args!("{twice} is there twice"));
         }
         found.value
@@ -128,9 +108,7 @@ impl Resolver<'_> {
             return None;
         }
         // For debugging: one variable makes any program serve in one process, whatever its code says.
-        let variable = settings::WORKERS
-            .variable
-            .and_then(|name| self.environment.text(name).ok().flatten());
+        let variable = settings::WORKERS.variable.and_then(|name| self.environment.text(name).ok().flatten());
         if variable.is_some_and(|text| u64::parse(text) == Ok(0)) {
             return Some(0);
         }
@@ -145,12 +123,8 @@ impl Resolver<'_> {
     }
 
     fn dispatch(&mut self, affinity: &Affinity, code: Option<Dispatch>, trusted_proxies: Option<String>) -> Choice {
-        let forced = self
-            .pick(&settings::DISPATCH, code)
-            .map(|found| (found.value, found.given.to_string()));
-        let trusted = self
-            .trusted_proxies(trusted_proxies)
-            .filter(|found| !found.value.is_empty());
+        let forced = self.pick(&settings::DISPATCH, code).map(|found| (found.value, found.given.to_string()));
+        let trusted = self.trusted_proxies(trusted_proxies).filter(|found| !found.value.is_empty());
         let trusted = trusted.map(|found| found.given.to_string());
         let wishes = Wishes {
             affinity,
@@ -159,10 +133,7 @@ impl Resolver<'_> {
         };
         dispatch::choose(&wishes).unwrap_or_else(|error| {
             self.problems.push(error.into());
-            Choice {
-                dispatch: Dispatch::Kernel,
-                reason: String::new(),
-            }
+            Choice { dispatch: Dispatch::Kernel, reason: String::new() }
         })
     }
 
@@ -170,14 +141,7 @@ impl Resolver<'_> {
         let setting = &settings::TRUSTED_PROXIES;
         let code = code.and_then(|text| {
             let parsed = TrustedProxies::parse(&text);
-            self.accept(
-                setting,
-                Given::Builder {
-                    method: setting.name,
-                    value: text,
-                },
-                parsed,
-            )
+            self.accept(setting, Given::Builder { method: setting.name, value: text }, parsed)
         });
         self.pick(setting, code.map(|found| found.value))
     }
@@ -196,14 +160,11 @@ impl Resolver<'_> {
 
     fn backlog(&mut self, code: Option<u64>) -> u32 {
         let backlog = self.value(&settings::BACKLOG, code);
-        backlog
-            .and_then(|backlog| u32::try_from(backlog).ok())
-            .unwrap_or(DEFAULT_BACKLOG)
+        backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(DEFAULT_BACKLOG)
     }
 
     fn duration(&mut self, setting: &Setting, code: Option<Duration>, default_seconds: u64) -> Duration {
-        self.value(setting, code)
-            .unwrap_or(Duration::from_secs(default_seconds))
+        self.value(setting, code).unwrap_or(Duration::from_secs(default_seconds))
     }
 
     /// Checks what would make the start of a worker fail, or make it another cluster's. The values stay out of the
@@ -216,10 +177,7 @@ impl Resolver<'_> {
                 (_, bytes) if bytes.contains(&0) => "the value has a NUL",
                 _ => continue,
             };
-            let given = Given::Builder {
-                method: settings::ENV.name,
-                value: format!("{:?}, ..", name as &OsStr),
-            };
+            let given = Given::Builder { method: settings::ENV.name, value: format!("{:?}, ..", name as &OsStr) };
             self.refuse(&settings::ENV, &given, reason);
         }
         variables
@@ -227,8 +185,7 @@ impl Resolver<'_> {
 
     fn find_unknown_variables(&mut self) {
         let unknown = self.environment.unknown();
-        self.problems
-            .extend(unknown.map(|(variable, nearest)| ConfigProblem::UnknownVariable { variable, nearest }));
+        self.problems.extend(unknown.map(|(variable, nearest)| ConfigProblem::UnknownVariable { variable, nearest }));
     }
 
     // === One setting ===
@@ -242,20 +199,13 @@ impl Resolver<'_> {
     fn pick<T: Value>(&mut self, setting: &Setting, code: Option<T>) -> Option<Found<T>> {
         let silent = code.is_none() && !setting.variable.is_some_and(|name| self.is_set(name));
         let code = code.and_then(|value| {
-            let given = Given::Builder {
-                method: setting.name,
-                value: value.show(),
-            };
+            let given = Given::Builder { method: setting.name, value: value.show() };
             self.accept(setting, given, Ok(value))
         });
         let variable = setting.variable.and_then(|name| self.read(setting, name, T::parse));
         let fallback = setting.fallbacks.iter().find(|name| silent && self.is_set(name));
         let fallback = fallback.and_then(|name| self.read(setting, name, T::parse_fallback));
-        let (first, second) = if self.prefer_env {
-            (variable, code)
-        } else {
-            (code, variable)
-        };
+        let (first, second) = if self.prefer_env { (variable, code) } else { (code, variable) };
         first.or(second).or(fallback)
     }
 
@@ -273,22 +223,11 @@ impl Resolver<'_> {
         match self.environment.text(name) {
             Ok(text) => {
                 let text = text?;
-                self.accept(
-                    setting,
-                    Given::Variable {
-                        name,
-                        value: text.to_owned(),
-                    },
-                    parse(text),
-                )
+                self.accept(setting, Given::Variable { name, value: text.to_owned() }, parse(text))
             }
             Err(value) => {
                 let allowed = setting.allowed.to_string();
-                self.problems.push(ConfigProblem::NotUnicode {
-                    variable: name,
-                    value,
-                    allowed,
-                });
+                self.problems.push(ConfigProblem::NotUnicode { variable: name, value, allowed });
                 None
             }
         }

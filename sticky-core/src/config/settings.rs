@@ -67,19 +67,10 @@ impl fmt::Display for Allowed {
             Self::Text(text) => f.write_str(text),
             Self::Count { least, most, note } => write!(f, "a whole number from {least} to {most}{note}"),
             Self::Duration { least, most } => {
-                write!(
-                    f,
-                    "a duration like `500ms`, `30s`, `5m` or `1h`, from {} to {}",
-                    least.show(),
-                    most.show()
-                )
+                write!(f, "a duration like `500ms`, `30s`, `5m` or `1h`, from {} to {}", least.show(), most.show())
             }
             Self::Failover { most } => {
-                write!(
-                    f,
-                    "a duration like `2s` up to {}, `wait`, `refuse` or `refuse:5s`",
-                    most.show()
-                )
+                write!(f, "a duration like `2s` up to {}, `wait`, `refuse` or `refuse:5s`", most.show())
             }
         }
     }
@@ -133,11 +124,7 @@ pub(super) static WORKERS: Setting = Setting {
     variable: Some("STICKY_WORKERS"),
     fallbacks: &["WEB_CONCURRENCY", "WORKERS"],
     default: "the CPUs this process may use",
-    allowed: Allowed::Count {
-        least: 0,
-        most: MAX_WORKERS as u64,
-        note: "; 0 serves in this process",
-    },
+    allowed: Allowed::Count { least: 0, most: MAX_WORKERS as u64, note: "; 0 serves in this process" },
     about: "how many worker processes; `STICKY_WORKERS=0` wins even over code",
 };
 
@@ -146,11 +133,7 @@ pub(super) static THREADS_PER_WORKER: Setting = Setting {
     variable: Some("STICKY_THREADS_PER_WORKER"),
     fallbacks: &[],
     default: "CPUs divided by workers, at least 1",
-    allowed: Allowed::Count {
-        least: 1,
-        most: 1024,
-        note: "",
-    },
+    allowed: Allowed::Count { least: 1, most: 1024, note: "" },
     about: "threads of the runtime in each worker",
 };
 
@@ -195,11 +178,7 @@ pub(super) static FIRST_PORT: Setting = Setting {
     variable: Some("STICKY_FIRST_PORT"),
     fallbacks: &["FIRST_PORT"],
     default: "none",
-    allowed: Allowed::Count {
-        least: 1,
-        most: u16::MAX as u64,
-        note: ", with room for a port for each worker; `none`",
-    },
+    allowed: Allowed::Count { least: 1, most: u16::MAX as u64, note: ", with room for a port for each worker; `none`" },
     about: "the port of worker 0, the next for worker 1, and so on; for proxy dispatch, so checked but not yet used",
 };
 
@@ -208,11 +187,7 @@ pub(super) static HASH_SEED: Setting = Setting {
     variable: Some("STICKY_HASH_SEED"),
     fallbacks: &[],
     default: "drawn at start",
-    allowed: Allowed::Count {
-        least: 0,
-        most: u64::MAX,
-        note: "",
-    },
+    allowed: Allowed::Count { least: 0, most: u64::MAX, note: "" },
     about: "seed of the placement, to place alike after a restart; clients must not know it",
 };
 
@@ -293,11 +268,7 @@ pub(super) static MAX_CONNECTIONS: Setting = Setting {
     variable: Some("STICKY_MAX_CONNECTIONS"),
     fallbacks: &[],
     default: "none",
-    allowed: Allowed::Count {
-        least: 1,
-        most: 10_000_000,
-        note: "; `none`",
-    },
+    allowed: Allowed::Count { least: 1, most: 10_000_000, note: "; `none`" },
     about: "how many connections a worker holds at once; more wait in the accept queue",
 };
 
@@ -306,11 +277,7 @@ pub(super) static BACKLOG: Setting = Setting {
     variable: Some("STICKY_BACKLOG"),
     fallbacks: &[],
     default: "4096",
-    allowed: Allowed::Count {
-        least: 1,
-        most: i32::MAX as u64,
-        note: "",
-    },
+    allowed: Allowed::Count { least: 1, most: i32::MAX as u64, note: "" },
     about: "the length of each accept queue; the kernel caps it at `net.core.somaxconn`",
 };
 
@@ -348,20 +315,8 @@ mod tests {
     /// The table as the documentation shows it.
     fn rendered() -> String {
         let mut text = String::from("| method | variables | default | allowed | what |\n|---|---|---|---|---|\n");
-        for Setting {
-            name,
-            variable,
-            fallbacks,
-            default,
-            allowed,
-            about,
-        } in SETTINGS
-        {
-            let variables: Vec<_> = variable
-                .iter()
-                .chain(*fallbacks)
-                .map(|name| format!("`{name}`"))
-                .collect();
+        for Setting { name, variable, fallbacks, default, allowed, about } in SETTINGS {
+            let variables: Vec<_> = variable.iter().chain(*fallbacks).map(|name| format!("`{name}`")).collect();
             let (variables, allowed) = (variables.join(", "), allowed.to_string());
             text +=
                 &format!("| [`{name}`](ClusterBuilder::{name}) | {variables} | {default} | {allowed} | {about} |\n");
@@ -372,44 +327,25 @@ mod tests {
     #[test]
     fn the_documentation_shows_this_table() {
         let shown = include_str!("settings.md");
-        assert_eq!(
-            shown,
-            format!("\n{}", rendered()),
-            "settings.md must read:\n\n{}",
-            rendered()
-        );
+        assert_eq!(shown, format!("\n{}", rendered()), "settings.md must read:\n\n{}", rendered());
     }
 
     /// The doc comment of a setter in the builder's source.
     fn setter_docs(name: &str) -> Vec<&'static str> {
         let source = include_str!("builder.rs");
         let start = [format!("    pub fn {name}("), format!("    pub fn {name}<")];
-        let (before, _) = start
-            .iter()
-            .find_map(|start| source.split_once(start.as_str()))
-            .expect("a setter");
-        before
-            .lines()
-            .rev()
-            .map_while(|line| line.trim().strip_prefix("///"))
-            .collect()
+        let (before, _) = start.iter().find_map(|start| source.split_once(start.as_str())).expect("a setter");
+        before.lines().rev().map_while(|line| line.trim().strip_prefix("///")).collect()
     }
 
     #[test]
     fn every_setting_has_a_setter_whose_docs_name_the_default() {
         for setting in SETTINGS {
             let docs = setter_docs(setting.name);
-            let line = docs
-                .iter()
-                .find_map(|line| line.trim().strip_prefix("Default: "))
-                .expect(setting.name);
+            let line = docs.iter().find_map(|line| line.trim().strip_prefix("Default: ")).expect(setting.name);
             let default = setting.default;
             let starts = [format!("`{default}`"), format!("{default}.")];
-            assert!(
-                starts.iter().any(|start| line.starts_with(start)),
-                "{}: {line}",
-                setting.name
-            );
+            assert!(starts.iter().any(|start| line.starts_with(start)), "{}: {line}", setting.name);
         }
         let setters = include_str!("builder.rs").matches("    pub fn ").count();
         assert_eq!(setters, SETTINGS.len());
@@ -418,10 +354,7 @@ mod tests {
     #[test]
     fn variables_are_named_after_their_setters() {
         for setting in SETTINGS.iter().filter(|setting| setting.variable.is_some()) {
-            assert_eq!(
-                setting.variable,
-                Some(format!("{PREFIX}{}", setting.name.to_ascii_uppercase()).as_str())
-            );
+            assert_eq!(setting.variable, Some(format!("{PREFIX}{}", setting.name.to_ascii_uppercase()).as_str()));
         }
     }
 
@@ -430,22 +363,9 @@ mod tests {
         let second = Duration::from_secs(1);
         for (allowed, expected) in [
             (Allowed::Text("this"), "this"),
-            (
-                Allowed::Count {
-                    least: 1,
-                    most: 2,
-                    note: "; `none`",
-                },
-                "a whole number from 1 to 2; `none`",
-            ),
-            (
-                durations(second, HOUR),
-                "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h",
-            ),
-            (
-                Allowed::Failover { most: HOUR },
-                "a duration like `2s` up to 1h, `wait`, `refuse` or `refuse:5s`",
-            ),
+            (Allowed::Count { least: 1, most: 2, note: "; `none`" }, "a whole number from 1 to 2; `none`"),
+            (durations(second, HOUR), "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h"),
+            (Allowed::Failover { most: HOUR }, "a duration like `2s` up to 1h, `wait`, `refuse` or `refuse:5s`"),
         ] {
             assert_eq!(allowed.to_string(), expected);
         }
@@ -453,21 +373,11 @@ mod tests {
 
     #[test]
     fn ranges_hold_their_ends_and_only_their_own_kind() {
-        let count = Allowed::Count {
-            least: 1,
-            most: 2,
-            note: "",
-        };
-        assert_eq!(
-            [0, 1, 2, 3].map(|value| count.has_count(value)),
-            [false, true, true, false]
-        );
+        let count = Allowed::Count { least: 1, most: 2, note: "" };
+        assert_eq!([0, 1, 2, 3].map(|value| count.has_count(value)), [false, true, true, false]);
         let failover = Allowed::Failover { most: HOUR };
         let nano = Duration::from_nanos(1);
-        assert_eq!(
-            [Duration::ZERO, HOUR, HOUR + nano].map(|value| failover.has_duration(value)),
-            [true, true, false]
-        );
+        assert_eq!([Duration::ZERO, HOUR, HOUR + nano].map(|value| failover.has_duration(value)), [true, true, false]);
         let span = durations(nano, HOUR);
         let around = [Duration::ZERO, nano, HOUR, HOUR + nano].map(|value| span.has_duration(value));
         assert_eq!(around, [false, true, true, false]);

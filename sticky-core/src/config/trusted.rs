@@ -9,10 +9,7 @@ use super::parse::Value;
 /// Networks that a preset stands for.
 const PRESETS: [(&str, &[&str]); 2] = [
     ("loopback", &["127.0.0.0/8", "::1/128"]),
-    (
-        "private",
-        &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"],
-    ),
+    ("private", &["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]),
 ];
 
 /// Peers that are trusted to name the client they speak for.
@@ -36,10 +33,7 @@ impl TrustedProxies {
 
     fn add(&mut self, entry: &str) -> Result<(), String> {
         let networks = match PRESETS.iter().find(|(name, _)| *name == entry) {
-            Some((_, networks)) => networks
-                .iter()
-                .map(|network| read_network(network))
-                .collect::<Result<_, _>>()?,
+            Some((_, networks)) => networks.iter().map(|network| read_network(network)).collect::<Result<_, _>>()?,
             None if entry == "unix" => Vec::new(),
             None => vec![read_network(entry)?],
         };
@@ -52,9 +46,7 @@ impl TrustedProxies {
 
 fn read_network(text: &str) -> Result<IpNet, String> {
     let network = text.parse::<IpNet>().map(|network| network.trunc());
-    network
-        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
-        .map_err(|_| format!("{text:?} is not a network"))
+    network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| format!("{text:?} is not a network"))
 }
 
 impl Value for TrustedProxies {
@@ -63,23 +55,12 @@ impl Value for TrustedProxies {
         if text == "none" {
             return Ok(proxies);
         }
-        let errors: Vec<_> = text
-            .split(',')
-            .filter_map(|entry| proxies.add(entry.trim()).err())
-            .collect();
-        if errors.is_empty() {
-            Ok(proxies)
-        } else {
-            Err(errors.join(", "))
-        }
+        let errors: Vec<_> = text.split(',').filter_map(|entry| proxies.add(entry.trim()).err()).collect();
+        if errors.is_empty() { Ok(proxies) } else { Err(errors.join(", ")) }
     }
 
     fn show(&self) -> String {
-        if self.is_empty() {
-            "none".to_owned()
-        } else {
-            self.written.join(",")
-        }
+        if self.is_empty() { "none".to_owned() } else { self.written.join(",") }
     }
 }
 
@@ -88,25 +69,14 @@ mod tests {
     use super::*;
 
     fn networks(text: &str) -> Vec<String> {
-        TrustedProxies::parse(text)
-            .unwrap()
-            .networks
-            .iter()
-            .map(IpNet::to_string)
-            .collect()
+        TrustedProxies::parse(text).unwrap().networks.iter().map(IpNet::to_string).collect()
     }
 
     #[test]
     fn addresses_networks_and_presets() {
-        assert_eq!(
-            networks("10.1.2.3/8, 1.2.3.4 ,::1"),
-            ["10.0.0.0/8", "1.2.3.4/32", "::1/128"]
-        );
+        assert_eq!(networks("10.1.2.3/8, 1.2.3.4 ,::1"), ["10.0.0.0/8", "1.2.3.4/32", "::1/128"]);
         assert_eq!(networks("loopback"), ["127.0.0.0/8", "::1/128"]);
-        assert_eq!(
-            networks("private"),
-            ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]
-        );
+        assert_eq!(networks("private"), ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"]);
         assert_eq!(networks("fd00::1/64"), ["fd00::/64"]);
         for (text, unix) in [("unix", true), ("unix,::1", true), ("::1", false)] {
             let proxies = TrustedProxies::parse(text).unwrap();

@@ -20,12 +20,7 @@ const MAX_DESCRIPTORS: usize = 253;
 /// A connected pair of control sockets, both closed on exec: SOCK_SEQPACKET keeps messages apart and still says
 /// when the other side is gone.
 pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
-    Ok(rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?)
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
 }
 
 /// A message that arrived, with its descriptors.
@@ -33,6 +28,8 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub(crate) struct Received<T> {
     pub(crate) message: T,
     pub(crate) descriptors: Vec<OwnedFd>,
+    /// Some descriptors were lost: this process has no room for more.
+    pub(crate) is_cut: bool,
 }
 
 /// One end of a control socket that sends `Tx` and receives `Rx`.
@@ -42,34 +39,35 @@ pub(crate) struct Channel<Tx, Rx, S = OwnedFd> {
     types: PhantomData<fn(Tx) -> Rx>,
 }
 
+impl<Tx, Rx, S: AsFd> AsFd for Channel<Tx, Rx, S> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 impl<Tx: Serialize, Rx: DeserializeOwned, S: AsFd> Channel<Tx, Rx, S> {
     pub(crate) fn new(socket: S) -> Self {
-        Self {
-            socket,
-            types: PhantomData,
-        }
+        Self { socket, types: PhantomData }
     }
 
     /// Sends one message.
     ///
     /// # Errors
     ///
-    /// `WouldBlock` on a non-blocking socket whose other side does not read; `BrokenPipe` when it is gone.
+    /// `WouldBlock` when the other side does not read; `BrokenPipe` when it is gone.
     pub(crate) fn send(&self, message: &Tx, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut line = serde_json::to_vec(message)?;
         line.push(b'\n');
         if line.len() > MAX_MESSAGE || descriptors.len() > MAX_DESCRIPTORS {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the control message is too large",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the control message is too large"));
         }
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
         let mut ancillary = SendAncillaryBuffer::new(&mut space);
         if !descriptors.is_empty() {
             ancillary.push(SendAncillaryMessage::ScmRights(descriptors));
         }
-        let flags = SendFlags::NOSIGNAL;
+        // Never blocks: whoever says something has other work, and the other side reads all the time.
+        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         rustix::io::retry_on_intr(|| {
             rustix::net::sendmsg(&self.socket, &[IoSlice::new(&line)], &mut ancillary, flags)
         })?;
@@ -96,17 +94,15 @@ impl<Tx: Serialize, Rx: DeserializeOwned, S: AsFd> Channel<Tx, Rx, S> {
             other => other?,
         };
         let descriptors = descriptors(&mut ancillary);
-        if received.flags.intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a control message was cut short",
-            ));
+        if received.flags.contains(ReturnFlags::TRUNC) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a control message was cut short"));
         }
         if received.bytes == 0 {
             return Ok(None);
         }
         let message = serde_json::from_slice(&line[..received.bytes])?;
-        Ok(Some(Received { message, descriptors }))
+        let is_cut = received.flags.contains(ReturnFlags::CTRUNC);
+        Ok(Some(Received { message, descriptors, is_cut }))
     }
 }
 
@@ -142,11 +138,7 @@ mod tests {
         let two = b.receive().unwrap().unwrap();
         assert_eq!((two.message.as_str(), two.descriptors.len()), ("two", 2));
         for fd in &two.descriptors {
-            assert!(
-                rustix::io::fcntl_getfd(fd)
-                    .unwrap()
-                    .contains(rustix::io::FdFlags::CLOEXEC)
-            );
+            assert!(rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
         }
     }
 
@@ -158,10 +150,7 @@ mod tests {
         assert_eq!(b.receive().unwrap().unwrap().message, "last");
         assert!(b.receive().unwrap().is_none());
         assert!(b.receive().unwrap().is_none());
-        assert_eq!(
-            b.send(&"anyone?".into(), &[]).unwrap_err().kind(),
-            io::ErrorKind::BrokenPipe
-        );
+        assert_eq!(b.send(&"anyone?".into(), &[]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
@@ -177,11 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn a_side_that_does_not_read_never_blocks_a_non_blocking_one() {
+    fn a_side_that_does_not_read_blocks_nobody() {
         let (a, _b) = ends();
-        rustix::io::ioctl_fionbio(a.socket.as_fd(), true).unwrap();
         let sent = (0..100_000).find_map(|_| a.send(&"x".repeat(1000), &[]).err());
         assert_eq!(sent.unwrap().kind(), io::ErrorKind::WouldBlock);
+        rustix::io::ioctl_fionbio(a.socket.as_fd(), true).unwrap();
         assert_eq!(a.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 }

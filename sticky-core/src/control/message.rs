@@ -46,6 +46,9 @@ pub(crate) struct Welcome {
     pub(crate) placed: bool,
     /// How many sockets each slot has.
     pub(crate) addresses: usize,
+    /// The slots that are out of the placement now.
+    #[serde(default)]
+    pub(crate) evicted: Vec<WorkerId>,
 }
 
 /// See [`ToWorker::Listen`].
@@ -98,6 +101,8 @@ pub(crate) enum FromWorker {
     },
     /// The answer to [`ToWorker::Release`], and said of every slot once a drain has emptied its queue.
     Released { slot: WorkerId },
+    /// This slot's sockets were lent to it and it does not read them: nobody asked for them back.
+    Dropped { slot: WorkerId },
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -149,77 +154,47 @@ mod tests {
             seed: u64::MAX,
             placed: true,
             addresses: 2,
+            evicted: vec![slot],
         };
         golden(
             ToWorker::Welcome(welcome),
-            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2}"#,
+            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3]}"#,
         );
-        golden(
-            ToWorker::Refused { reason: "no".into() },
-            r#"{"type":"refused","reason":"no"}"#,
-        );
+        golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);
         let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix];
         golden(
-            ToWorker::Listen(ListenOrder {
-                slot,
-                sockets,
-                refuse: true,
-            }),
+            ToWorker::Listen(ListenOrder { slot, sockets, refuse: true }),
             r#"{"type":"listen","slot":3,"sockets":["tcp","shared_tcp","shared_unix"],"refuse":true}"#,
         );
+        golden(ToWorker::Release(ReleaseOrder { slot }), r#"{"type":"release","slot":3}"#);
+        golden(ToWorker::Evicted { slots: vec![slot] }, r#"{"type":"evicted","slots":[3]}"#);
         golden(
-            ToWorker::Release(ReleaseOrder { slot }),
-            r#"{"type":"release","slot":3}"#,
-        );
-        golden(
-            ToWorker::Evicted { slots: vec![slot] },
-            r#"{"type":"evicted","slots":[3]}"#,
-        );
-        golden(
-            ToWorker::Drain(DrainOrder {
-                reason: DrainReason::Shutdown,
-                timeout_ms: 25_000,
-            }),
+            ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 25_000 }),
             r#"{"type":"drain","reason":"shutdown","timeout_ms":25000}"#,
         );
     }
 
     #[test]
     fn the_texts_from_workers_do_not_change() {
-        let hello = Hello {
-            protocol: (1, 2),
-            version: "0.1.0".into(),
-            fingerprint: "affinity=client-ip".into(),
-        };
+        let hello = Hello { protocol: (1, 2), version: "0.1.0".into(), fingerprint: "affinity=client-ip".into() };
         golden(
             FromWorker::Hello(hello),
             r#"{"type":"hello","protocol":[1,2],"version":"0.1.0","fingerprint":"affinity=client-ip"}"#,
         );
         golden(FromWorker::Ready { adopts: true }, r#"{"type":"ready","adopts":true}"#);
-        golden(
-            FromWorker::Released { slot: WorkerId::new(1) },
-            r#"{"type":"released","slot":1}"#,
-        );
+        golden(FromWorker::Released { slot: WorkerId::new(1) }, r#"{"type":"released","slot":1}"#);
+        golden(FromWorker::Dropped { slot: WorkerId::new(1) }, r#"{"type":"dropped","slot":1}"#);
         golden(
             FromWorker::Drained(WorkerReport { completed: 9, cut: 1 }),
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
-        golden(
-            FromWorker::Words { text: "oh".into() },
-            r#"{"type":"words","text":"oh"}"#,
-        );
+        golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);
     }
 
     #[test]
     fn later_versions_may_add_messages_and_fields() {
-        assert_eq!(
-            serde_json::from_str::<ToWorker>(r#"{"type":"dance","tempo":120}"#).unwrap(),
-            ToWorker::Unknown
-        );
+        assert_eq!(serde_json::from_str::<ToWorker>(r#"{"type":"dance","tempo":120}"#).unwrap(), ToWorker::Unknown);
         let more = r#"{"type":"released","slot":1,"colour":"blue"}"#;
-        assert_eq!(
-            serde_json::from_str::<FromWorker>(more).unwrap(),
-            FromWorker::Released { slot: WorkerId::new(1) }
-        );
+        assert_eq!(serde_json::from_str::<FromWorker>(more).unwrap(), FromWorker::Released { slot: WorkerId::new(1) });
     }
 }

@@ -114,10 +114,7 @@ fn program(hash: &KernelHash) -> Vec<Instruction> {
 fn reduce(key: KeyMix) -> Vec<Instruction> {
     let network = ipv6_network(key);
     let mapped = ipv6_mapped(network.len());
-    let ipv4 = [
-        step(LOAD_WORD, IPV4_SOURCE),
-        step(JUMP, (mapped.len() + network.len()) as u32),
-    ];
+    let ipv4 = [step(LOAD_WORD, IPV4_SOURCE), step(JUMP, (mapped.len() + network.len()) as u32)];
 
     let mut program = vec![step(LOAD_BYTE, NETWORK_HEADER), step(AND, 0xf0)];
     program.push(branch(IF_EQUAL, 0x40, 0, ipv4.len() as u8));
@@ -157,9 +154,7 @@ fn ipv6_network(key: KeyMix) -> Vec<Instruction> {
 fn scramble() -> impl Iterator<Item = Instruction> {
     let rounds = SHIFTS.into_iter().zip(MULTIPLIERS);
     let last = xor_shifted(SHIFTS[SHIFTS.len() - 1]);
-    rounds
-        .flat_map(|(shift, factor)| xor_shifted(shift).into_iter().chain([step(MULTIPLY, factor)]))
-        .chain(last)
+    rounds.flat_map(|(shift, factor)| xor_shifted(shift).into_iter().chain([step(MULTIPLY, factor)])).chain(last)
 }
 
 /// Leaves the slot's score of the key in A, the slot itself in its low bits.
@@ -184,22 +179,12 @@ fn xor_shifted(shift: u32) -> [Instruction; 3] {
 }
 
 fn step(code: u32, k: u32) -> Instruction {
-    Instruction {
-        code: code as u16,
-        jt: 0,
-        jf: 0,
-        k,
-    }
+    Instruction { code: code as u16, jt: 0, jf: 0, k }
 }
 
 /// Skips as many instructions as said for either case.
 fn branch(code: u32, k: u32, if_so: u8, if_not: u8) -> Instruction {
-    Instruction {
-        code: code as u16,
-        jt: if_so,
-        jf: if_not,
-        k,
-    }
+    Instruction { code: code as u16, jt: if_so, jf: if_not, k }
 }
 
 // === The proof ===
@@ -259,9 +244,7 @@ pub(crate) fn prove(seed: u64, workers: u16) -> Result<(), ProofError> {
 /// For each slot an address in 127.0.0.0/8 that belongs to it.
 fn loopback_clients(hash: &KernelHash) -> Vec<IpAddr> {
     let candidates = (1..=u32::from(u16::MAX)).map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x7f00_0000 + n)));
-    hash.slots()
-        .filter_map(|slot| candidates.clone().find(|&address| hash.owner(address) == Some(slot)))
-        .collect()
+    hash.slots().filter_map(|slot| candidates.clone().find(|&address| hash.owner(address) == Some(slot))).collect()
 }
 
 fn prove_from(hash: &KernelHash, clients: impl IntoIterator<Item = IpAddr>) -> Result<(), ProofError> {
@@ -273,11 +256,7 @@ fn prove_from(hash: &KernelHash, clients: impl IntoIterator<Item = IpAddr>) -> R
         };
         let kernel = place_one(client, group)?;
         if let Some(expected) = hash.owner(client).filter(|&expected| expected != kernel) {
-            return Err(ProofError::Disagrees {
-                client,
-                expected,
-                kernel,
-            });
+            return Err(ProofError::Disagrees { client, expected, kernel });
         }
     }
     Ok(())
@@ -298,14 +277,10 @@ fn throw_away_group(client: IpAddr, hash: &KernelHash) -> Result<ListenerSet, Li
 fn place_one(client: IpAddr, group: &ListenerSet) -> Result<WorkerId, ProofError> {
     let failed = |attempt| move |source: io::Error| ProofError::Try { attempt, source };
     let listeners = group.kind().sockets();
-    let server = listeners[0]
-        .local_addr()
-        .map_err(failed("asking for a listener's address"))?;
+    let server = listeners[0].local_addr().map_err(failed("asking for a listener's address"))?;
     let connection = connect(client, &server).map_err(failed("connecting on loopback"))?;
     let position = wait_readable(listeners).map_err(failed("waiting for a connection on loopback"))?;
-    let accepted = listeners[position]
-        .accept()
-        .map_err(failed("accepting a connection on loopback"))?;
+    let accepted = listeners[position].accept().map_err(failed("accepting a connection on loopback"))?;
     drop((accepted, connection));
     Ok(WorkerId::new(position as u16))
 }
@@ -321,19 +296,10 @@ fn connect(client: IpAddr, server: &SockAddr) -> io::Result<Socket> {
 
 /// The position of the first listener that has a connection.
 fn wait_readable(listeners: &[Socket]) -> io::Result<usize> {
-    let mut waiting: Vec<_> = listeners
-        .iter()
-        .map(|listener| PollFd::new(listener, PollFlags::IN))
-        .collect();
-    let timeout = Timespec {
-        tv_sec: PROOF_TIMEOUT.as_secs() as i64,
-        tv_nsec: 0,
-    };
+    let mut waiting: Vec<_> = listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)).collect();
+    let timeout = Timespec { tv_sec: PROOF_TIMEOUT.as_secs() as i64, tv_nsec: 0 };
     rustix::io::retry_on_intr(|| poll(&mut waiting, Some(&timeout)))?;
-    waiting
-        .iter()
-        .position(|listener| !listener.revents().is_empty())
-        .ok_or_else(|| io::ErrorKind::TimedOut.into())
+    waiting.iter().position(|listener| !listener.revents().is_empty()).ok_or_else(|| io::ErrorKind::TimedOut.into())
 }
 
 #[cfg(test)]
@@ -446,11 +412,7 @@ mod tests {
             group.place(hash).unwrap();
             for &client in &clients {
                 for _ in 0..3 {
-                    assert_eq!(
-                        place_one(client, &group).unwrap(),
-                        hash.owner(client).unwrap(),
-                        "{client}"
-                    );
+                    assert_eq!(place_one(client, &group).unwrap(), hash.owner(client).unwrap(), "{client}");
                 }
             }
         }
@@ -467,10 +429,7 @@ mod tests {
     #[test]
     fn nothing_to_choose_is_an_error() {
         let socket = Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
-        assert!(matches!(
-            attach(&socket, &KernelHash::new(1, &[])),
-            Err(AttachError::NoSlots)
-        ));
+        assert!(matches!(attach(&socket, &KernelHash::new(1, &[])), Err(AttachError::NoSlots)));
     }
 
     #[test]

@@ -113,21 +113,16 @@ pub enum DispatchError {
 /// Chooses the dispatch: the one forced if it can be had, else the cheapest that can see the key.
 pub(crate) fn choose(wishes: &Wishes<'_>) -> Result<Choice, DispatchError> {
     match (wishes.forced, wishes.key_in_request) {
-        (Some((dispatch @ (Dispatch::Handoff | Dispatch::Proxy), forced)), _) => Err(DispatchError::NotInThisVersion {
-            dispatch,
-            forced: forced.to_owned(),
-        }),
-        (Some((Dispatch::Kernel, forced)), Some(setting)) => Err(DispatchError::Contradiction {
-            setting: setting.to_owned(),
-            forced: forced.to_owned(),
-        }),
-        (None, Some(setting)) => Err(DispatchError::NeedsHandoff {
-            setting: setting.to_owned(),
-        }),
-        (Some((Dispatch::Kernel, _)) | None, None) => Ok(Choice {
-            dispatch: Dispatch::Kernel,
-            reason: format!("affinity is {}", wishes.affinity.describe()),
-        }),
+        (Some((dispatch @ (Dispatch::Handoff | Dispatch::Proxy), forced)), _) => {
+            Err(DispatchError::NotInThisVersion { dispatch, forced: forced.to_owned() })
+        }
+        (Some((Dispatch::Kernel, forced)), Some(setting)) => {
+            Err(DispatchError::Contradiction { setting: setting.to_owned(), forced: forced.to_owned() })
+        }
+        (None, Some(setting)) => Err(DispatchError::NeedsHandoff { setting: setting.to_owned() }),
+        (Some((Dispatch::Kernel, _)) | None, None) => {
+            Ok(Choice { dispatch: Dispatch::Kernel, reason: format!("affinity is {}", wishes.affinity.describe()) })
+        }
     }
 }
 
@@ -148,10 +143,7 @@ mod tests {
     fn the_client_address_is_placed_by_the_kernel() {
         for forced in [None, Some(Dispatch::Kernel)] {
             let choice = choose_with(false, forced).unwrap();
-            assert_eq!(
-                (choice.dispatch, choice.reason.as_str()),
-                (Dispatch::Kernel, "affinity is the client address")
-            );
+            assert_eq!((choice.dispatch, choice.reason.as_str()), (Dispatch::Kernel, "affinity is the client address"));
         }
     }
 
@@ -184,18 +176,13 @@ mod tests {
 
     #[test]
     fn texts_round_trip() {
-        for (text, dispatch) in [
-            ("kernel", Dispatch::Kernel),
-            ("handoff", Dispatch::Handoff),
-            ("proxy", Dispatch::Proxy),
-        ] {
+        for (text, dispatch) in
+            [("kernel", Dispatch::Kernel), ("handoff", Dispatch::Handoff), ("proxy", Dispatch::Proxy)]
+        {
             assert_eq!(text.parse(), Ok(dispatch));
             assert_eq!(dispatch.to_string(), text);
         }
         let error = "Kernel".parse::<Dispatch>().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "\"Kernel\" is not a dispatch: they are `kernel`, `handoff` and `proxy`"
-        );
+        assert_eq!(error.to_string(), "\"Kernel\" is not a dispatch: they are `kernel`, `handoff` and `proxy`");
     }
 }

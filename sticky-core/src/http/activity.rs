@@ -56,10 +56,7 @@ impl Activity {
     }
 
     pub(crate) fn sight(&self) -> Sight {
-        Sight {
-            phase: self.phase(),
-            progress: self.progress.load(Relaxed),
-        }
+        Sight { phase: self.phase(), progress: self.progress.load(Relaxed) }
     }
 
     fn phase(&self) -> Phase {
@@ -130,8 +127,7 @@ impl Activity {
 
     fn advance(&self) {
         // Only the connection's own task gets here, so that this needs no atomic addition.
-        self.progress
-            .store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
+        self.progress.store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
     }
 }
 

@@ -23,10 +23,7 @@ pub struct RequestBody {
 impl RequestBody {
     pub(crate) fn new(incoming: Incoming, activity: &Arc<Activity>) -> Self {
         let in_flight = (!incoming.is_end_stream()).then(|| activity.hold());
-        Self {
-            incoming,
-            _in_flight: in_flight,
-        }
+        Self { incoming, _in_flight: in_flight }
     }
 
     /// hyper's own type. The connection no longer counts as busy on account of this body: a handler that has answered

@@ -80,10 +80,7 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let make = |connection: &Connection| WithPeer {
-        service: service.clone(),
-        peer: connection.peer_addr(),
-    };
+    let make = |connection: &Connection| WithPeer { service: service.clone(), peer: connection.peer_addr() };
     serve_connections(worker.ready(), make).await;
 }
 
@@ -108,13 +105,7 @@ where
         let service = make(&connection);
         let suspect = connection.peer_addr().filter(|_| !is_alone);
         let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
-        tokio::spawn(serve_connection(
-            builder.clone(),
-            connection,
-            service,
-            activity,
-            timeouts,
-        ));
+        tokio::spawn(serve_connection(builder.clone(), connection, service, activity, timeouts));
     }
     connections.finish().await;
 }
@@ -153,11 +144,7 @@ fn builder() -> Builder<TokioExecutor> {
 
 impl Timeouts {
     fn of(limits: &Limits) -> Self {
-        Self {
-            first_byte: limits.first_byte_timeout,
-            head: limits.head_timeout,
-            idle: limits.idle_timeout,
-        }
+        Self { first_byte: limits.first_byte_timeout, head: limits.head_timeout, idle: limits.idle_timeout }
     }
 }
 

@@ -36,16 +36,9 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let in_flight = self.activity.begin(request.headers());
-        let kind = Kind {
-            is_connect: request.method() == Method::CONNECT,
-            version: request.version(),
-        };
+        let kind = Kind { is_connect: request.method() == Method::CONNECT, version: request.version() };
         let request = request.map(|incoming| RequestBody::new(incoming, &self.activity));
-        Tracking {
-            response: self.service.call(request),
-            in_flight: Some(in_flight),
-            kind,
-        }
+        Tracking { response: self.service.call(request), in_flight: Some(in_flight), kind }
     }
 }
 
@@ -89,9 +82,7 @@ impl Kind {
             activity.tunnel();
         } else if self.version < Version::HTTP_2 && activity.drain().is_started() {
             // hyper closes after a response that says so. A client that is told does not lose its next request.
-            response
-                .headers_mut()
-                .insert(CONNECTION, HeaderValue::from_static("close"));
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
     }
 }

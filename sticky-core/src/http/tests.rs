@@ -73,9 +73,7 @@ impl Body for Pieces {
     type Error = Infallible;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        self.0
-            .poll_recv(cx)
-            .map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+        self.0.poll_recv(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
     }
 }
 
@@ -88,9 +86,7 @@ fn echo(request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
     });
     let mut response = Response::new(Empty::new().boxed());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    response
-        .headers_mut()
-        .insert(http::header::UPGRADE, "echo".parse().unwrap());
+    response.headers_mut().insert(http::header::UPGRADE, "echo".parse().unwrap());
     response
 }
 
@@ -117,20 +113,8 @@ impl Client {
             idle: Duration::from_secs(75),
         };
         let service = service_fn(application);
-        tokio::spawn(serve_connection(
-            Arc::new(builder()),
-            connection,
-            service,
-            activity,
-            timeouts,
-        ));
-        Self {
-            socket,
-            registry,
-            row,
-            trigger,
-            start: Instant::now(),
-        }
+        tokio::spawn(serve_connection(Arc::new(builder()), connection, service, activity, timeouts));
+        Self { socket, registry, row, trigger, start: Instant::now() }
     }
 
     async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -237,9 +221,7 @@ async fn a_request_body_is_no_head() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_is_read_after_the_response_is_no_head() {
     let mut client = Client::connect();
-    let response = client
-        .exchange("POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n1")
-        .await;
+    let response = client.exchange("POST /later HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\n1").await;
     assert!(response.ends_with("accepted"), "{response}");
     sleep(Duration::from_secs(30)).await;
     client.send("2").await;
@@ -274,9 +256,8 @@ async fn a_client_that_takes_nothing_is_not_waited_for_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn an_upgraded_connection_counts_until_it_is_dropped_and_has_no_timer() {
     let mut client = Client::connect();
-    let response = client
-        .exchange("GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n")
-        .await;
+    let response =
+        client.exchange("GET /echo HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n").await;
     assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
     assert!(!response.contains("close"), "{response}");
     sleep(Duration::from_secs(5000)).await;
@@ -308,10 +289,7 @@ async fn a_drain_lets_what_executes_finish_and_announces_the_end() {
     client.send(get("/slow")).await;
     let started = client.drain().await;
     let (response, seconds) = client.rest(started).await;
-    assert!(
-        response.contains("connection: close\r\n") && response.ends_with("slow"),
-        "{response}"
-    );
+    assert!(response.contains("connection: close\r\n") && response.ends_with("slow"), "{response}");
     assert_eq!(seconds, 300);
 }
 
@@ -322,10 +300,7 @@ async fn a_drain_waits_for_a_head_that_has_begun() {
     let started = client.drain().await;
     client.send("TP/1.1\r\nhost: x\r\n\r\n").await;
     let (response, seconds) = client.rest(started).await;
-    assert!(
-        response.contains("connection: close\r\n") && response.ends_with("hello"),
-        "{response}"
-    );
+    assert!(response.contains("connection: close\r\n") && response.ends_with("hello"), "{response}");
     assert_eq!(seconds, 0);
 }
 
@@ -390,15 +365,7 @@ mod http2 {
         let response = tokio::spawn(sender.send_request(request("/stream")));
         settle().await;
         client.drain().await;
-        let body = response
-            .await
-            .unwrap()
-            .unwrap()
-            .into_body()
-            .collect()
-            .await
-            .unwrap()
-            .to_bytes();
+        let body = response.await.unwrap().unwrap().into_body().collect().await.unwrap().to_bytes();
         assert_eq!(body, "piecepiecepiece");
         ended.await.unwrap();
         settle().await;

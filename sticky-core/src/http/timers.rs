@@ -62,14 +62,7 @@ pub(crate) struct Clock {
 impl Clock {
     /// The clock of a connection that was accepted `now`.
     pub(crate) fn new(timeouts: Timeouts, now: Instant) -> Self {
-        Self {
-            timeouts,
-            sight: Sight {
-                phase: Phase::New,
-                progress: 0,
-            },
-            since: now,
-        }
+        Self { timeouts, sight: Sight { phase: Phase::New, progress: 0 }, since: now }
     }
 
     /// Takes note of what the connection is doing. Reads the time only when that has changed.
@@ -120,11 +113,8 @@ fn later(instant: Instant, timeout: Duration) -> Instant {
 mod tests {
     use super::*;
 
-    const TIMEOUTS: Timeouts = Timeouts {
-        first_byte: Duration::from_secs(60),
-        head: Duration::from_secs(10),
-        idle: Duration::from_secs(75),
-    };
+    const TIMEOUTS: Timeouts =
+        Timeouts { first_byte: Duration::from_secs(60), head: Duration::from_secs(10), idle: Duration::from_secs(75) };
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -158,45 +148,17 @@ mod tests {
     fn the_time_is_read_only_when_something_changed() {
         let start = Instant::now();
         let mut clock = Clock::new(TIMEOUTS, start);
-        clock.observe(
-            Sight {
-                phase: Phase::New,
-                progress: 0,
-            },
-            || unreachable!("nothing has changed"),
-        );
-        clock.observe(
-            Sight {
-                phase: Phase::Idle,
-                progress: 1,
-            },
-            || start + seconds(5),
-        );
-        clock.observe(
-            Sight {
-                phase: Phase::Idle,
-                progress: 1,
-            },
-            || unreachable!("nothing has changed"),
-        );
+        clock.observe(Sight { phase: Phase::New, progress: 0 }, || unreachable!("nothing has changed"));
+        clock.observe(Sight { phase: Phase::Idle, progress: 1 }, || start + seconds(5));
+        clock.observe(Sight { phase: Phase::Idle, progress: 1 }, || unreachable!("nothing has changed"));
         assert_eq!(clock.deadline(Stage::Open), Some(start + seconds(80)));
-        clock.observe(
-            Sight {
-                phase: Phase::Idle,
-                progress: 2,
-            },
-            || start + seconds(9),
-        );
+        clock.observe(Sight { phase: Phase::Idle, progress: 2 }, || start + seconds(9));
         assert_eq!(clock.deadline(Stage::Open), Some(start + seconds(84)));
     }
 
     #[test]
     fn endless_timeouts_do_not_overflow() {
-        let timeouts = Timeouts {
-            first_byte: Duration::MAX,
-            head: Duration::MAX,
-            idle: Duration::MAX,
-        };
+        let timeouts = Timeouts { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
         let now = Instant::now();
         let clock = Clock::new(timeouts, now);
         assert!(clock.deadline(Stage::Open).unwrap() > now + seconds(3600));
@@ -206,13 +168,7 @@ mod tests {
     fn a_request_without_end_is_looked_at_now_and_then() {
         let now = Instant::now();
         let mut clock = Clock::new(TIMEOUTS, now);
-        clock.observe(
-            Sight {
-                phase: Phase::Executing,
-                progress: 1,
-            },
-            || now,
-        );
+        clock.observe(Sight { phase: Phase::Executing, progress: 1 }, || now);
         assert_eq!(clock.next_look(Stage::Open, now + seconds(100)), now + seconds(175));
     }
 }

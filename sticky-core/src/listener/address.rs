@@ -50,9 +50,7 @@ impl ListenAddress {
     fn from_path(path: &Path) -> Result<Self, AddressError> {
         let bytes = path.as_os_str().as_encoded_bytes();
         if !path.has_root() || bytes.contains(&0) || bytes.len() > LONGEST_UNIX_PATH {
-            return Err(AddressError::Path {
-                path: path.display().to_string(),
-            });
+            return Err(AddressError::Path { path: path.display().to_string() });
         }
         Ok(Self::Unix(path.to_owned()))
     }
@@ -67,10 +65,7 @@ impl ListenAddress {
         if !is_host_name(host) {
             return Err(AddressError::Host { host: host.to_owned() });
         }
-        Ok(Self::Host {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(Self::Host { host: host.to_owned(), port })
     }
 }
 
@@ -78,10 +73,7 @@ impl ListenAddress {
 /// some resolvers would read in surprising ways.
 fn is_host_name(host: &str) -> bool {
     let is_label = |label: &str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+        !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
     let host = host.strip_suffix('.').unwrap_or(host);
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -122,20 +114,13 @@ impl FromStr for ListenAddress {
             return Err(AddressError::Brackets { text: text.to_owned() });
         }
         if text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Ok(Self::Any {
-                port: parse_port(text)?,
-            });
+            return Ok(Self::Any { port: parse_port(text)? });
         }
-        let (host, port) = text
-            .rsplit_once(':')
-            .ok_or_else(|| AddressError::NoPort { text: text.to_owned() })?;
+        let (host, port) = text.rsplit_once(':').ok_or_else(|| AddressError::NoPort { text: text.to_owned() })?;
         let port = parse_port(port)?;
         match host.starts_with('[') {
             // The standard parser knows brackets and scopes (`[fe80::1%2]:80`).
-            true => text
-                .parse()
-                .map(Self::Socket)
-                .map_err(|_| AddressError::Host { host: host.to_owned() }),
+            true => text.parse().map(Self::Socket).map_err(|_| AddressError::Host { host: host.to_owned() }),
             false => Self::from_host(host, port),
         }
     }
@@ -202,10 +187,7 @@ impl ListenAddresses {
             }
         }
         let addresses = if errors.is_empty() { Ok(addresses) } else { Err(errors) };
-        Self {
-            given: format!("{text:?}"),
-            addresses,
-        }
+        Self { given: format!("{text:?}"), addresses }
     }
 
     /// As it was given, for messages about it.
@@ -219,10 +201,7 @@ impl ListenAddresses {
     }
 
     fn one(given: String, address: Result<ListenAddress, AddressError>) -> Self {
-        Self {
-            given,
-            addresses: address.map(|address| vec![address]).map_err(|error| vec![error]),
-        }
+        Self { given, addresses: address.map(|address| vec![address]).map_err(|error| vec![error]) }
     }
 }
 
@@ -336,10 +315,7 @@ mod tests {
     use super::*;
 
     fn host(host: &str, port: u16) -> ListenAddress {
-        ListenAddress::Host {
-            host: host.to_owned(),
-            port,
-        }
+        ListenAddress::Host { host: host.to_owned(), port }
     }
 
     fn socket(text: &str) -> ListenAddress {
@@ -425,11 +401,7 @@ mod tests {
             ("unix:/a\0b", path("/a\0b")),
             (&format!("unix:{long_path}"), path(&long_path)),
         ] {
-            assert_eq!(
-                text.parse::<ListenAddress>().unwrap_err().to_string(),
-                expected,
-                "{text}"
-            );
+            assert_eq!(text.parse::<ListenAddress>().unwrap_err().to_string(), expected, "{text}");
         }
     }
 
@@ -437,10 +409,7 @@ mod tests {
     fn lists_keep_their_order_and_all_their_mistakes() {
         let good = ListenAddresses::parse(" :1 ,localhost:2,unix:/s");
         assert_eq!(good.given(), "\" :1 ,localhost:2,unix:/s\"");
-        assert_eq!(
-            good.into_result(),
-            Ok(vec![":1".parse().unwrap(), host("localhost", 2), unix("/s")])
-        );
+        assert_eq!(good.into_result(), Ok(vec![":1".parse().unwrap(), host("localhost", 2), unix("/s")]));
         let errors = vec![AddressError::Empty, AddressError::Port { port: "x".to_owned() }];
         assert_eq!(ListenAddresses::parse(":1,,:x").into_result(), Err(errors));
     }
@@ -456,11 +425,7 @@ mod tests {
             ((&"a:1".to_owned()).into(), "\"a:1\"", host("a", 1)),
             (host("a", 1).into(), "a:1", host("a", 1)),
             (unix("/s").into(), "unix:/s", unix("/s")),
-            (
-                ListenAddress::Any { port: 1 }.into(),
-                ":1",
-                ListenAddress::Any { port: 1 },
-            ),
+            (ListenAddress::Any { port: 1 }.into(), ":1", ListenAddress::Any { port: 1 }),
             (SocketAddr::new(v4().into(), 5).into(), "1.2.3.4:5", socket("1.2.3.4:5")),
             (SocketAddrV4::new(v4(), 5).into(), "1.2.3.4:5", socket("1.2.3.4:5")),
             (SocketAddrV6::new(v6(), 5, 0, 0).into(), "[::1]:5", socket("[::1]:5")),

@@ -50,11 +50,7 @@ pub(super) fn single(address: SocketAddr, options: &BindOptions) -> Result<Socke
 /// See [`ListenError`]. The port is free again.
 #[cfg(cluster)]
 pub(super) fn group(address: SocketAddr, hash: &KernelHash, options: &BindOptions) -> Result<Vec<Socket>, ListenError> {
-    debug_assert!(
-        hash.slots()
-            .enumerate()
-            .all(|(position, slot)| slot.index() == position)
-    );
+    debug_assert!(hash.slots().enumerate().all(|(position, slot)| slot.index() == position));
     if hash.slots().len() <= 1 {
         return Ok(vec![single(address, options)?]);
     }
@@ -63,9 +59,7 @@ pub(super) fn group(address: SocketAddr, hash: &KernelHash, options: &BindOption
     let first = new_socket(address, options)?;
     gate::close(&first).map_err(failed("closing its gate"))?;
     listen(&first, address, options)?;
-    first
-        .set_reuse_port(true)
-        .map_err(failed("sharing the port among the workers"))?;
+    first.set_reuse_port(true).map_err(failed("sharing the port among the workers"))?;
     let bound = local_address(&first, address)?;
 
     let mut sockets = vec![first];
@@ -73,10 +67,7 @@ pub(super) fn group(address: SocketAddr, hash: &KernelHash, options: &BindOption
         sockets.push(join(bound, options)?);
     }
     kernel::attach(&sockets[0], hash).map_err(|source| ListenError::Place { address, source })?;
-    sockets
-        .iter()
-        .try_for_each(gate::open)
-        .map_err(failed("opening its gate"))?;
+    sockets.iter().try_for_each(gate::open).map_err(failed("opening its gate"))?;
     Ok(sockets)
 }
 
@@ -86,18 +77,14 @@ fn join(address: SocketAddr, options: &BindOptions) -> Result<Socket, ListenErro
     let failed = |attempt| move |source| ListenError::tcp(address, attempt, source);
     let socket = new_socket(address, options)?;
     gate::close(&socket).map_err(failed("closing its gate"))?;
-    socket
-        .set_reuse_port(true)
-        .map_err(failed("sharing the port among the workers"))?;
+    socket.set_reuse_port(true).map_err(failed("sharing the port among the workers"))?;
     listen(&socket, address, options)?;
     Ok(socket)
 }
 
 /// The address a socket got, with the real port.
 pub(super) fn local_address(socket: &Socket, asked: SocketAddr) -> Result<SocketAddr, ListenError> {
-    let address = socket
-        .local_addr()
-        .map_err(|source| ListenError::tcp(asked, "asking for its address", source))?;
+    let address = socket.local_addr().map_err(|source| ListenError::tcp(asked, "asking for its address", source))?;
     Ok(address.as_socket().unwrap_or(asked))
 }
 
@@ -107,9 +94,7 @@ fn new_socket(address: SocketAddr, options: &BindOptions) -> Result<Socket, List
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).map_err(failed("making a socket"))?;
     socket.set_nonblocking(true).map_err(failed("making it non-blocking"))?;
     if address.is_ipv6() {
-        socket
-            .set_only_v6(options.ipv6_only)
-            .map_err(failed("choosing its protocols"))?;
+        socket.set_only_v6(options.ipv6_only).map_err(failed("choosing its protocols"))?;
     }
     // So that a restart does not wait for the connections of the last run to leave TIME_WAIT. On Windows the option
     // would let two programs take the same port, and is not needed for this.
@@ -119,11 +104,7 @@ fn new_socket(address: SocketAddr, options: &BindOptions) -> Result<Socket, List
 }
 
 fn listen(socket: &Socket, address: SocketAddr, options: &BindOptions) -> Result<(), ListenError> {
-    socket
-        .bind(&address.into())
-        .map_err(|source| ListenError::tcp(address, "binding", source))?;
+    socket.bind(&address.into()).map_err(|source| ListenError::tcp(address, "binding", source))?;
     let backlog = i32::try_from(options.backlog).unwrap_or(i32::MAX);
-    socket
-        .listen(backlog)
-        .map_err(|source| ListenError::tcp(address, "listening", source))
+    socket.listen(backlog).map_err(|source| ListenError::tcp(address, "listening", source))
 }

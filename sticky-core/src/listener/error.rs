@@ -90,11 +90,7 @@ impl ListenError {
             io::ErrorKind::AddrNotAvailable => Self::NotHere { address },
             io::ErrorKind::PermissionDenied if (1..1024).contains(&address.port()) => Self::Forbidden { address },
             _ if is_unknown_family(&source) => Self::NotHere { address },
-            _ => Self::System {
-                address: address.to_string(),
-                attempt,
-                source,
-            },
+            _ => Self::System { address: address.to_string(), attempt, source },
         }
     }
 

@@ -84,10 +84,7 @@ pub(crate) fn take(
 ) -> Result<Vec<ListenerSet>, ListenError> {
     let mut sets = Vec::new();
     for address in addresses {
-        let options = BindOptions {
-            backlog,
-            ipv6_only: leaves_ipv4_to_another(address, addresses),
-        };
+        let options = BindOptions { backlog, ipv6_only: leaves_ipv4_to_another(address, addresses) };
         match address {
             ListenAddress::Any { port } => sets.push(take_any(*port, sharing, &options)?),
             ListenAddress::Socket(address) => sets.push(take_tcp(*address, sharing, &options)?),
@@ -123,10 +120,7 @@ fn take_host(
     options: &BindOptions,
 ) -> Result<Vec<ListenerSet>, ListenError> {
     let resolved = (host, port).to_socket_addrs();
-    let addresses = resolved.map_err(|source| ListenError::Resolve {
-        host: host.to_owned(),
-        source,
-    })?;
+    let addresses = resolved.map_err(|source| ListenError::Resolve { host: host.to_owned(), source })?;
     let mut sets: Vec<ListenerSet> = Vec::new();
     for mut address in addresses {
         // Where the system chooses the port, it chooses once for the name.
@@ -139,11 +133,7 @@ fn take_host(
             result => sets.push(result?),
         }
     }
-    if sets.is_empty() {
-        Err(ListenError::NoAddress { host: host.to_owned() })
-    } else {
-        Ok(sets)
-    }
+    if sets.is_empty() { Err(ListenError::NoAddress { host: host.to_owned() }) } else { Ok(sets) }
 }
 
 fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) -> Result<ListenerSet, ListenError> {
@@ -167,21 +157,13 @@ fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) ->
 fn take_unix(path: &Path, backlog: u32) -> Result<ListenerSet, ListenError> {
     let (socket, file) = unix::listen(path, backlog)?;
     let address = LocalAddress::Unix(path.to_owned());
-    Ok(ListenerSet {
-        address,
-        kind: ListenerKind::Shared(socket),
-        file: Some(file),
-    })
+    Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file) })
 }
 
 #[cfg(not(unix))]
 fn take_unix(path: &Path, _backlog: u32) -> Result<ListenerSet, ListenError> {
     let address = format!("unix:{}", path.display());
-    Err(ListenError::System {
-        address,
-        attempt: "making a socket",
-        source: io::ErrorKind::Unsupported.into(),
-    })
+    Err(ListenError::System { address, attempt: "making a socket", source: io::ErrorKind::Unsupported.into() })
 }
 
 impl ListenerSet {

@@ -84,18 +84,12 @@ fn ipv4_on_a_dual_stack_listener_is_ipv4() {
     for n in 1..=20 {
         let client = format!("127.0.{n}.1");
         let _connection = connect_from(&client, server, Duration::from_secs(5)).unwrap();
-        assert_eq!(
-            accepting_slot(&set),
-            hash(4).owner(client.parse().unwrap()).unwrap().get()
-        );
+        assert_eq!(accepting_slot(&set), hash(4).owner(client.parse().unwrap()).unwrap().get());
     }
     if has_ipv6() {
         let server = SocketAddr::from((Ipv6Addr::LOCALHOST, port(&set)));
         let _connection = connect_from("::1", server, Duration::from_secs(5)).unwrap();
-        assert_eq!(
-            accepting_slot(&set),
-            hash(4).owner("::1".parse().unwrap()).unwrap().get()
-        );
+        assert_eq!(accepting_slot(&set), hash(4).owner("::1".parse().unwrap()).unwrap().get());
     }
 }
 
@@ -103,10 +97,7 @@ fn ipv4_on_a_dual_stack_listener_is_ipv4() {
 fn an_evicted_slot_gets_no_new_connections_until_it_is_back() {
     let set = take_one("127.0.0.1:0", 2).unwrap();
     let client = (1..255).map(|n| format!("127.0.0.{n}"));
-    let client = client
-        .into_iter()
-        .find(|ip| hash(2).owner(ip.parse().unwrap()) == Some(WorkerId::new(1)))
-        .unwrap();
+    let client = client.into_iter().find(|ip| hash(2).owner(ip.parse().unwrap()) == Some(WorkerId::new(1))).unwrap();
     let server = SocketAddr::from(([127, 0, 0, 1], port(&set)));
     for (slots, expected) in [(vec![0], 0), (vec![0, 1], 1)] {
         let slots: Vec<_> = slots.into_iter().map(WorkerId::new).collect();
@@ -127,10 +118,7 @@ fn a_rivals_port_is_an_error_even_if_it_shares() {
                 format!("cannot listen on 127.0.0.1:{port}: another program is already listening on port {port}");
             assert_eq!(error.to_string(), expected);
         }
-        assert!(matches!(
-            take_one(&format!(":{port}"), 4),
-            Err(ListenError::InUse { .. })
-        ));
+        assert!(matches!(take_one(&format!(":{port}"), 4), Err(ListenError::InUse { .. })));
     }
 }
 
@@ -172,11 +160,7 @@ fn the_system_chooses_one_port_for_all() {
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         assert_eq!(LocalAddress::Tcp(address), *set.address());
         assert!(socket.nonblocking().unwrap());
-        assert!(
-            rustix::io::fcntl_getfd(socket)
-                .unwrap()
-                .contains(rustix::io::FdFlags::CLOEXEC)
-        );
+        assert!(rustix::io::fcntl_getfd(socket).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
     }
     assert_eq!(set.kind().sockets().len(), 3);
 }
@@ -192,20 +176,14 @@ fn a_host_name_means_all_its_addresses() {
 #[test]
 fn a_name_that_does_not_resolve_is_named() {
     let error = take_one("no-such-host.invalid:80", 1).unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "cannot listen on no-such-host.invalid: the name cannot be resolved"
-    );
+    assert_eq!(error, "cannot listen on no-such-host.invalid: the name cannot be resolved");
 }
 
 #[test]
 fn an_address_of_another_machine_is_an_error() {
     let error = take_one("192.0.2.1:0", 2).unwrap_err();
     assert!(error.is_unavailable());
-    assert_eq!(
-        error.to_string(),
-        "cannot listen on 192.0.2.1:0: this machine has no such address"
-    );
+    assert_eq!(error.to_string(), "cannot listen on 192.0.2.1:0: this machine has no such address");
 }
 
 #[test]
@@ -239,24 +217,14 @@ fn a_shared_listener_is_every_slots() {
     let sets = take(&[address("127.0.0.1:0")], Sharing::Shared, BACKLOG).unwrap();
     assert!(matches!(sets[0].kind(), ListenerKind::Shared(_)));
     let _connection = TcpStream::connect(("127.0.0.1", port(&sets[0]))).unwrap();
-    assert!(std::ptr::eq(
-        sets[0].for_slot(WorkerId::new(3)),
-        sets[0].for_slot(WorkerId::new(0))
-    ));
+    assert!(std::ptr::eq(sets[0].for_slot(WorkerId::new(3)), sets[0].for_slot(WorkerId::new(0))));
     assert_eq!(accepting_slot(&sets[0]), 0);
 }
 
 #[test]
 fn a_closed_gate_drops_everything_until_it_opens() {
     let address = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = bind::single(
-        address,
-        &BindOptions {
-            backlog: BACKLOG,
-            ipv6_only: false,
-        },
-    )
-    .unwrap();
+    let listener = bind::single(address, &BindOptions { backlog: BACKLOG, ipv6_only: false }).unwrap();
     let server = bind::local_address(&listener, address).unwrap();
     gate::close(&listener).unwrap();
     let silent = connect_from("127.0.0.1", server, Duration::from_millis(50)).unwrap_err();
@@ -275,9 +243,7 @@ fn a_quiesced_set_keeps_what_it_has_and_lets_nothing_begin() {
 }
 
 fn quiesce_and_check(set: &ListenerSet) {
-    let LocalAddress::Tcp(mut server) = *set.address() else {
-        panic!("a TCP address")
-    };
+    let LocalAddress::Tcp(mut server) = *set.address() else { panic!("a TCP address") };
     if server.ip().is_unspecified() {
         server.set_ip(Ipv4Addr::LOCALHOST.into());
     }
@@ -294,12 +260,7 @@ fn quiesce_and_check(set: &ListenerSet) {
     let refused = TcpStream::connect_timeout(&server, Duration::from_millis(50)).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::TimedOut);
 
-    let (accepted, _) = set
-        .kind()
-        .sockets()
-        .iter()
-        .find_map(|socket| socket.accept().ok())
-        .unwrap();
+    let (accepted, _) = set.kind().sockets().iter().find_map(|socket| socket.accept().ok()).unwrap();
     accepted.set_nonblocking(false).unwrap();
     let mut received = [0; 16];
     TcpStream::from(accepted).read_exact(&mut received).unwrap();
@@ -431,8 +392,6 @@ fn a_file_that_was_replaced_is_not_ours_to_remove() {
 
 #[test]
 fn a_missing_directory_is_named() {
-    let error = take_path(&ListenAddress::Unix("/nonexistent/s".into()))
-        .unwrap_err()
-        .to_string();
+    let error = take_path(&ListenAddress::Unix("/nonexistent/s".into())).unwrap_err().to_string();
     assert_eq!(error, "cannot listen on unix:/nonexistent/s: binding failed");
 }

@@ -49,13 +49,8 @@ pub(super) fn listen(path: &Path, backlog: u32) -> Result<(Socket, SocketFile), 
         _ => system(path, "binding", source),
     })?;
     let identity = identity(path).map_err(failed("looking at the new file"))?;
-    let file = SocketFile {
-        path: path.to_owned(),
-        identity,
-    };
-    socket
-        .listen(i32::try_from(backlog).unwrap_or(i32::MAX))
-        .map_err(failed("listening"))?;
+    let file = SocketFile { path: path.to_owned(), identity };
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed("listening"))?;
     Ok((socket, file))
 }
 
@@ -93,9 +88,5 @@ fn identity(path: &Path) -> io::Result<Identity> {
 }
 
 fn system(path: &Path, attempt: &'static str, source: io::Error) -> ListenError {
-    ListenError::System {
-        address: format!("unix:{}", path.display()),
-        attempt,
-        source,
-    }
+    ListenError::System { address: format!("unix:{}", path.display()), attempt, source }
 }

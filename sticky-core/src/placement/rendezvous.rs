@@ -75,11 +75,7 @@ impl KernelHash {
     ///
     /// If a slot is not below [`MAX_WORKERS`]: a score has eight bits for it.
     pub(crate) fn new(seed: u64, slots: &[WorkerId]) -> Self {
-        Self {
-            seed,
-            key: KeyMix::new(seed),
-            slots: slots.iter().map(|&slot| SlotMix::new(seed, slot)).collect(),
-        }
+        Self { seed, key: KeyMix::new(seed), slots: slots.iter().map(|&slot| SlotMix::new(seed, slot)).collect() }
     }
 
     /// The slots of this placement, in the order they were given.
@@ -130,16 +126,9 @@ impl KeyMix {
 
 impl SlotMix {
     fn new(seed: u64, slot: WorkerId) -> Self {
-        assert!(
-            slot.get() < MAX_WORKERS,
-            "slot {slot} is out of range: there are at most {MAX_WORKERS}"
-        );
+        assert!(slot.get() < MAX_WORKERS, "slot {slot} is out of range: there are at most {MAX_WORKERS}");
         let (mask, multiplier) = halves(constant(seed, u64::from(slot.get())));
-        Self {
-            slot,
-            mask,
-            multiplier: multiplier | 1,
-        }
+        Self { slot, mask, multiplier: multiplier | 1 }
     }
 
     /// The slot's claim on a key; no two slots have the same.
@@ -219,15 +208,8 @@ mod tests {
     fn golden_owners() {
         let owners = |workers: u16, seed: u64| {
             let hash = KernelHash::of_all(seed, workers);
-            [
-                "127.0.0.1",
-                "192.0.2.77",
-                "203.0.113.200",
-                "::1",
-                "2001:db8:1:2::5",
-                "fd00:0:0:9::",
-            ]
-            .map(|address| hash.owner(address.parse().unwrap()).unwrap().get())
+            ["127.0.0.1", "192.0.2.77", "203.0.113.200", "::1", "2001:db8:1:2::5", "fd00:0:0:9::"]
+                .map(|address| hash.owner(address.parse().unwrap()).unwrap().get())
         };
         assert_eq!(owners(4, SEED), [2, 0, 2, 0, 1, 0]);
         assert_eq!(owners(256, SEED), [240, 165, 134, 50, 109, 202]);
@@ -236,29 +218,15 @@ mod tests {
 
     #[test]
     fn golden_order() {
-        let order: Vec<_> = hash(8)
-            .order("198.51.100.1".parse().unwrap())
-            .iter()
-            .map(|slot| slot.get())
-            .collect();
+        let order: Vec<_> = hash(8).order("198.51.100.1".parse().unwrap()).iter().map(|slot| slot.get()).collect();
         assert_eq!(order, [3, 0, 5, 7, 2, 1, 4, 6]);
     }
 
     #[test]
     fn golden_constants() {
-        assert_eq!(
-            KeyMix::new(SEED),
-            KeyMix {
-                word: 0x6202_1d0d,
-                ipv6: 0xd8fb_b391
-            }
-        );
+        assert_eq!(KeyMix::new(SEED), KeyMix { word: 0x6202_1d0d, ipv6: 0xd8fb_b391 });
         let mixes = [0, 1, 255].map(|slot| SlotMix::new(SEED, WorkerId::new(slot)));
-        let expected = [
-            (0x021c_88d0, 0xa3fd_73b7),
-            (0x82c1_c9db, 0x8365_803d),
-            (0x9441_e2e2, 0x72e9_2d1d),
-        ];
+        let expected = [(0x021c_88d0, 0xa3fd_73b7), (0x82c1_c9db, 0x8365_803d), (0x9441_e2e2, 0x72e9_2d1d)];
         assert_eq!(mixes.map(|mix| (mix.mask, mix.multiplier)), expected);
     }
 
@@ -302,14 +270,8 @@ mod tests {
     #[test]
     fn another_seed_places_differently() {
         let (one, other) = (hash(4), KernelHash::of_all(SEED + 1, 4));
-        let same = anywhere()
-            .take(4000)
-            .filter(|&address| one.owner(address) == other.owner(address))
-            .count();
-        assert!(
-            (900..1100).contains(&same),
-            "{same} of 4000 kept their slot, expected about a quarter"
-        );
+        let same = anywhere().take(4000).filter(|&address| one.owner(address) == other.owner(address)).count();
+        assert!((900..1100).contains(&same), "{same} of 4000 kept their slot, expected about a quarter");
     }
 
     #[test]
@@ -329,20 +291,9 @@ mod tests {
     #[test]
     fn a_slot_that_joins_takes_one_in_nine() {
         let (eight, nine) = (hash(8), hash(9));
-        let moved: Vec<_> = anywhere()
-            .take(9000)
-            .filter(|&a| eight.owner(a) != nine.owner(a))
-            .collect();
-        assert!(
-            moved
-                .iter()
-                .all(|&address| nine.owner(address) == Some(WorkerId::new(8)))
-        );
-        assert!(
-            (900..1100).contains(&moved.len()),
-            "{} of 9000 moved, expected about 1000",
-            moved.len()
-        );
+        let moved: Vec<_> = anywhere().take(9000).filter(|&a| eight.owner(a) != nine.owner(a)).collect();
+        assert!(moved.iter().all(|&address| nine.owner(address) == Some(WorkerId::new(8))));
+        assert!((900..1100).contains(&moved.len()), "{} of 9000 moved, expected about 1000", moved.len());
     }
 
     #[test]
@@ -353,11 +304,7 @@ mod tests {
         near("a /24", spread(&hash, (0..256).map(|n| ipv4(0xc000_0200 + n))), 1.30);
         near("a /20", spread(&hash, (0..4096).map(|n| ipv4(0x0a01_0000 + n))), 1.10);
         near("a /16", spread(&hash, (0..65536).map(|n| ipv4(0xc0a8_0000 + n))), 1.05);
-        near(
-            "one of each /24",
-            spread(&hash, (0..5000).map(|n| ipv4(0x0a00_0001 + (n << 8)))),
-            1.10,
-        );
+        near("one of each /24", spread(&hash, (0..5000).map(|n| ipv4(0x0a00_0001 + (n << 8)))), 1.10);
         let networks = |shift: u32| {
             (0..5000u128).map(move |n| IpAddr::from(Ipv6Addr::from_bits((0x2001_0db8 << 96) + (n << shift) + 1)))
         };

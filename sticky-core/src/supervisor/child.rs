@@ -7,9 +7,10 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
-use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -23,6 +24,9 @@ use crate::sys::{exec, watch};
 
 /// The supervisor's end of a control socket.
 type Control<'a> = Channel<ToWorker, FromWorker, BorrowedFd<'a>>;
+
+/// How long to leave a process that has ended to the debugger that holds it.
+const REAP_PAUSE: Duration = Duration::from_millis(50);
 
 /// What comes in from a child.
 #[derive(Debug)]
@@ -52,12 +56,7 @@ impl Launcher {
         if std::env::var_os(THREADS).is_none() {
             environment.insert(0, (THREADS.into(), config.threads_per_worker.to_string().into()));
         }
-        Ok(Self {
-            image,
-            called,
-            arguments: arguments.collect(),
-            environment,
-        })
+        Ok(Self { image, called, arguments: arguments.collect(), environment })
     }
 
     /// Starts the program as a worker in this slot.
@@ -67,36 +66,25 @@ impl Launcher {
         let (stdout, stderr, pump) = output.stdio(worker)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", self.image.as_raw_fd()));
         let mut command = Command::new(path);
-        command
-            .arg0(&self.called)
-            .args(&self.arguments)
-            .envs(self.environment.iter().map(|(k, v)| (k, v)));
-        command
-            .env(CONTROL_VARIABLE, marker(&theirs, worker)?.to_string())
-            .env("STICKY_WORKER_ID", worker.to_string());
+        command.arg0(&self.called).args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command.env(CONTROL_VARIABLE, marker(&theirs, worker)?.to_string()).env("STICKY_WORKER_ID", worker.to_string());
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // A group of its own: Ctrl-C in a terminal reaches the supervisor, which drains the workers.
         command.process_group(0);
         exec::inherit(&mut command, theirs.as_fd());
-        let child = command.spawn()?;
-        let pid = Pid::from_child(&child);
-        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        let (control, pidfd) = (watch::readable(ours)?, watch::readable(pidfd)?);
-        Ok(Launched {
-            process: Arc::new(Process { pid, pidfd, control }),
-            pump,
-        })
+        let mut child = command.spawn()?;
+        let process = Process::watching(&child, ours).inspect_err(|_| {
+            // Nobody would hear of its end.
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        Ok(Launched { process: Arc::new(process), pump })
     }
 }
 
 fn marker(socket: &OwnedFd, worker: WorkerId) -> io::Result<Marker> {
     let inode = rustix::fs::fstat(socket)?.st_ino;
-    Ok(Marker {
-        fd: socket.as_raw_fd(),
-        inode,
-        parent: std::process::id(),
-        worker,
-    })
+    Ok(Marker { fd: socket.as_raw_fd(), inode, parent: std::process::id(), worker })
 }
 
 /// A process that was started, and the pipes of its output if they are not inherited.
@@ -114,6 +102,12 @@ pub(super) struct Process {
 }
 
 impl Process {
+    fn watching(child: &std::process::Child, control: OwnedFd) -> io::Result<Self> {
+        let pid = Pid::from_child(child);
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        Ok(Self { pid, pidfd: watch::readable(pidfd)?, control: watch::readable(control)? })
+    }
+
     fn control(&self) -> Control<'_> {
         Control::new(self.control.get_ref().as_fd())
     }
@@ -125,10 +119,7 @@ impl Process {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
             Err(error) => {
-                crate::notice::error(format_args!(
-                    "process {} does not take messages: {error}; killing it",
-                    self.pid
-                ));
+                crate::notice::error(format_args!("process {} does not take messages: {error}; killing it", self.pid));
                 self.signal(ChildSignal::Kill);
             }
         }
@@ -140,6 +131,7 @@ impl Process {
             ChildSignal::Terminate => Signal::TERM,
             ChildSignal::Abort => Signal::ABORT,
             ChildSignal::Kill => Signal::KILL,
+            ChildSignal::Continue => Signal::CONT,
         };
         let _ = rustix::process::pidfd_send_signal(self.pidfd.get_ref(), signal);
     }
@@ -148,11 +140,7 @@ impl Process {
     pub(super) fn suspension(&self, child: ChildId) -> Option<Event> {
         let options = WaitIdOptions::STOPPED | WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG;
         let status = rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options).ok()??;
-        let event = if status.stopped() {
-            Event::Stopped { child }
-        } else {
-            Event::Continued { child }
-        };
+        let event = if status.stopped() { Event::Stopped { child } } else { Event::Continued { child } };
         Some(event)
     }
 
@@ -165,57 +153,74 @@ impl Process {
 
     /// Reports everything this process says, and its end after that.
     pub(super) async fn watch(self: Arc<Self>, child: ChildId, events: UnboundedSender<Incoming>) {
-        let mut talking = true;
-        loop {
+        let mut said = Said::More;
+        while said != Said::All {
             tokio::select! {
-                ready = self.control.readable(), if talking => {
+                ready = self.control.readable() => {
                     let Ok(mut ready) = ready else { break };
-                    talking = self.read(child, &events);
-                    ready.clear_ready();
+                    // One at a time: a worker that says much must not keep the supervisor from its other work.
+                    said = self.read(child, &events);
+                    if said == Said::Nothing {
+                        ready.clear_ready();
+                    }
                 }
                 _ = self.pidfd.readable() => break,
             }
         }
+        let _ = self.pidfd.readable().await;
         // What it said before it ended comes first.
-        if talking {
-            self.read(child, &events);
-        }
-        let _ = events.send(Incoming::Event(Event::Exited {
-            child,
-            how: self.reap(),
-        }));
+        while said != Said::All && self.read(child, &events) == Said::More {}
+        let _ = events.send(Incoming::Event(Event::Exited { child, how: self.reap().await }));
     }
 
-    /// Reads all there is; false when nothing more will come.
-    fn read(&self, child: ChildId, events: &UnboundedSender<Incoming>) -> bool {
-        loop {
-            let incoming = match self.control().receive() {
-                Ok(Some(received)) => incoming(child, received.message),
-                Ok(None) => return false,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return true,
-                Err(error) => {
-                    crate::notice::warn(format_args!("process {} talks nonsense: {error}; killing it", self.pid));
-                    self.signal(ChildSignal::Kill);
-                    return false;
+    fn read(&self, child: ChildId, events: &UnboundedSender<Incoming>) -> Said {
+        match self.control().receive() {
+            Ok(Some(received)) => {
+                if let Some(incoming) = incoming(child, received.message) {
+                    let _ = events.send(incoming);
                 }
-            };
-            if let Some(incoming) = incoming {
-                let _ = events.send(incoming);
+                Said::More
+            }
+            Ok(None) => Said::All,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Said::Nothing,
+            Err(error) => {
+                crate::notice::warn(format_args!("process {} talks nonsense: {error}; killing it", self.pid));
+                self.signal(ChildSignal::Kill);
+                Said::All
             }
         }
     }
 
-    fn reap(&self) -> Ended {
-        let id = WaitId::PidFd(self.pidfd.get_ref().as_fd());
-        let status = rustix::io::retry_on_intr(|| rustix::process::waitid(id.clone(), WaitIdOptions::EXITED));
-        let Ok(Some(status)) = status else {
-            return Ended::Unknown;
-        };
-        match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => Ended::Code(code),
-            (None, Some(signal)) => Ended::Signal(signal),
-            (None, None) => Ended::Unknown,
+    /// The exit status. A debugger that holds the process has the first right to it, and must not hold us up.
+    async fn reap(&self) -> Ended {
+        loop {
+            let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+            match rustix::process::waitid(WaitId::PidFd(self.pidfd.get_ref().as_fd()), options) {
+                Ok(Some(status)) => return ended(&status),
+                Ok(None) => tokio::time::sleep(REAP_PAUSE).await,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(_) => return Ended::Unknown,
+            }
         }
+    }
+}
+
+/// What there was to read from a control socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    /// A message; there may be more.
+    More,
+    /// Nothing for now.
+    Nothing,
+    /// Nothing will come any more.
+    All,
+}
+
+fn ended(status: &WaitIdStatus) -> Ended {
+    match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => Ended::Code(code),
+        (None, Some(signal)) => Ended::Signal(signal),
+        (None, None) => Ended::Unknown,
     }
 }
 
@@ -224,6 +229,7 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
         FromWorker::Released { slot } => Event::Released { child, slot },
+        FromWorker::Dropped { slot } => Event::Dropped { child, slot },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

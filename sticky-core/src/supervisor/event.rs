@@ -23,6 +23,8 @@ pub(crate) enum Event {
     Ready { child: ChildId, adopts: bool },
     /// It reads this slot's sockets no more.
     Released { child: ChildId, slot: WorkerId },
+    /// It does not read this slot's sockets, although they were lent to it.
+    Dropped { child: ChildId, slot: WorkerId },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -43,18 +45,9 @@ pub(crate) enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Start a process.
-    Spawn {
-        child: ChildId,
-        slot: WorkerId,
-        generation: Generation,
-        seat: usize,
-    },
+    Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize },
     /// Lend it this slot's sockets.
-    Listen {
-        child: ChildId,
-        slot: WorkerId,
-        refuse: bool,
-    },
+    Listen { child: ChildId, slot: WorkerId, refuse: bool },
     /// Ask it for them back.
     Release { child: ChildId, slot: WorkerId },
     /// Tell it to finish within this time.
@@ -82,6 +75,8 @@ pub(crate) enum ChildSignal {
     Abort,
     /// SIGKILL.
     Kill,
+    /// SIGCONT.
+    Continue,
 }
 
 /// How a process has ended.
@@ -133,6 +128,9 @@ pub(crate) enum Note {
     Overdue {
         worker: WorkerId,
     },
+    Unkillable {
+        worker: WorkerId,
+    },
 }
 
 impl fmt::Display for Note {
@@ -143,16 +141,9 @@ impl fmt::Display for Note {
                 write!(f, "worker {worker} {why}; starting it again")
             }
             Self::Restarting { worker, why, after } => {
-                write!(
-                    f,
-                    "worker {worker} {why}; starting it again in {} ms",
-                    after.as_millis()
-                )
+                write!(f, "worker {worker} {why}; starting it again in {} ms", after.as_millis())
             }
-            Self::Hung { worker } => write!(
-                f,
-                "worker {worker} hangs: its event loop has stopped turning; killing it"
-            ),
+            Self::Hung { worker } => write!(f, "worker {worker} hangs: its event loop has stopped turning; killing it"),
             Self::Evicted { worker } => write!(f, "worker {worker} is not running: its clients go to the next one"),
             Self::Back { worker } => write!(f, "worker {worker} is back"),
             Self::BootTimeout { worker, after } => {
@@ -160,6 +151,7 @@ impl fmt::Display for Note {
             }
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
+            Self::Unkillable { worker } => write!(f, "worker {worker} does not end although it was killed; leaving it"),
             Self::Overdue { worker } => write!(f, "worker {worker} did not end in time; killing it"),
         }
     }

@@ -17,11 +17,7 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(workers: u16) -> Self {
         let ended = vec![Totals::default(); usize::from(workers)];
-        Self {
-            ended,
-            misplaced: false,
-            lopsided: workers < 2,
-        }
+        Self { ended, misplaced: false, lopsided: workers < 2 }
     }
 
     /// Keeps what a process that has ended did.
@@ -82,13 +78,7 @@ mod tests {
     use super::*;
 
     fn accepted(slot: u16, accepted: u64) -> (WorkerId, Totals) {
-        (
-            WorkerId::new(slot),
-            Totals {
-                accepted,
-                ..Totals::default()
-            },
-        )
+        (WorkerId::new(slot), Totals { accepted, ..Totals::default() })
     }
 
     #[test]
@@ -116,13 +106,7 @@ mod tests {
         ledger.fold(slot, totals);
         ledger.fold(slot, totals);
         assert_eq!(ledger.remarks([accepted(1, 0)].into_iter()), [Remark::Lopsided(slot)]);
-        ledger.fold(
-            slot,
-            Totals {
-                mismatches: 1,
-                ..Totals::default()
-            },
-        );
+        ledger.fold(slot, Totals { mismatches: 1, ..Totals::default() });
         assert_eq!(ledger.remarks(std::iter::empty()), [Remark::Misplaced]);
         assert_eq!(ledger.remarks(std::iter::empty()), []);
     }

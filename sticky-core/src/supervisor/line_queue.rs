@@ -49,16 +49,7 @@ impl LineQueue {
     /// A queue of at most `limit` bytes for the stream of that name ("standard output").
     pub(crate) fn new(stream: &'static str, limit: usize) -> Self {
         let entries = VecDeque::new();
-        Self {
-            stream,
-            limit,
-            entries,
-            bytes: 0,
-            writing: false,
-            lost: 0,
-            jammed: false,
-            failing: false,
-        }
+        Self { stream, limit, entries, bytes: 0, writing: false, lost: 0, jammed: false, failing: false }
     }
 
     /// Puts a line, which ends with its line feed, at the end of the queue.
@@ -136,21 +127,11 @@ impl LineQueue {
     }
 
     fn report(&mut self, lost: u64) -> Batch {
-        let lines = if lost == 1 {
-            "1 line".to_owned()
-        } else {
-            format!("{lost} lines")
-        };
+        let lines = if lost == 1 { "1 line".to_owned() } else { format!("{lost} lines") };
         let verb = if lost == 1 { "was" } else { "were" };
-        let text = format!(
-            "[sticky] {lines} of worker output {verb} lost while {} was blocked\n",
-            self.stream
-        );
+        let text = format!("[sticky] {lines} of worker output {verb} lost while {} was blocked\n", self.stream);
         self.bytes += text.len();
-        Batch {
-            bytes: text.into_bytes(),
-            reports: lost,
-        }
+        Batch { bytes: text.into_bytes(), reports: lost }
     }
 
     /// The batch is done: all of it was written, or writing failed after `count` of its bytes, and the lines not

@@ -73,21 +73,10 @@ impl LineWriter {
     where
         T: AsFd + Send + Sync + 'static,
     {
-        let state = Mutex::new(State {
-            queue: LineQueue::new(name, limit),
-            running: false,
-        });
+        let state = Mutex::new(State { queue: LineQueue::new(name, limit), running: false });
         let progress = watch::Sender::new(());
         let target = Box::new(target);
-        Self {
-            shared: Arc::new(Shared {
-                state,
-                changed: Condvar::new(),
-                progress,
-                target,
-                patience,
-            }),
-        }
+        Self { shared: Arc::new(Shared { state, changed: Condvar::new(), progress, target, patience }) }
     }
 
     /// Queues a worker's line, which ends with its line feed. Where there is no room it waits, which slows that
@@ -123,9 +112,7 @@ impl LineWriter {
     fn wake(&self, mut state: MutexGuard<'_, State>) {
         if !state.running {
             let shared = Arc::clone(&self.shared);
-            let thread = std::thread::Builder::new()
-                .name("sticky-output".to_owned())
-                .spawn(move || shared.write());
+            let thread = std::thread::Builder::new().name("sticky-output".to_owned()).spawn(move || shared.write());
             // Without a thread the lines wait; the next line tries again.
             state.running = thread.is_ok();
         }
@@ -137,10 +124,7 @@ impl LineWriter {
     pub(crate) async fn flush(&self, deadline: Instant) -> bool {
         let mut progress = self.shared.progress.subscribe();
         while !self.shared.lock().queue.is_idle() {
-            if tokio::time::timeout_at(deadline.into(), progress.changed())
-                .await
-                .is_err()
-            {
+            if tokio::time::timeout_at(deadline.into(), progress.changed()).await.is_err() {
                 return false;
             }
         }
@@ -151,10 +135,7 @@ impl LineWriter {
     pub(crate) fn flush_blocking(&self, deadline: Instant) -> bool {
         let state = self.shared.lock();
         let left = deadline.saturating_duration_since(Instant::now());
-        let waited = self
-            .shared
-            .changed
-            .wait_timeout_while(state, left, |state| !state.queue.is_idle());
+        let waited = self.shared.changed.wait_timeout_while(state, left, |state| !state.queue.is_idle());
         !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
@@ -227,20 +208,14 @@ mod tests {
 
     fn writer_to_pipe(limit: usize, patience: Duration) -> (io::PipeReader, LineWriter) {
         let (reader, pipe) = io::pipe().unwrap();
-        (
-            reader,
-            LineWriter::new("standard output", OwnedFd::from(pipe), limit, patience),
-        )
+        (reader, LineWriter::new("standard output", OwnedFd::from(pipe), limit, patience))
     }
 
     /// Reads to the line "end" with a pause after each line.
     fn read_lines(reader: io::PipeReader, pause: Duration) -> std::thread::JoinHandle<Vec<String>> {
         std::thread::spawn(move || {
             let lines = BufReader::with_capacity(1024, reader).lines().map(Result::unwrap);
-            lines
-                .take_while(|line| line != "end")
-                .inspect(|_| std::thread::sleep(pause))
-                .collect()
+            lines.take_while(|line| line != "end").inspect(|_| std::thread::sleep(pause)).collect()
         })
     }
 
@@ -252,10 +227,7 @@ mod tests {
         for _ in 0..5_000 {
             writer.line(text.clone()).await;
         }
-        assert!(
-            begun.elapsed() < 2 * SECOND,
-            "only the first line that finds no room waits"
-        );
+        assert!(begun.elapsed() < 2 * SECOND, "only the first line that finds no room waits");
         assert!(!writer.flush(Instant::now() + SECOND / 10).await);
         assert!(!writer.flush_blocking(Instant::now() + SECOND / 10));
         assert!(writer.outstanding() > 2_000);
@@ -268,10 +240,7 @@ mod tests {
         let written = lines.len() - 1;
         let report = format!("[sticky] {} lines of worker output were lost while", 5_000 - written);
         assert!(lines[written].starts_with(&report), "{}", lines[written]);
-        assert!(
-            (655..3_000).contains(&written),
-            "at least what the queue holds: {written}"
-        );
+        assert!((655..3_000).contains(&written), "at least what the queue holds: {written}");
     }
 
     #[tokio::test]

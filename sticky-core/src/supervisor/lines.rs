@@ -27,11 +27,7 @@ impl LineSplitter {
 
     /// A splitter for lines of at most `limit` bytes, at least 1.
     fn with_limit(limit: usize) -> Self {
-        Self {
-            begun: Vec::new(),
-            continues: false,
-            limit,
-        }
+        Self { begun: Vec::new(), continues: false, limit }
     }
 
     /// Takes bytes off the front of `input` and gives the line they complete. `None` means that all of `input`
@@ -62,10 +58,7 @@ impl LineSplitter {
 
     fn cut(&mut self, more_follows: bool) -> Line {
         let continues = std::mem::replace(&mut self.continues, more_follows);
-        Line {
-            bytes: std::mem::take(&mut self.begun),
-            continues,
-        }
+        Line { bytes: std::mem::take(&mut self.begun), continues }
     }
 }
 
@@ -86,10 +79,7 @@ mod tests {
     }
 
     fn whole(bytes: &[u8]) -> Line {
-        Line {
-            bytes: bytes.to_vec(),
-            continues: false,
-        }
+        Line { bytes: bytes.to_vec(), continues: false }
     }
 
     #[test]
@@ -104,10 +94,7 @@ mod tests {
         let mut splitter = LineSplitter::with_limit(4);
         assert_eq!(split(&mut splitter, &[b"1234\n".to_vec()]), [whole(b"1234")]);
         let lines = split(&mut splitter, &[b"1234".to_vec(), b"5\n6".to_vec()]);
-        let rest = Line {
-            bytes: b"5".to_vec(),
-            continues: true,
-        };
+        let rest = Line { bytes: b"5".to_vec(), continues: true };
         assert_eq!(lines, [whole(b"1234"), rest, whole(b"6")]);
     }
 

@@ -23,7 +23,7 @@ mod state;
 use std::io;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::dispatch::kernel::{AttachError, ProofError};
@@ -72,19 +72,48 @@ impl SuperviseError {
 /// How long what was said last may take to come out.
 const FLUSH_TIME: Duration = Duration::from_secs(1);
 
-/// Runs the supervisor on a thread and a runtime of its own; the receiver gets the outcome.
+/// Asks a supervisor for the end.
+type StopReceiver = mpsc::UnboundedReceiver<()>;
+
+/// A supervisor at work.
+pub(crate) struct Running {
+    outcome: oneshot::Receiver<Result<(), SuperviseError>>,
+    stop: mpsc::UnboundedSender<()>,
+    over: bool,
+}
+
+impl Running {
+    /// Waits for the end; `None` is a bug in sticky.
+    pub(crate) async fn outcome(mut self) -> Option<Result<(), SuperviseError>> {
+        let outcome = (&mut self.outcome).await.ok();
+        self.over = true;
+        outcome
+    }
+}
+
+impl Drop for Running {
+    /// A program that waits for its cluster *or* for something else, and gets something else, ends. It must not leave
+    /// its workers behind, so the cluster ends first, as after SIGTERM.
+    fn drop(&mut self) {
+        if !self.over {
+            let _ = self.stop.send(());
+            let _ = crate::worker::block_on(&mut self.outcome);
+        }
+    }
+}
+
+/// Runs the supervisor on a thread and a runtime of its own.
 ///
 /// The thread that starts a worker must live as long as the worker should (PR_SET_PDEATHSIG), and the application's
 /// runtime, if it has one here, may be blocked or end.
-pub(crate) fn start(config: Config) -> io::Result<oneshot::Receiver<Result<(), SuperviseError>>> {
-    let (sender, receiver) = oneshot::channel();
+pub(crate) fn start(config: Config) -> io::Result<Running> {
+    let (sender, outcome) = oneshot::channel();
+    let (stop, stopped) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name("sticky-supervisor".to_owned())
-        .spawn(move || {
-            let outcome = runtime.block_on(run::supervise(config));
-            crate::notice::flush(FLUSH_TIME);
-            let _ = sender.send(outcome);
-        })?;
-    Ok(receiver)
+    std::thread::Builder::new().name("sticky-supervisor".to_owned()).spawn(move || {
+        let outcome = runtime.block_on(run::supervise(config, stopped));
+        crate::notice::flush(FLUSH_TIME);
+        let _ = sender.send(outcome);
+    })?;
+    Ok(Running { outcome, stop, over: false })
 }

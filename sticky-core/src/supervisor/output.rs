@@ -78,23 +78,13 @@ impl Output {
         let stdout = Style::choose(prefix, io::stdout().is_terminal(), no_colour);
         let stderr = Style::choose(prefix, io::stderr().is_terminal(), no_colour);
         Self::new(
-            Stream {
-                style: stdout,
-                writer: LineWriter::stdout(),
-            },
-            Stream {
-                style: stderr,
-                writer: LineWriter::stderr(),
-            },
+            Stream { style: stdout, writer: LineWriter::stdout() },
+            Stream { style: stderr, writer: LineWriter::stderr() },
         )
     }
 
     fn new(stdout: Stream, stderr: Stream) -> Self {
-        Self {
-            stdout,
-            stderr,
-            pumps: Mutex::default(),
-        }
+        Self { stdout, stderr, pumps: Mutex::default() }
     }
 
     /// From now on the supervisor's own lines go through the thread that writes standard error, so that they come out
@@ -148,9 +138,7 @@ impl Output {
         }
         match complete {
             true => Flushed::Complete,
-            false => Flushed::Incomplete {
-                lines: self.stdout.writer.outstanding() + self.stderr.writer.outstanding(),
-            },
+            false => Flushed::Incomplete { lines: self.stdout.writer.outstanding() + self.stderr.writer.outstanding() },
         }
     }
 }
@@ -195,10 +183,7 @@ impl Pump {
     /// The last lines of standard error read so far: at most 20, oldest first, each cut at 1 KiB, without prefix.
     /// Empty where standard error is inherited.
     pub(crate) fn last_words(&self) -> Vec<String> {
-        lock(&self.pipes.last_words)
-            .iter()
-            .map(|line| String::from_utf8_lossy(line).into_owned())
-            .collect()
+        lock(&self.pipes.last_words).iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 }
 
@@ -340,18 +325,12 @@ struct Prefix {
 impl Prefix {
     fn new(worker: WorkerId, coloured: bool) -> Self {
         if !coloured {
-            return Self {
-                begins: format!("[{worker}] "),
-                continues: format!("[{worker}]+ "),
-            };
+            return Self { begins: format!("[{worker}] "), continues: format!("[{worker}]+ ") };
         }
         // Cyan, yellow, green, magenta, blue, bright cyan: neighbours differ, red stays for errors.
         let colour = [36, 33, 32, 35, 34, 96][worker.index() % 6];
         let paint = |text: String| format!("\x1b[{colour}m{text}\x1b[0m ");
-        Self {
-            begins: paint(format!("[{worker}]")),
-            continues: paint(format!("[{worker}]+")),
-        }
+        Self { begins: paint(format!("[{worker}]")), continues: paint(format!("[{worker}]+")) }
     }
 
     fn put_before(&self, line: &Line) -> Vec<u8> {
@@ -384,24 +363,12 @@ mod tests {
             style: Style::Prefixed,
             writer: LineWriter::new(name, OwnedFd::from(pipe), 256 * 1024, Duration::from_millis(200)),
         };
-        (
-            Output::new(
-                stream("standard output", to_stdout),
-                stream("standard error", to_stderr),
-            ),
-            stdout,
-            stderr,
-        )
+        (Output::new(stream("standard output", to_stdout), stream("standard error", to_stderr)), stdout, stderr)
     }
 
     fn shell(output: &Output, script: &str) -> (Child, Pump) {
         let (stdout, stderr, pump) = output.stdio(WORKER).unwrap();
-        let child = Command::new("sh")
-            .args(["-c", script])
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()
-            .unwrap();
+        let child = Command::new("sh").args(["-c", script]).stdout(stdout).stderr(stderr).spawn().unwrap();
         (child, pump.unwrap())
     }
 
@@ -413,9 +380,7 @@ mod tests {
     }
 
     async fn reap(mut child: Child) {
-        tokio::task::spawn_blocking(move || child.wait().unwrap())
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
     }
 
     #[test]
@@ -430,15 +395,9 @@ mod tests {
 
     #[test]
     fn a_prefix_is_coloured_and_the_line_is_not() {
-        let line = Line {
-            bytes: b"a\xff\r".to_vec(),
-            continues: true,
-        };
+        let line = Line { bytes: b"a\xff\r".to_vec(), continues: true };
         assert_eq!(Prefix::new(WORKER, false).put_before(&line), b"[2]+ a\xff\r\n");
-        assert_eq!(
-            Prefix::new(WORKER, true).put_before(&line),
-            b"\x1b[32m[2]+\x1b[0m a\xff\r\n"
-        );
+        assert_eq!(Prefix::new(WORKER, true).put_before(&line), b"\x1b[32m[2]+\x1b[0m a\xff\r\n");
     }
 
     #[tokio::test]
@@ -460,10 +419,7 @@ mod tests {
     #[tokio::test]
     async fn a_grandchild_with_the_pipe_holds_nobody_up() {
         let (output, stdout, _stderr) = piped();
-        let (child, pump) = shell(
-            &output,
-            "(sleep 3; echo late) & printf 'first\\nlast words' | tee /dev/stderr",
-        );
+        let (child, pump) = shell(&output, "(sleep 3; echo late) & printf 'first\\nlast words' | tee /dev/stderr");
         let begun = Instant::now();
         reap(child).await;
         assert_eq!(pump.finish(BOUND).await, ["first", "last words"]);
@@ -477,25 +433,17 @@ mod tests {
         let (output, _stdout, _stderr) = piped();
         let (child, pump) = shell(&output, "for i in $(seq 50); do echo $i >&2; done");
         reap(child).await;
-        assert_eq!(
-            pump.finish(BOUND).await,
-            (31..=50).map(|number| number.to_string()).collect::<Vec<_>>()
-        );
+        assert_eq!(pump.finish(BOUND).await, (31..=50).map(|number| number.to_string()).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_blocked_stream_stops_no_worker_and_no_supervisor() {
         let (output, stdout, _stderr) = piped();
         let (child, pump) = shell(&output, "seq 200000; echo done >&2");
-        tokio::time::timeout(BOUND, reap(child))
-            .await
-            .expect("the worker goes on");
+        tokio::time::timeout(BOUND, reap(child)).await.expect("the worker goes on");
         assert_eq!(pump.finish(BOUND).await, ["done"]);
         let flushed = output.flush(Duration::from_millis(100)).await;
-        assert!(
-            matches!(flushed, Flushed::Incomplete { lines: 10_000.. }),
-            "{flushed:?}"
-        );
+        assert!(matches!(flushed, Flushed::Incomplete { lines: 10_000.. }), "{flushed:?}");
 
         let read = std::thread::spawn(move || {
             let lines = io::BufRead::lines(io::BufReader::new(stdout)).map(Result::unwrap);
@@ -513,12 +461,7 @@ mod tests {
                 200_000 - lines.len()
             )
         );
-        assert!(
-            lines
-                .iter()
-                .enumerate()
-                .all(|(index, line)| *line == format!("[2] {}", index + 1))
-        );
+        assert!(lines.iter().enumerate().all(|(index, line)| *line == format!("[2] {}", index + 1)));
     }
 
     #[tokio::test]

@@ -1,15 +1,19 @@
 //! As process 1 of a container the supervisor inherits every orphan, and must reap them.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, WaitId, WaitIdOptions};
 
-/// Reaps strangers that have ended. Children that the application itself has started in this process look the same;
-/// theirs is the first chance: only what is still there at a second look is reaped.
+/// How long a zombie is left to whoever started it.
+const FIRST_CHANCE: Duration = Duration::from_secs(1);
+
+/// Reaps strangers that have ended. Children that the application itself has started in this process look the same:
+/// they have a second to be waited for by whoever started them.
 #[derive(Debug, Default)]
 pub(super) struct Reaper {
-    seen: BTreeSet<i32>,
+    seen: BTreeMap<i32, Instant>,
 }
 
 impl Reaper {
@@ -18,17 +22,18 @@ impl Reaper {
         (std::process::id() == 1).then(Self::default)
     }
 
-    /// Looks at the zombies among this process's children and reaps those it saw last time. `ours` are waited for
-    /// elsewhere. True if another look is needed.
-    pub(super) fn look(&mut self, ours: impl Iterator<Item = Pid>) -> bool {
-        let ours: BTreeSet<i32> = ours.map(|pid| pid.as_raw_nonzero().get()).collect();
-        let zombies = zombies().filter(|pid| !ours.contains(pid)).collect::<BTreeSet<i32>>();
-        let (old, new): (BTreeSet<i32>, BTreeSet<i32>) = zombies.iter().partition(|pid| self.seen.contains(pid));
-        for pid in old.into_iter().filter_map(Pid::from_raw) {
+    /// Looks at the zombies among this process's children and reaps those that had their chance. `ours` are waited for
+    /// elsewhere. Tells when to look again.
+    pub(super) fn look(&mut self, now: Instant, ours: impl Iterator<Item = Pid>) -> Option<Instant> {
+        let ours: Vec<i32> = ours.map(|pid| pid.as_raw_nonzero().get()).collect();
+        let zombies = zombies().filter(|pid| !ours.contains(pid));
+        let seen: BTreeMap<i32, Instant> = zombies.map(|pid| (pid, *self.seen.get(&pid).unwrap_or(&now))).collect();
+        let (old, new) = seen.into_iter().partition(|(_, since)| *since + FIRST_CHANCE <= now);
+        for pid in BTreeMap::into_keys(old).filter_map(Pid::from_raw) {
             let _ = rustix::process::waitid(WaitId::Pid(pid), WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
         }
         self.seen = new;
-        !self.seen.is_empty()
+        self.seen.values().min().map(|since| *since + FIRST_CHANCE)
     }
 }
 
@@ -65,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_is_reaped_at_the_second_look() {
+    fn a_stranger_is_reaped_when_it_had_its_chance() {
         #[expect(clippy::zombie_processes, reason = "that is what is tested")]
         let child = std::process::Command::new("true").spawn().unwrap();
         let id = i32::try_from(child.id()).unwrap();
@@ -73,12 +78,16 @@ mod tests {
             std::thread::yield_now();
         }
         let none = std::iter::empty::<Pid>;
+        let start = Instant::now();
         let mut reaper = Reaper::default();
+        let again = reaper.look(start, none());
+        assert_eq!(again, Some(start + FIRST_CHANCE));
         // Other tests of this process may have zombies too, so only this one is asked for.
-        reaper.look(none());
-        assert!(zombies().any(|pid| pid == id) && reaper.seen.contains(&id));
-        reaper.seen.retain(|pid| *pid == id);
-        reaper.look(none());
+        reaper.seen.retain(|pid, _| *pid == id);
+        reaper.look(start + FIRST_CHANCE - Duration::from_millis(1), none());
+        assert!(zombies().any(|pid| pid == id));
+        reaper.seen.retain(|pid, _| *pid == id);
+        reaper.look(start + FIRST_CHANCE, none());
         assert!(zombies().all(|pid| pid != id));
     }
 
@@ -90,8 +99,8 @@ mod tests {
             std::thread::yield_now();
         }
         let mut reaper = Reaper::default();
-        reaper.look([pid].into_iter());
-        assert!(!reaper.seen.contains(&pid.as_raw_nonzero().get()));
+        reaper.look(Instant::now(), [pid].into_iter());
+        assert!(!reaper.seen.contains_key(&pid.as_raw_nonzero().get()));
         assert!(child.wait().unwrap().success());
     }
 }

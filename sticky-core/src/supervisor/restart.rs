@@ -24,9 +24,7 @@ impl Backoff {
             self.short_lives = 0;
             return Duration::ZERO;
         }
-        let delay = FIRST_DELAY
-            .saturating_mul(2_u32.saturating_pow(self.short_lives))
-            .min(LONGEST_DELAY);
+        let delay = FIRST_DELAY.saturating_mul(2_u32.saturating_pow(self.short_lives)).min(LONGEST_DELAY);
         self.short_lives = self.short_lives.saturating_add(1);
         delay.mul_f64(1.0 - chance / 4.0)
     }
@@ -50,10 +48,7 @@ mod tests {
     fn short_lives_wait_twice_as_long_each_time() {
         let mut backoff = Backoff::default();
         let delays: Vec<u128> = (0..12).map(|_| backoff.after(SHORT, true, 0.0).as_millis()).collect();
-        assert_eq!(
-            delays,
-            [50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]
-        );
+        assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
         let after_many = (0..100).map(|_| backoff.after(SHORT, true, 0.0)).last();
         assert_eq!(after_many, Some(LONGEST_DELAY));
         assert_eq!(backoff.after(LONG, true, 0.0), Duration::ZERO);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,7 @@ use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
 use super::reap::Reaper;
 use super::state::{Policy, State};
-use super::{FLUSH_TIME, SuperviseError};
+use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
 use crate::control::{DrainOrder, Hello, ListenOrder, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
@@ -28,13 +29,13 @@ use crate::scoreboard::Scoreboard;
 use crate::worker::DrainReason;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
-pub(super) async fn supervise(config: Config) -> Result<(), SuperviseError> {
+pub(super) async fn supervise(config: Config, stop: StopReceiver) -> Result<(), SuperviseError> {
     raise_descriptor_limit();
     let output = Output::choose(config.prefix_output);
     output.carry_notices();
     // Handlers come first: a signal that arrives from here on ends what has been started.
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
-    let mut supervisor = Supervisor::new(config, output)?;
+    let mut supervisor = Supervisor::new(config, output, stop)?;
     let outcome = supervisor.run(signals).await;
     supervisor.output.flush(FLUSH_TIME).await;
     outcome
@@ -56,6 +57,8 @@ struct Signals {
     interrupt: Signal,
     hangup: Signal,
     child: Signal,
+    /// What other servers reopen logs and replace themselves by. Left alone, these would end us.
+    unused: [Signal; 2],
 }
 
 impl Signals {
@@ -65,7 +68,16 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
+            unused: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
+    }
+
+    async fn unused(signals: &mut [Signal; 2]) {
+        let [first, second] = signals;
+        tokio::select! {
+            _ = first.recv() => {}
+            _ = second.recv() => {}
+        }
     }
 }
 
@@ -77,6 +89,9 @@ struct Member {
     generation: Generation,
     seat: usize,
     pulse: Pulse,
+    greeted: bool,
+    /// What was said to it before it could listen; it comes after the welcome.
+    early: Option<ToWorker>,
 }
 
 struct Supervisor {
@@ -91,11 +106,17 @@ struct Supervisor {
     incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
     ledger: Ledger,
+    /// The slots that the placement leaves out.
+    evicted: Vec<WorkerId>,
+    /// Asks for the end from inside the program.
+    stop: StopReceiver,
+    /// Whether somebody sits at the terminal this was started from: then it ends with the terminal.
+    in_terminal: bool,
     outcome: Option<Result<(), SuperviseError>>,
 }
 
 impl Supervisor {
-    fn new(config: Config, output: Output) -> Result<Self, SuperviseError> {
+    fn new(config: Config, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
         let launcher = Launcher::new(&config).map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
@@ -119,6 +140,9 @@ impl Supervisor {
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
             ledger: Ledger::new(config.workers),
+            evicted: Vec::new(),
+            stop,
+            in_terminal: std::io::stderr().is_terminal(),
             outcome: None,
             config,
         })
@@ -128,7 +152,7 @@ impl Supervisor {
         let mut looks = interval(heartbeat::period(self.config.heartbeat_timeout));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_look = Instant::now();
-        let mut strangers = false;
+        let mut strangers = None;
         self.decide(Event::Start);
         loop {
             if let Some(outcome) = self.outcome.take() {
@@ -139,12 +163,22 @@ impl Supervisor {
                 Some(incoming) = self.incoming.1.recv() => self.hear(incoming),
                 _ = signals.terminate.recv() => self.decide(Event::Terminate),
                 _ = signals.interrupt.recv() => self.decide(Event::Terminate),
-                _ = signals.hangup.recv() => notice::warn("SIGHUP does nothing in this version: it cannot reload yet"),
-                _ = signals.child.recv() => strangers |= self.children_changed(),
-                () = tokio::time::sleep(Duration::from_secs(1)), if strangers => strangers = self.children_changed(),
+                _ = signals.hangup.recv() => self.hung_up(),
+                () = Signals::unused(&mut signals.unused) => notice::warn("SIGUSR1 and SIGUSR2 do nothing in this version"),
+                Some(()) = self.stop.recv() => self.decide(Event::Terminate),
+                _ = signals.child.recv() => strangers = self.children_changed(),
+                () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
+        }
+    }
+
+    fn hung_up(&mut self) {
+        if self.in_terminal {
+            self.decide(Event::Terminate);
+        } else {
+            notice::warn("SIGHUP does nothing in this version: it cannot reload yet");
         }
     }
 
@@ -163,8 +197,8 @@ impl Supervisor {
     }
 
     /// Answers a greeting: a worker that does not agree with its cluster must not serve in it.
-    fn greet(&self, child: ChildId, hello: &Hello) {
-        let Some(member) = self.members.get(&child) else { return };
+    fn greet(&mut self, child: ChildId, hello: &Hello) {
+        let Some(member) = self.members.get_mut(&child) else { return };
         match judge(hello, &self.config.fingerprint()) {
             Ok(protocol) => {
                 let welcome = Welcome {
@@ -176,10 +210,13 @@ impl Supervisor {
                     seed: self.seed,
                     placed: self.config.dispatch == Dispatch::Kernel,
                     addresses: self.listeners.len(),
+                    evicted: self.evicted.clone(),
                 };
-                member
-                    .process
-                    .send(&ToWorker::Welcome(welcome), &[self.scoreboard.as_fd()]);
+                member.process.send(&ToWorker::Welcome(welcome), &[self.scoreboard.as_fd()]);
+                member.greeted = true;
+                if let Some(early) = member.early.take() {
+                    member.process.send(&early, &[]);
+                }
             }
             Err(reason) => {
                 notice::error(format_args!("worker {} is refused: {reason}", member.slot));
@@ -213,10 +250,7 @@ impl Supervisor {
 
     /// Tells the user what the numbers show.
     fn read_scoreboard(&mut self) {
-        let live = self
-            .members
-            .values()
-            .map(|member| (member.slot, self.scoreboard.row(member.seat).totals()));
+        let live = self.members.values().map(|member| (member.slot, self.scoreboard.row(member.seat).totals()));
         for remark in self.ledger.remarks(live) {
             match remark {
                 Remark::Misplaced => notice::error(remark),
@@ -225,18 +259,21 @@ impl Supervisor {
         }
     }
 
-    /// Hears of processes that were suspended or go on, and reaps strangers; true if some may be left.
-    fn children_changed(&mut self) -> bool {
-        let changes: Vec<Event> = self
-            .members
-            .iter()
-            .filter_map(|(id, member)| member.process.suspension(*id))
-            .collect();
+    /// Hears of processes that were suspended or go on, and reaps strangers; tells when to look at those again.
+    fn children_changed(&mut self) -> Option<Instant> {
+        let changes: Vec<Event> =
+            self.members.iter().filter_map(|(id, member)| member.process.suspension(*id)).collect();
+        let now = Instant::now();
         for event in changes {
+            if let Event::Continued { child } = event
+                && let Some(member) = self.members.get_mut(&child)
+            {
+                member.pulse.excuse(now);
+            }
             self.decide(event);
         }
         let ours = self.members.values().map(|member| member.process.pid);
-        self.reaper.as_mut().is_some_and(|reaper| reaper.look(ours))
+        self.reaper.as_mut().and_then(|reaper| reaper.look(now, ours))
     }
 
     /// Looks for event loops that have stopped turning.
@@ -267,23 +304,12 @@ impl Supervisor {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Spawn {
-                child,
-                slot,
-                generation,
-                seat,
-            } => self.spawn(child, slot, generation, seat),
+            Action::Spawn { child, slot, generation, seat } => self.spawn(child, slot, generation, seat),
             Action::Listen { child, slot, refuse } => self.lend(child, slot, refuse),
-            Action::Release { child, slot } => self.send(child, &ToWorker::Release(ReleaseOrder { slot })),
+            Action::Release { child, slot } => self.send(child, ToWorker::Release(ReleaseOrder { slot })),
             Action::Drain { child, timeout } => {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                self.send(
-                    child,
-                    &ToWorker::Drain(DrainOrder {
-                        reason: DrainReason::Shutdown,
-                        timeout_ms,
-                    }),
-                );
+                self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
             }
             Action::Signal { child, signal } => {
                 if let Some(member) = self.members.get(&child) {
@@ -298,9 +324,12 @@ impl Supervisor {
         }
     }
 
-    fn send(&self, child: ChildId, message: &ToWorker) {
-        if let Some(member) = self.members.get(&child) {
-            member.process.send(message, &[]);
+    fn send(&mut self, child: ChildId, message: ToWorker) {
+        match self.members.get_mut(&child) {
+            Some(member) if member.greeted => member.process.send(&message, &[]),
+            // Only a drain can be ordered of a process that has not said hello.
+            Some(member) => member.early = Some(message),
+            None => {}
         }
     }
 
@@ -311,17 +340,8 @@ impl Supervisor {
                 tokio::spawn(Arc::clone(&launched.process).watch(child, events));
                 let (process, pump) = (launched.process, launched.pump);
                 let pulse = Pulse::new(Instant::now());
-                self.members.insert(
-                    child,
-                    Member {
-                        process,
-                        pump,
-                        slot,
-                        generation,
-                        seat,
-                        pulse,
-                    },
-                );
+                let member = Member { process, pump, slot, generation, seat, pulse, greeted: false, early: None };
+                self.members.insert(child, member);
             }
             // Through the queue, not at once: this is called while the state machine is being asked.
             Err(error) => {
@@ -335,23 +355,19 @@ impl Supervisor {
         let Some(member) = self.members.get(&child) else { return };
         let own = member.slot == slot;
         let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, slot, own);
-        member
-            .process
-            .send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
+        member.process.send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
     }
 
     fn evict(&mut self, slots: Vec<WorkerId>) {
         // The workers are told first: what reaches them through the new placement is then no surprise.
         let evicted = ToWorker::Evicted { slots: slots.clone() };
-        self.members
-            .values()
-            .for_each(|member| member.process.send(&evicted, &[]));
-        let placed: Vec<WorkerId> = WorkerId::all(self.config.workers)
-            .filter(|slot| !slots.contains(slot))
-            .collect();
+        let greeted = self.members.values().filter(|member| member.greeted);
+        greeted.for_each(|member| member.process.send(&evicted, &[]));
+        let placed: Vec<WorkerId> = WorkerId::all(self.config.workers).filter(|slot| !slots.contains(slot)).collect();
         if let Err(error) = super::sockets::place(&self.listeners, self.seed, &placed) {
             notice::error(format_args!("the kernel's placement could not be changed: {error}"));
         }
+        self.evicted = slots;
     }
 
     fn note(&self, note: &Note) {
@@ -360,19 +376,14 @@ impl Supervisor {
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
                 notice::warn(note);
             }
-            Note::Overdue { .. } => notice::warn(note),
+            Note::Overdue { .. } | Note::Unkillable { .. } => notice::warn(note),
             Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
         }
     }
 
     /// One line for each address, with the real port.
     fn announce(&self) {
-        let Config {
-            workers,
-            dispatch,
-            dispatch_reason,
-            ..
-        } = &self.config;
+        let Config { workers, dispatch, dispatch_reason, .. } = &self.config;
         let s = if *workers == 1 { "" } else { "s" };
         for set in &self.listeners {
             let (scheme, address) = (set.address().scheme(), set.address());
@@ -431,11 +442,7 @@ mod tests {
     use super::*;
 
     fn hello(oldest: u32, newest: u32) -> Hello {
-        Hello {
-            protocol: (oldest, newest),
-            version: "9.9.9".into(),
-            fingerprint: "affinity=client-ip".into(),
-        }
+        Hello { protocol: (oldest, newest), version: "9.9.9".into(), fingerprint: "affinity=client-ip".into() }
     }
 
     #[test]
@@ -449,20 +456,14 @@ mod tests {
     #[test]
     fn without_a_common_protocol_a_worker_is_refused() {
         let refused = judge(&hello(PROTOCOL.end() + 1, PROTOCOL.end() + 2), "affinity=client-ip").unwrap_err();
-        assert!(
-            refused.contains("9.9.9") && refused.contains("protocols 2 to 3"),
-            "{refused}"
-        );
+        assert!(refused.contains("9.9.9") && refused.contains("protocols 2 to 3"), "{refused}");
         assert!(judge(&hello(0, 0), "affinity=client-ip").is_err());
     }
 
     #[test]
     fn another_affinity_is_refused_by_name() {
         let refused = judge(&hello(1, 1), "affinity=cookie:session").unwrap_err();
-        assert!(
-            refused.contains("affinity=client-ip") && refused.contains("cookie:session"),
-            "{refused}"
-        );
+        assert!(refused.contains("affinity=client-ip") && refused.contains("cookie:session"), "{refused}");
     }
 
     #[test]

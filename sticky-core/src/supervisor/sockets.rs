@@ -21,11 +21,7 @@ pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, Super
     }
     let slots: Vec<WorkerId> = WorkerId::all(config.workers).collect();
     let placement = KernelHash::new(seed, &slots);
-    Ok(listener::take(
-        &config.listen,
-        Sharing::PerSlot(&placement),
-        config.backlog,
-    )?)
+    Ok(listener::take(&config.listen, Sharing::PerSlot(&placement), config.backlog)?)
 }
 
 /// Has the kernel place new connections among these slots only.

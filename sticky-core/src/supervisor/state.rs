@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Event, Note, Outcome, Report};
+use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Report};
 use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::WorkerReport;
@@ -21,6 +21,16 @@ use crate::id::{Generation, WorkerId};
 
 /// How long a process that was told to dump core has for it.
 const DUMP_TIME: Duration = Duration::from_secs(5);
+
+/// How long a reader has to let go of a slot before it is lent to the next one all the same: a blocked event loop must
+/// not hold up another worker's clients. Two readers share a listener without loss.
+const RELEASE_TIME: Duration = Duration::from_secs(1);
+
+/// A signal that follows another within this time is the same one: launchers signal the process and then its group.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
+
+/// How long the kernel has to end a process that was killed, before everything ends without it.
+const KILL_TIME: Duration = Duration::from_secs(5);
 
 /// What a worker may take to notice that its drain's deadline has passed, to cut, and to say so.
 const CUT_TIME: Duration = Duration::from_secs(1);
@@ -41,8 +51,8 @@ pub(crate) struct Policy {
 enum Phase {
     Booting,
     Running,
-    ShuttingDown { deadline: Instant, listening: bool },
-    Stopping(Outcome),
+    ShuttingDown { since: Instant, deadline: Instant, listening: bool },
+    Stopping { until: Instant, outcome: Outcome },
     Finished,
 }
 
@@ -51,8 +61,14 @@ enum Phase {
 enum Reader {
     Nobody,
     Child(ChildId),
-    /// Asked to let go; it has not answered yet.
-    Releasing(ChildId),
+    /// Asked to let go; it has not answered yet, and is waited for until this time.
+    Releasing(ChildId, Instant),
+}
+
+impl Reader {
+    fn is(self, child: ChildId) -> bool {
+        matches!(self, Self::Child(reader) | Self::Releasing(reader, _) if reader == child)
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +83,8 @@ struct Slot {
     down_since: Option<Instant>,
     /// Its clients do not wait any longer.
     evicted: bool,
+    /// In a shutdown: nothing waits in its queue any more.
+    emptied: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +141,7 @@ impl State {
             respawn_at: None,
             down_since: None,
             evicted: false,
+            emptied: false,
         };
         Self {
             slots: (0..policy.workers).map(|_| slot()).collect(),
@@ -153,6 +172,7 @@ impl State {
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
             Event::Ready { child, adopts } => self.ready(child, adopts),
             Event::Released { child, slot } => self.released(child, slot),
+            Event::Dropped { child, slot } => self.dropped(now, child, slot),
             Event::Drained { child, report } => self.drained(now, child, report),
             Event::Words { child, text } => {
                 self.with(child, |child| child.words = Some(text));
@@ -162,9 +182,9 @@ impl State {
             Event::Silent { child } => self.silent(now, child),
             Event::Terminate => self.terminate(now),
         }
-        self.come_up();
+        self.come_up(now);
         self.pass_time(now);
-        self.settle();
+        self.settle(now);
         std::mem::take(&mut self.out)
     }
 
@@ -172,16 +192,27 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let children = self.children.values().filter_map(Child::due);
         let slots = self.slots.iter().enumerate();
-        let slots = slots
-            .flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)])
-            .flatten();
-        let kill = match self.phase {
-            Phase::ShuttingDown { deadline, .. } if self.children.values().any(Child::outstays) => {
-                Some(deadline + CUT_TIME)
-            }
+        let slots = slots.flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)]).flatten();
+        let releases = self.slots.iter().filter_map(|slot| match slot.reader {
+            Reader::Releasing(_, until) => Some(until),
             _ => None,
-        };
-        children.chain(slots).chain(kill).min()
+        });
+        children.chain(slots).chain(releases).chain(self.kill_due()).chain(self.give_up_due()).min()
+    }
+
+    /// When whoever has not drained is killed.
+    fn kill_due(&self) -> Option<Instant> {
+        let Phase::ShuttingDown { deadline, .. } = self.phase else { return None };
+        self.children.values().any(Child::outstays).then_some(deadline + CUT_TIME)
+    }
+
+    /// When everything ends, although a process that was killed does not.
+    fn give_up_due(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::ShuttingDown { deadline, .. } => Some(deadline + CUT_TIME + self.policy.exit_timeout + KILL_TIME),
+            Phase::Stopping { until, .. } => Some(until),
+            _ => None,
+        }
     }
 
     // === What happened ===
@@ -196,29 +227,10 @@ impl State {
         self.slots[index].generation = generation.next();
         self.slots[index].current = Some(child);
         self.slots[index].respawn_at = None;
-        let stage = Stage::Booting {
-            until: now + self.policy.boot_timeout,
-        };
+        let stage = Stage::Booting { until: now + self.policy.boot_timeout };
         let (was_ready, adopts, stopped) = (false, false, false);
-        self.children.insert(
-            child,
-            Child {
-                slot,
-                seat,
-                born: now,
-                stage,
-                was_ready,
-                adopts,
-                stopped,
-                words: None,
-            },
-        );
-        self.out.push(Action::Spawn {
-            child,
-            slot,
-            generation,
-            seat,
-        });
+        self.children.insert(child, Child { slot, seat, born: now, stage, was_ready, adopts, stopped, words: None });
+        self.out.push(Action::Spawn { child, slot, generation, seat });
     }
 
     fn ready(&mut self, id: ChildId, adopts: bool) {
@@ -244,24 +256,40 @@ impl State {
     /// In a drain workers let go unasked. At other times an answer without a question is late: the worker was
     /// stopped when it was asked, and has been lent the slot again since.
     fn released(&mut self, child: ChildId, slot: WorkerId) {
-        let unasked = matches!(self.phase, Phase::ShuttingDown { .. });
-        let Some(slot) = self.slots.get_mut(slot.index()) else {
-            return;
-        };
+        let emptying = matches!(self.phase, Phase::ShuttingDown { .. });
+        let Some(slot) = self.slots.get_mut(slot.index()) else { return };
         match slot.reader {
-            Reader::Releasing(reader) if reader == child => slot.reader = Reader::Nobody,
-            Reader::Child(reader) if reader == child && unasked => slot.reader = Reader::Nobody,
+            Reader::Releasing(reader, _) if reader == child => slot.reader = Reader::Nobody,
+            Reader::Child(reader) if reader == child && emptying => {
+                slot.reader = Reader::Nobody;
+                slot.emptied = true;
+            }
             _ => {}
+        }
+    }
+
+    /// A worker does not read a slot that was lent to it: its application has let go of its connections, or the system
+    /// has refused. Without its own slot it is of no use any more, and its process is about to end.
+    fn dropped(&mut self, now: Instant, id: ChildId, at: WorkerId) {
+        let until = now + self.policy.exit_timeout;
+        let Some(child) = self.children.get_mut(&id) else { return };
+        child.adopts = false;
+        let is_own = child.slot == at;
+        if is_own && child.stage == Stage::Ready {
+            child.stage = Stage::Leaving { until };
+        }
+        let Some(slot) = self.slots.get_mut(at.index()) else { return };
+        if slot.reader.is(id) {
+            slot.reader = Reader::Nobody;
+        }
+        if is_own {
+            slot.down_since.get_or_insert(now);
         }
     }
 
     fn drained(&mut self, now: Instant, id: ChildId, report: WorkerReport) {
         let until = now + self.policy.exit_timeout;
-        let Some(child) = self
-            .children
-            .get_mut(&id)
-            .filter(|child| child.stage == Stage::Draining)
-        else {
+        let Some(child) = self.children.get_mut(&id).filter(|child| child.stage == Stage::Draining) else {
             return;
         };
         child.stage = Stage::Leaving { until };
@@ -289,49 +317,45 @@ impl State {
         let Some(child) = self.children.get_mut(&id).filter(|child| child.stage == Stage::Ready) else {
             return;
         };
+        // A stopped process cannot beat, and whoever stopped it may want to go on with it.
+        if child.stopped {
+            return;
+        }
         child.stage = Stage::Aborting { until: now + DUMP_TIME };
         let worker = child.slot;
         self.slots[worker.index()].down_since.get_or_insert(now);
         self.out.push(Action::Note(Note::Hung { worker }));
-        self.out.push(Action::Signal {
-            child: id,
-            signal: ChildSignal::Abort,
-        });
+        self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
     }
 
     /// A process is gone, or never came to be.
     fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let Some(child) = self.children.remove(&id) else { return };
-        for slot in &mut self.slots {
-            if matches!(slot.reader, Reader::Child(reader) | Reader::Releasing(reader) if reader == id) {
-                slot.reader = Reader::Nobody;
-            }
+        for slot in self.slots.iter_mut().filter(|slot| slot.reader.is(id)) {
+            slot.reader = Reader::Nobody;
         }
         let index = child.slot.index();
         self.slots[index].current = None;
         self.slots[index].down_since.get_or_insert(now);
         match self.phase {
             Phase::Booting if !child.was_ready => {
-                self.fail(BootFailure {
-                    worker: child.slot,
-                    what: what.clone(),
-                    words: child.words,
-                });
+                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words };
+                self.stop(now, Outcome::Failed(failure));
             }
             Phase::Booting | Phase::Running => self.schedule_respawn(now, &child, what),
-            Phase::ShuttingDown { .. } if matches!(child.stage, Stage::Draining | Stage::Killed) && child.was_ready => {
+            Phase::ShuttingDown { .. }
+                if child.was_ready && !matches!(what, BootFailureKind::Ended(Ended::Code(_))) =>
+            {
                 self.report.killed += 1;
             }
-            Phase::ShuttingDown { .. } | Phase::Stopping(_) | Phase::Finished => {}
+            Phase::ShuttingDown { .. } | Phase::Stopping { .. } | Phase::Finished => {}
         }
     }
 
     fn schedule_respawn(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
         let chance = self.draw();
         let slot = &mut self.slots[child.slot.index()];
-        let after = slot
-            .backoff
-            .after(now.duration_since(child.born), child.was_ready, chance);
+        let after = slot.backoff.after(now.duration_since(child.born), child.was_ready, chance);
         slot.respawn_at = Some(now + after);
         let mut why = match what {
             BootFailureKind::Spawn(error) => format!("could not be started: {error}"),
@@ -341,21 +365,18 @@ impl State {
         if let Some(words) = child.words.as_ref().filter(|_| !child.was_ready) {
             why = format!("{why} before it was ready: {words}");
         }
-        self.out.push(Action::Note(Note::Restarting {
-            worker: child.slot,
-            why,
-            after,
-        }));
+        self.out.push(Action::Note(Note::Restarting { worker: child.slot, why, after }));
     }
 
     fn terminate(&mut self, now: Instant) {
         match self.phase {
             Phase::Booting | Phase::Running => self.shut_down(now),
+            Phase::ShuttingDown { since, .. } if now < since + SAME_SIGNAL => {}
             Phase::ShuttingDown { .. } => {
                 self.out.push(Action::Note(Note::StoppingNow));
-                self.stop(Outcome::Forced);
+                self.stop(now, Outcome::Forced);
             }
-            Phase::Stopping(_) | Phase::Finished => {}
+            Phase::Stopping { .. } | Phase::Finished => {}
         }
     }
 
@@ -363,52 +384,38 @@ impl State {
         let timeout = self.policy.shutdown_timeout;
         self.out.push(Action::Note(Note::ShuttingDown { within: timeout }));
         self.out.push(Action::Unpublish);
-        // Somebody must empty the queue of a slot that nobody reads right now.
-        for index in 0..self.slots.len() {
-            if self.slots[index].reader == Reader::Nobody
-                && let Some(reader) = self.own_reader(index).or_else(|| self.adopter(index))
-            {
-                self.lend(index, reader);
-            }
-        }
-        self.phase = Phase::ShuttingDown {
-            deadline: now + timeout,
-            listening: true,
-        };
         for slot in &mut self.slots {
             slot.respawn_at = None;
+            // Before the cluster is up nothing is served.
+            slot.emptied = self.phase == Phase::Booting;
         }
+        self.phase = Phase::ShuttingDown { since: now, deadline: now + timeout, listening: true };
+        // Somebody must empty the queue of a slot that nobody reads right now: before the drain, which empties it.
+        self.settle_readers(now);
         for (&id, child) in &mut self.children {
+            if child.stopped {
+                self.out.push(Action::Signal { child: id, signal: ChildSignal::Continue });
+            }
             self.out.push(Action::Drain { child: id, timeout });
             match child.stage {
                 Stage::Ready => child.stage = Stage::Draining,
                 Stage::Booting { .. } => {
-                    self.out.push(Action::Signal {
-                        child: id,
-                        signal: ChildSignal::Terminate,
-                    });
+                    self.out.push(Action::Signal { child: id, signal: ChildSignal::Terminate });
                 }
                 _ => {}
             }
         }
     }
 
-    fn fail(&mut self, failure: BootFailure) {
-        self.stop(Outcome::Failed(failure));
-    }
-
     /// Ends everything at once.
-    fn stop(&mut self, outcome: Outcome) {
-        self.phase = Phase::Stopping(outcome);
+    fn stop(&mut self, now: Instant, outcome: Outcome) {
+        self.phase = Phase::Stopping { until: now + KILL_TIME, outcome };
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
         for (&id, child) in &mut self.children {
             child.stage = Stage::Killed;
-            self.out.push(Action::Signal {
-                child: id,
-                signal: ChildSignal::Kill,
-            });
+            self.out.push(Action::Signal { child: id, signal: ChildSignal::Kill });
         }
         self.out.push(Action::CloseListeners);
     }
@@ -416,25 +423,24 @@ impl State {
     // === What time brings ===
 
     fn pass_time(&mut self, now: Instant) {
-        let due: Vec<ChildId> = self
-            .children
-            .iter()
-            .filter(|(_, c)| c.is_due(now))
-            .map(|(id, _)| *id)
-            .collect();
+        let due: Vec<ChildId> = self.children.iter().filter(|(_, c)| c.is_due(now)).map(|(id, _)| *id).collect();
         for id in due {
-            self.overdue(id);
+            self.overdue(now, id);
         }
-        if let Phase::ShuttingDown { deadline, .. } = self.phase
-            && now >= deadline + CUT_TIME
-        {
+        if self.kill_due().is_some_and(|at| at <= now) {
             let late = self.children.iter().filter(|(_, child)| child.outstays());
             let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
             for id in late {
                 self.kill_overdue(id);
             }
         }
+        if self.give_up_due().is_some_and(|at| at <= now) {
+            self.give_up();
+        }
         for index in 0..self.slots.len() {
+            if matches!(self.slots[index].reader, Reader::Releasing(_, until) if until <= now) {
+                self.slots[index].reader = Reader::Nobody;
+            }
             if self.slots[index].respawn_at.is_some_and(|at| at <= now) {
                 self.spawn(now, index);
             }
@@ -444,7 +450,18 @@ impl State {
         }
     }
 
-    fn overdue(&mut self, id: ChildId) {
+    /// Forgets processes that do not even end when they are killed.
+    fn give_up(&mut self) {
+        for child in std::mem::take(&mut self.children).into_values() {
+            self.out.push(Action::Note(Note::Unkillable { worker: child.slot }));
+        }
+        for slot in &mut self.slots {
+            slot.reader = Reader::Nobody;
+            slot.emptied = true;
+        }
+    }
+
+    fn overdue(&mut self, now: Instant, id: ChildId) {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
@@ -455,11 +472,8 @@ impl State {
         let after = self.policy.boot_timeout;
         match self.phase {
             Phase::Booting => {
-                self.fail(BootFailure {
-                    worker,
-                    what: BootFailureKind::Timeout(after),
-                    words,
-                });
+                let failure = BootFailure { worker, what: BootFailureKind::Timeout(after), words };
+                self.stop(now, Outcome::Failed(failure));
             }
             _ => {
                 self.out.push(Action::Note(Note::BootTimeout { worker, after }));
@@ -477,10 +491,7 @@ impl State {
 
     fn kill(&mut self, id: ChildId) {
         self.with(id, |child| child.stage = Stage::Killed);
-        self.out.push(Action::Signal {
-            child: id,
-            signal: ChildSignal::Kill,
-        });
+        self.out.push(Action::Signal { child: id, signal: ChildSignal::Kill });
     }
 
     /// When the clients of this slot stop waiting for it: `None` while it runs, or while nobody could take over.
@@ -520,27 +531,23 @@ impl State {
         }
     }
 
-    fn come_up(&mut self) {
+    fn come_up(&mut self, now: Instant) {
         if self.phase == Phase::Booting && self.all_ready() {
             self.phase = Phase::Running;
             self.out.push(Action::Note(Note::Up));
+            self.settle_readers(now);
         }
     }
 
-    fn settle(&mut self) {
-        match self.phase {
-            Phase::Running => self.settle_readers(),
-            Phase::ShuttingDown {
-                deadline,
-                listening: true,
-            } if self.slots.iter().all(|slot| slot.reader == Reader::Nobody) => {
-                self.phase = Phase::ShuttingDown {
-                    deadline,
-                    listening: false,
-                };
-                self.out.push(Action::CloseListeners);
-            }
-            _ => {}
+    fn settle(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Running | Phase::ShuttingDown { listening: true, .. }) {
+            self.settle_readers(now);
+        }
+        if let Phase::ShuttingDown { since, deadline, listening: true } = self.phase
+            && self.slots.iter().all(|slot| slot.reader == Reader::Nobody)
+        {
+            self.phase = Phase::ShuttingDown { since, deadline, listening: false };
+            self.out.push(Action::CloseListeners);
         }
         self.finish_if_over();
     }
@@ -551,7 +558,7 @@ impl State {
         }
         let outcome = match &self.phase {
             Phase::ShuttingDown { listening: false, .. } => Outcome::Clean(self.report),
-            Phase::Stopping(outcome) => outcome.clone(),
+            Phase::Stopping { outcome, .. } => outcome.clone(),
             _ => return,
         };
         self.phase = Phase::Finished;
@@ -559,34 +566,27 @@ impl State {
     }
 
     fn all_ready(&self) -> bool {
-        self.slots
-            .iter()
-            .all(|slot| slot.current.is_some_and(|id| self.children[&id].stage == Stage::Ready))
+        self.slots.iter().all(|slot| slot.current.is_some_and(|id| self.children[&id].stage == Stage::Ready))
     }
 
-    fn settle_readers(&mut self) {
+    fn settle_readers(&mut self, now: Instant) {
         for index in 0..self.slots.len() {
-            self.settle_reader(index);
+            self.settle_reader(now, index);
         }
     }
 
     /// One step of this slot's sockets towards who should read them.
-    fn settle_reader(&mut self, index: usize) {
-        let Some(wanted) = self.wanted_reader(index) else {
-            return;
-        };
+    fn settle_reader(&mut self, now: Instant, index: usize) {
+        let Some(wanted) = self.wanted_reader(index) else { return };
         match self.slots[index].reader {
             Reader::Nobody => self.lend(index, wanted),
             Reader::Child(reader) if reader == wanted => {}
             Reader::Child(reader) => {
-                self.slots[index].reader = Reader::Releasing(reader);
-                self.out.push(Action::Release {
-                    child: reader,
-                    slot: worker(index),
-                });
+                self.slots[index].reader = Reader::Releasing(reader, now + RELEASE_TIME);
+                self.out.push(Action::Release { child: reader, slot: worker(index) });
                 self.lend_over_stopped(index, reader, wanted);
             }
-            Reader::Releasing(reader) => self.lend_over_stopped(index, reader, wanted),
+            Reader::Releasing(reader, _) => self.lend_over_stopped(index, reader, wanted),
         }
     }
 
@@ -603,16 +603,20 @@ impl State {
             && self.slots[index].evicted
             && self.children[&child].slot.index() != index;
         self.slots[index].reader = Reader::Child(child);
-        self.out.push(Action::Listen {
-            child,
-            slot: worker(index),
-            refuse,
-        });
+        self.out.push(Action::Listen { child, slot: worker(index), refuse });
     }
 
     /// Who should read this slot's sockets: its own process, or a neighbour once the clients have waited long enough;
     /// `None` while they wait.
+    /// In a shutdown: whoever can empty the queue, if it is not empty yet.
     fn wanted_reader(&self, index: usize) -> Option<ChildId> {
+        if let Phase::ShuttingDown { .. } = self.phase {
+            return match self.slots[index].reader {
+                Reader::Child(reader) => Some(reader),
+                _ if self.slots[index].emptied => None,
+                _ => self.own_reader(index).or_else(|| self.adopter(index)),
+            };
+        }
         self.own_reader(index).or_else(|| {
             let adopter = self.slots[index].evicted.then(|| self.adopter(index))?;
             // One who stands in goes on while it can: moving the slot from neighbour to neighbour helps nobody.
@@ -632,19 +636,21 @@ impl State {
     /// The next slot's process that can stand in for this slot.
     fn adopter(&self, index: usize) -> Option<ChildId> {
         let others = (1..self.slots.len()).map(|step| (index + step) % self.slots.len());
-        others
-            .filter_map(|other| self.slots[other].current)
-            .find(|id| self.can_adopt(*id))
+        others.filter_map(|other| self.slots[other].current).find(|id| self.can_adopt(*id))
     }
 
     fn can_adopt(&self, id: ChildId) -> bool {
         self.serves(id) && self.children[&id].adopts
     }
 
+    /// Whether a process accepts connections: in a shutdown, those that wait in the queues.
     fn serves(&self, id: ChildId) -> bool {
-        self.children
-            .get(&id)
-            .is_some_and(|child| child.stage == Stage::Ready && !child.stopped)
+        let emptying = matches!(self.phase, Phase::ShuttingDown { .. });
+        self.children.get(&id).is_some_and(|child| match child.stage {
+            Stage::Ready => !child.stopped,
+            Stage::Draining => emptying && child.was_ready && !child.stopped,
+            _ => false,
+        })
     }
 
     fn with(&mut self, id: ChildId, change: impl FnOnce(&mut Child)) {

@@ -80,10 +80,7 @@ impl Drop for SharedWords {
         let length = self.words * size_of::<AtomicU64>();
         // SAFETY: exactly this range was mapped by `map`, and no reference from `words` outlives `self`.
         let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast::<c_void>(), length) };
-        debug_assert!(
-            unmapped.is_ok(),
-            "a range that was mapped can be unmapped: {unmapped:?}"
-        );
+        debug_assert!(unmapped.is_ok(), "a range that was mapped can be unmapped: {unmapped:?}");
     }
 }
 
@@ -101,9 +98,7 @@ fn sealed_words(file: BorrowedFd<'_>) -> io::Result<usize> {
 }
 
 fn byte_len(words: usize) -> io::Result<usize> {
-    words
-        .checked_mul(size_of::<AtomicU64>())
-        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    words.checked_mul(size_of::<AtomicU64>()).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 #[cfg(test)]
@@ -136,9 +131,6 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         assert_eq!(SharedWords::map(&file).unwrap_err().kind(), io::ErrorKind::InvalidInput);
         let empty = create_sealed("test", 0).unwrap();
-        assert_eq!(
-            SharedWords::map(&empty).unwrap_err().kind(),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(SharedWords::map(&empty).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -22,10 +22,7 @@ pub(crate) type Instruction = libc::sock_filter;
 /// instructions, `ENOMEM` if it is larger than `net.core.optmem_max` allows.
 pub(crate) fn attach_program(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let value = libc::sock_fprog {
-        len,
-        filter: program.as_ptr().cast_mut(),
-    };
+    let value = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
     // SAFETY: the option's value is one `sock_fprog`. The `len` instructions it points to live until the call
     // returns; the kernel copies them and writes to nothing.
     unsafe { set_option(socket, libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, &value) }
@@ -58,9 +55,5 @@ unsafe fn set_option<T>(socket: BorrowedFd<'_>, level: libc::c_int, name: libc::
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: `value` lives until the call returns and has the size that is given; the caller vouches for the rest.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(value).cast(), size) };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -64,18 +64,9 @@ struct Entry {
 impl OpenSockets {
     /// Lists this socket until it is dropped.
     pub(crate) fn list<T: AsRawSocket>(&self, socket: T) -> Listed<T> {
-        let entry = Entry {
-            socket: imp::number(&socket),
-            is_cut: false,
-        };
+        let entry = Entry { socket: imp::number(&socket), is_cut: false };
         let index = self.lock().insert(entry);
-        Listed {
-            _listing: Listing {
-                sockets: self.clone(),
-                index,
-            },
-            socket,
-        }
+        Listed { _listing: Listing { sockets: self.clone(), index }, socket }
     }
 
     /// Closes the write side of up to `limit` sockets whose write side this has not closed before, so that their
@@ -83,13 +74,7 @@ impl OpenSockets {
     pub(crate) fn close_writes(&self, limit: usize) -> usize {
         let mut table = self.lock();
         let mut cut = 0;
-        for entry in table
-            .entries
-            .iter_mut()
-            .flatten()
-            .filter(|entry| !entry.is_cut)
-            .take(limit)
-        {
+        for entry in table.entries.iter_mut().flatten().filter(|entry| !entry.is_cut).take(limit) {
             // SAFETY: a socket's number leaves the table, under the lock held here, before the socket is closed.
             let socket = unsafe { imp::borrow(entry.socket) };
             // It fails where the peer has gone already, and then there is nothing left to end.

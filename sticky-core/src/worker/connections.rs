@@ -26,6 +26,9 @@ use crate::worker::{Worker, refuse};
 /// How long to leave connections in the kernel's queue when this process or the machine is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// How long handshakes that have begun have to complete before a queue counts as empty: a round trip.
+const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
+
 /// How long after a slot has come back a connection placed while it was out may still arrive.
 const EVICTION_ECHO: Duration = Duration::from_secs(10);
 
@@ -39,11 +42,7 @@ const CUT_PAUSE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Read this slot's listeners.
-    Listen {
-        slot: WorkerId,
-        listeners: Vec<Lent>,
-        refuse: bool,
-    },
+    Listen { slot: WorkerId, listeners: Vec<Lent>, refuse: bool },
     /// Stop reading them and say so.
     Release { slot: WorkerId },
     /// These slots are out of the placement.
@@ -90,9 +89,7 @@ impl Listener {
 
     fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
         match self {
-            Self::Tcp(listener) => listener
-                .poll_accept(cx)
-                .map_ok(|(stream, peer)| Stream::tcp(stream, peer)),
+            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| Stream::tcp(stream, peer)),
             #[cfg(unix)]
             Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::unix(stream)),
         }
@@ -112,13 +109,13 @@ impl Listener {
     fn accept_queued(&self) -> io::Result<Stream> {
         match self {
             Self::Tcp(tcp) => {
-                let (socket, _) = SockRef::from(tcp).accept()?;
+                let (socket, peer) = SockRef::from(tcp).accept()?;
                 #[cfg(cluster)]
                 listener::admit(&socket)?;
                 socket.set_nonblocking(true)?;
-                let stream = TcpStream::from_std(socket.into())?;
-                let peer = stream.peer_addr()?;
-                Ok(Stream::tcp(stream, peer))
+                // Not asked of the connection: one that was reset in the queue has no peer any more.
+                let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
+                Ok(Stream::tcp(TcpStream::from_std(socket.into())?, peer))
             }
             #[cfg(unix)]
             Self::Unix(listener) => {
@@ -142,14 +139,17 @@ struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// No new connection comes in; what the queues hold is still accepted.
+    /// No new connection begins; what the queues hold is still accepted.
     Emptying,
+    /// The queues have been found empty; handshakes that had begun may still complete.
+    Lingering,
     Ended,
 }
 
 /// This worker's connections, in the order in which the kernel has them.
 ///
-/// From [`Worker::ready`]. Dropping it stops accepting; the slot's queue waits for the next generation.
+/// From [`Worker::ready`]. Dropping it ends this worker's part in the cluster: what follows has `exit_timeout` (5 s), and
+/// then the supervisor starts the worker again. The slot's queue waits for the next generation.
 #[derive(Debug)]
 pub struct Connections {
     worker: Worker,
@@ -203,15 +203,19 @@ impl Connections {
                 self.pause = None;
             }
             let accepted = match self.phase {
+                Phase::Emptying | Phase::Lingering | Phase::Ended => self.accept_queued(),
                 Phase::Serving => {
                     if let Some(limit) = self.worker.limits().max_connections {
                         std::task::ready!(self.worker.inner.registry.poll_room(cx, limit));
                     }
                     std::task::ready!(self.poll_readers(cx))
                 }
-                Phase::Emptying | Phase::Ended => self.empty_queues(),
             };
             match accepted {
+                None if self.phase == Phase::Emptying && !self.is_late() => {
+                    self.phase = Phase::Lingering;
+                    self.pause = Some(Box::pin(tokio::time::sleep(HANDSHAKE_TIME)));
+                }
                 None => self.end(),
                 Some((reader, Ok(stream))) => {
                     if let Some(connection) = self.admit(reader, stream) {
@@ -231,11 +235,7 @@ impl Connections {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Listen {
-                slot,
-                listeners,
-                refuse,
-            } => self.listen(slot, listeners, refuse),
+            Order::Listen { slot, listeners, refuse } => self.listen(slot, listeners, refuse),
             Order::Release { slot } => {
                 self.readers.retain(|reader| reader.slot != slot);
                 self.say(FromWorker::Released { slot });
@@ -253,10 +253,7 @@ impl Connections {
         self.draining = self.worker.inner.registry.open();
         for reader in &self.readers {
             if let Err(error) = reader.listener.quiesce() {
-                notice::warn(format_args!(
-                    "worker {}: new connections may be reset: {error}",
-                    self.id()
-                ));
+                notice::warn(format_args!("worker {}: new connections may be reset: {error}", self.id()));
             }
         }
     }
@@ -266,17 +263,11 @@ impl Connections {
         self.readers.retain(|reader| reader.slot != slot);
         for Lent { listener, placed } in listeners {
             match Listener::register(listener) {
-                Ok(listener) => self.readers.push(Reader {
-                    slot,
-                    listener,
-                    placed,
-                    refuse,
-                }),
+                Ok(listener) => self.readers.push(Reader { slot, listener, placed, refuse }),
                 Err(error) => {
-                    notice::error(format_args!(
-                        "worker {}: a listener of slot {slot} is lost: {error}",
-                        self.id()
-                    ));
+                    notice::error(format_args!("worker {} cannot read slot {slot}: {error}", self.id()));
+                    self.readers.retain(|reader| reader.slot != slot);
+                    return self.say(FromWorker::Dropped { slot });
                 }
             }
         }
@@ -294,45 +285,36 @@ impl Connections {
         Poll::Pending
     }
 
-    fn empty_queues(&mut self) -> Option<(usize, io::Result<Stream>)> {
-        let late = self
-            .worker
-            .inner
-            .drain
-            .deadline()
-            .is_some_and(|deadline| Instant::now() >= deadline);
-        while let Some(reader) = self.readers.last().filter(|_| !late) {
-            match reader.listener.accept_queued() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.release_last(),
-                accepted => return Some((self.readers.len() - 1, accepted)),
-            }
-        }
-        None
+    /// A connection from the kernel's queues, for which there is no waiting any more.
+    fn accept_queued(&mut self) -> Option<(usize, io::Result<Stream>)> {
+        let readers = self.readers.iter().enumerate().filter(|_| !self.is_late());
+        let mut accepted = readers.map(|(index, reader)| (index, reader.listener.accept_queued()));
+        accepted.find(|(_, accepted)| !matches!(accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
     }
 
-    /// Lets go of the last reader, and says so when it was the last of its slot.
-    fn release_last(&mut self) {
-        let Some(slot) = self.readers.pop().map(|reader| reader.slot) else {
-            return;
-        };
-        if self.readers.iter().all(|reader| reader.slot != slot) {
-            self.say(FromWorker::Released { slot });
-        }
+    /// Whether the drain's time is over.
+    fn is_late(&self) -> bool {
+        self.worker.inner.drain.deadline().is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// Lets go of everything, and says so: in a drain the queues are empty, at other times nobody expects it.
     fn end(&mut self) {
+        let in_order = self.phase != Phase::Serving;
         self.phase = Phase::Ended;
-        while !self.readers.is_empty() {
-            self.release_last();
+        let mut slots: Vec<WorkerId> = self.readers.drain(..).map(|reader| reader.slot).collect();
+        if !in_order {
+            slots.push(self.id());
+        }
+        slots.sort_unstable();
+        slots.dedup();
+        for slot in slots {
+            self.say(if in_order { FromWorker::Released { slot } } else { FromWorker::Dropped { slot } });
         }
     }
 
+    /// What went wrong with one connection is over with it. Of everything else there may be more, so it pauses.
     fn accept_failed(&mut self, error: &io::Error) {
-        use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
-        if matches!(
-            error.kind(),
-            ConnectionAborted | ConnectionReset | Interrupted | WouldBlock
-        ) {
+        if concerns_one_connection(error) {
             return;
         }
         static SAID: std::sync::Once = std::sync::Once::new();
@@ -347,9 +329,7 @@ impl Connections {
 
     /// Counts and checks a new connection; `None` when it was answered here.
     fn admit(&mut self, reader: usize, stream: Stream) -> Option<Connection> {
-        let Reader {
-            slot, placed, refuse, ..
-        } = self.readers[reader];
+        let Reader { slot, placed, refuse, .. } = self.readers[reader];
         let row = self.worker.row();
         row.accepted();
         if slot != self.id() {
@@ -361,7 +341,7 @@ impl Connections {
             refuse::refuse(stream);
             return None;
         }
-        if self.phase == Phase::Emptying {
+        if self.phase != Phase::Serving {
             self.draining += 1;
         }
         Some(self.worker.inner.registry.register(stream))
@@ -389,10 +369,12 @@ impl Connections {
     /// Waits until every connection has ended or the drain's deadline has passed, cuts what is left in paced
     /// batches, and tells the supervisor how it went.
     ///
-    /// Ends the accepting too. Call it after [`accept`](Self::accept) has returned `None`; before that it waits for
-    /// the drain to start.
+    /// Call it after [`accept`](Self::accept) has returned `None`. Before that it ends the accepting; the supervisor
+    /// then starts this worker again.
     pub async fn finish(mut self) {
-        self.end();
+        if self.phase != Phase::Ended {
+            self.end();
+        }
         let worker = self.worker.clone();
         worker.inner.drain.started().await;
         let registry = &worker.inner.registry;
@@ -402,10 +384,7 @@ impl Connections {
             () = worker.inner.drain.expired() => self.cut().await,
         };
         let completed = self.draining.saturating_sub(cut) as u64;
-        self.say(FromWorker::Drained(WorkerReport {
-            completed,
-            cut: cut as u64,
-        }));
+        self.say(FromWorker::Drained(WorkerReport { completed, cut: cut as u64 }));
     }
 
     async fn cut(&self) -> usize {
@@ -422,6 +401,36 @@ impl Connections {
         }
         cut
     }
+}
+
+impl Drop for Connections {
+    /// Without this nobody would know that the slot is not read any more.
+    fn drop(&mut self) {
+        if self.phase != Phase::Ended {
+            self.end();
+        }
+    }
+}
+
+/// Whether an error of accept(2) is about the connection that was to be accepted: Linux passes on what has become of it
+/// meanwhile.
+fn concerns_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+        NotConnected, TimedOut, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted
+            | ConnectionReset
+            | HostUnreachable
+            | Interrupted
+            | NetworkDown
+            | NetworkUnreachable
+            | NotConnected
+            | TimedOut
+            | WouldBlock
+    )
 }
 
 /// Slots that are out of the kernel's placement, or were until a moment ago.

@@ -138,10 +138,7 @@ mod tests {
         waiting.await.unwrap();
         drain.started().await;
         assert!(drain.is_started());
-        assert_eq!(
-            (drain.deadline(), drain.reason()),
-            (Some(deadline), Some(DrainReason::Shutdown))
-        );
+        assert_eq!((drain.deadline(), drain.reason()), (Some(deadline), Some(DrainReason::Shutdown)));
     }
 
     #[tokio::test]

@@ -7,8 +7,9 @@ use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc;
 
+use super::connections::Order;
 use super::lifeline::{self, Control};
-use super::{DrainTrigger, Limits, Parts, Sockets, Worker, words_message};
+use super::{DrainTrigger, Limits, Parts, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
 use crate::id::WorkerId;
@@ -42,12 +43,11 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
     let (sender, orders) = mpsc::unbounded_channel();
     let (trigger, drain) = DrainTrigger::new();
-    lifeline::start(Arc::clone(&control), sender, trigger.clone()).map_err(JoinError::Control)?;
-    let report = {
-        let control = Arc::clone(&control);
-        // A supervisor that is gone is the lifeline's business.
-        move |message: FromWorker| drop(control.send(&message, &[]))
-    };
+    // What is out of the placement already is the first thing the acceptor hears.
+    let _ = sender.send(Order::Evicted { slots: welcome.evicted.clone() });
+    lifeline::start(Arc::clone(&control), sender, trigger.clone(), welcome.addresses).map_err(JoinError::Control)?;
+    // A supervisor that is gone is the lifeline's business.
+    let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
         id: welcome.worker,
         generation: welcome.generation,
@@ -58,12 +58,9 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         orders,
         report: Box::new(report),
         drain: (trigger, drain),
-        sockets: Sockets {
-            dispatch: config.dispatch,
-            addresses: welcome.addresses,
-        },
+        sockets: Sockets { dispatch: config.dispatch, addresses: welcome.addresses, all_tcp: all_tcp(config) },
     });
-    report_panics(control);
+    report_panics(worker.clone());
     Ok(worker)
 }
 
@@ -73,21 +70,13 @@ fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd), JoinE
         version: env!("CARGO_PKG_VERSION").to_owned(),
         fingerprint: config.fingerprint(),
     };
-    control
-        .send(&FromWorker::Hello(hello), &[])
-        .map_err(JoinError::Control)?;
+    control.send(&FromWorker::Hello(hello), &[]).map_err(JoinError::Control)?;
     match control.receive().map_err(JoinError::Control)? {
-        Some(Received {
-            message: ToWorker::Welcome(welcome),
-            mut descriptors,
-        }) => {
+        Some(Received { message: ToWorker::Welcome(welcome), mut descriptors, .. }) => {
             let scoreboard = descriptors.pop().ok_or(JoinError::Greeting)?;
             Ok((welcome, scoreboard))
         }
-        Some(Received {
-            message: ToWorker::Refused { reason },
-            ..
-        }) => Err(JoinError::Refused(reason)),
+        Some(Received { message: ToWorker::Refused { reason }, .. }) => Err(JoinError::Refused(reason)),
         Some(_) => Err(JoinError::Greeting),
         None => Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
     }
@@ -101,11 +90,7 @@ fn placement(welcome: &Welcome) -> Option<KernelHash> {
 /// A service manager that signals the whole group must not end workers in the middle of a request: the supervisor
 /// got the same signal and drains them. Handlers, unlike ignored signals, end with the next `exec`.
 fn ignore_terminal_signals() {
-    for signal in [
-        signal_hook::consts::SIGTERM,
-        signal_hook::consts::SIGINT,
-        signal_hook::consts::SIGHUP,
-    ] {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT, signal_hook::consts::SIGHUP] {
         // Cannot fail for these signals; if it did, the default action would stay, which is no worse.
         let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
     }
@@ -114,19 +99,17 @@ fn ignore_terminal_signals() {
 /// When memory runs out, a worker, not the supervisor, should go. Raising the score needs no privileges.
 fn prefer_for_oom_killer() {
     const FILE: &str = "/proc/self/oom_score_adj";
-    let score = std::fs::read_to_string(FILE)
-        .ok()
-        .and_then(|text| text.trim().parse::<i32>().ok());
+    let score = std::fs::read_to_string(FILE).ok().and_then(|text| text.trim().parse::<i32>().ok());
     if let Some(score) = score {
         let _ = std::fs::write(FILE, (score + 100).min(1000).to_string());
     }
 }
 
 /// Makes a panic the process's last words, in case it ends the process before it is ready.
-fn report_panics(control: Arc<Control>) {
+fn report_panics(worker: Worker) {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        let _ = control.send(&words_message(&info.to_string()), &[]);
+        worker.say_words(&info.to_string());
         before(info);
     }));
 }

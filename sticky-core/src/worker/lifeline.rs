@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::connections::{BoundListener, Lent, Order};
@@ -18,30 +19,81 @@ const ORPHAN_TIME: Duration = Duration::from_secs(1);
 /// The worker's end of the control socket.
 pub(super) type Control = Channel<FromWorker, ToWorker>;
 
-/// Starts the thread.
-pub(super) fn start(control: Arc<Control>, orders: UnboundedSender<Order>, drain: DrainTrigger) -> io::Result<()> {
-    std::thread::Builder::new()
-        .name("sticky-lifeline".to_owned())
-        .spawn(move || listen(&control, &orders, &drain))
-        .map(drop)
+/// Starts the thread. `addresses` is the most descriptors a message brings.
+pub(super) fn start(
+    control: Arc<Control>,
+    orders: UnboundedSender<Order>,
+    drain: DrainTrigger,
+    addresses: usize,
+) -> io::Result<()> {
+    let mut spares = Spares::new(addresses);
+    let listen = move || {
+        while let Some(received) = next(&control, &mut spares) {
+            deliver(received, &control, &orders, &drain);
+        }
+        orphaned(&orders, &drain);
+    };
+    std::thread::Builder::new().name("sticky-lifeline".to_owned()).spawn(listen).map(drop)
 }
 
-fn listen(control: &Control, orders: &UnboundedSender<Order>, drain: &DrainTrigger) {
+/// The next message; `None` when the supervisor is gone.
+fn next(control: &Control, spares: &mut Spares) -> Option<Received<ToWorker>> {
     loop {
+        spares.fill();
+        wait_readable(control);
+        spares.clear();
         match control.receive() {
-            Ok(Some(received)) => deliver(received, orders, drain),
-            Ok(None) => break,
+            Ok(received) => return received,
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                // The supervisor would not have sent what it cannot do without: it notices by itself.
+                notice::error(format_args!("a message of the supervisor is lost: {error}"));
+            }
             Err(error) => {
                 notice::error(format_args!("the control socket failed: {error}"));
-                break;
+                return None;
             }
         }
     }
-    orphaned(orders, drain);
 }
 
-fn deliver(received: Received<ToWorker>, orders: &UnboundedSender<Order>, drain: &DrainTrigger) {
+fn wait_readable(control: &Control) {
+    let mut fds = [PollFd::new(control, PollFlags::IN)];
+    // Whatever it answers, the receive that follows waits.
+    let _ = poll(&mut fds, None);
+}
+
+/// Descriptors kept free for those that messages bring: a process that is out of them would lose a listener.
+struct Spares {
+    wanted: usize,
+    held: Vec<OwnedFd>,
+}
+
+impl Spares {
+    fn new(wanted: usize) -> Self {
+        Self { wanted, held: Vec::with_capacity(wanted) }
+    }
+
+    fn fill(&mut self) {
+        while self.held.len() < self.wanted {
+            // Without any left there will be none for the message either, and it says so.
+            let Ok(file) = std::fs::File::open("/dev/null") else { return };
+            self.held.push(file.into());
+        }
+    }
+
+    fn clear(&mut self) {
+        self.held.clear();
+    }
+}
+
+fn deliver(received: Received<ToWorker>, control: &Control, orders: &UnboundedSender<Order>, drain: &DrainTrigger) {
     let order = match received.message {
+        ToWorker::Listen(order) if received.is_cut || received.descriptors.len() < order.sockets.len() => {
+            let slot = order.slot;
+            notice::error(format_args!("worker out of descriptors: it cannot read the sockets of slot {slot}"));
+            let _ = control.send(&FromWorker::Dropped { slot }, &[]);
+            return;
+        }
         ToWorker::Listen(order) => listen_order(order, received.descriptors),
         ToWorker::Release(order) => Order::Release { slot: order.slot },
         ToWorker::Evicted { slots } => Order::Evicted { slots },
@@ -52,31 +104,25 @@ fn deliver(received: Received<ToWorker>, orders: &UnboundedSender<Order>, drain:
         }
         ToWorker::Welcome(_) | ToWorker::Refused { .. } | ToWorker::Unknown => return,
     };
-    // Nobody takes orders any more when the application has dropped its connections: then there is nothing to do.
-    let _ = orders.send(order);
+    // Nobody takes orders any more when the application has dropped its connections.
+    if let Err(untaken) = orders.send(order) {
+        let answer = match untaken.0 {
+            Order::Listen { slot, .. } => FromWorker::Dropped { slot },
+            Order::Release { slot } => FromWorker::Released { slot },
+            _ => return,
+        };
+        let _ = control.send(&answer, &[]);
+    }
 }
 
 fn listen_order(order: ListenOrder, descriptors: Vec<OwnedFd>) -> Order {
     let ListenOrder { slot, sockets, refuse } = order;
     let listeners = sockets.into_iter().zip(descriptors).map(|(kind, fd)| match kind {
-        SocketKind::Tcp => Lent {
-            listener: BoundListener::Tcp(fd.into()),
-            placed: true,
-        },
-        SocketKind::SharedTcp => Lent {
-            listener: BoundListener::Tcp(fd.into()),
-            placed: false,
-        },
-        SocketKind::SharedUnix => Lent {
-            listener: BoundListener::Unix(fd.into()),
-            placed: false,
-        },
+        SocketKind::Tcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: true },
+        SocketKind::SharedTcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: false },
+        SocketKind::SharedUnix => Lent { listener: BoundListener::Unix(fd.into()), placed: false },
     });
-    Order::Listen {
-        slot,
-        listeners: listeners.collect(),
-        refuse,
-    }
+    Order::Listen { slot, listeners: listeners.collect(), refuse }
 }
 
 fn orphaned(orders: &UnboundedSender<Order>, drain: &DrainTrigger) {

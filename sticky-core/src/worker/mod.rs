@@ -11,6 +11,7 @@ mod standalone;
 
 use std::fmt;
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::connection::Registry;
 use crate::control::FromWorker;
 use crate::dispatch::Dispatch;
 use crate::id::{Generation, WorkerId};
+use crate::listener::ListenAddress;
 use crate::placement::KernelHash;
 use crate::scoreboard::Row;
 
@@ -55,8 +57,11 @@ struct Inner {
     placement: Option<KernelHash>,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
-    /// What dispatch this worker's sockets are under, and how many there are.
     sockets: Sockets,
+    /// Orders nobody takes: a framework has the listener itself.
+    untaken: OnceLock<mpsc::UnboundedReceiver<Order>>,
+    /// Whether what this worker says last is of interest no more: it was ready.
+    served: AtomicBool,
 }
 
 /// What there is to listen on.
@@ -64,6 +69,7 @@ struct Inner {
 pub(crate) struct Sockets {
     pub(crate) dispatch: Dispatch,
     pub(crate) addresses: usize,
+    pub(crate) all_tcp: bool,
 }
 
 /// How long a connection may take, and how many there may be. Each is a setting of the cluster.
@@ -74,6 +80,7 @@ pub(crate) struct Limits {
     pub(crate) idle_timeout: Duration,
     pub(crate) max_connections: Option<NonZeroUsize>,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) heartbeat_timeout: Duration,
 }
 
 impl Limits {
@@ -84,6 +91,7 @@ impl Limits {
             idle_timeout: config.idle_timeout,
             max_connections: config.max_connections,
             shutdown_timeout: config.shutdown_timeout,
+            heartbeat_timeout: config.heartbeat_timeout,
         }
     }
 }
@@ -96,6 +104,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(75),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(25),
+            heartbeat_timeout: Duration::from_secs(30),
         }
     }
 }
@@ -130,6 +139,8 @@ impl Worker {
             orders: Mutex::new(Some(parts.orders)),
             report: parts.report,
             sockets: parts.sockets,
+            untaken: OnceLock::new(),
+            served: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -168,10 +179,7 @@ impl Worker {
             orders,
             report,
             drain: DrainTrigger::new(),
-            sockets: Sockets {
-                dispatch: Dispatch::Kernel,
-                addresses: 0,
-            },
+            sockets: Sockets { dispatch: Dispatch::Kernel, addresses: 0, all_tcp: true },
         })
     }
 
@@ -201,11 +209,10 @@ impl Worker {
     ///
     /// # Panics
     ///
-    /// When called a second time in a process: its connections have one reader; and outside a tokio runtime.
+    /// When called a second time in a process: its connections have one reader.
     pub fn ready(self) -> Connections {
         let orders = self.take_orders();
-        tokio::spawn(beat(self.inner.row.clone()));
-        (self.inner.report)(FromWorker::Ready { adopts: true });
+        self.say_ready(true);
         Connections::new(self, orders)
     }
 
@@ -225,33 +232,43 @@ impl Worker {
     ///
     /// When this worker's connections have been taken already.
     pub fn into_std_listener(self) -> Result<std::net::TcpListener, NeedsGuard> {
-        let Sockets { dispatch, addresses } = self.inner.sockets;
+        let Sockets { dispatch, addresses, all_tcp } = self.inner.sockets;
         if dispatch != Dispatch::Kernel {
             return Err(NeedsGuard::Dispatch(dispatch));
         }
         if addresses != 1 {
             return Err(NeedsGuard::Addresses(addresses));
         }
-        let mut orders = self.take_orders();
-        if tokio::runtime::Handle::try_current().is_ok() {
-            tokio::spawn(beat(self.inner.row.clone()));
+        if !all_tcp {
+            return Err(NeedsGuard::NotTcp);
         }
-        (self.inner.report)(FromWorker::Ready { adopts: false });
+        let mut orders = self.take_orders();
+        self.say_ready(false);
+        let listener = self.own_listener(&mut orders);
+        // Nobody can take the listener back from the framework, so nobody hears what is ordered from here on.
+        let _ = self.inner.untaken.set(orders);
+        listener
+    }
+
+    fn own_listener(&self, orders: &mut mpsc::UnboundedReceiver<Order>) -> Result<std::net::TcpListener, NeedsGuard> {
         loop {
             match block_on(orders.recv()) {
-                Some(Order::Listen {
-                    slot, mut listeners, ..
-                }) if slot == self.id() => match listeners.pop() {
-                    Some(Lent {
-                        listener: BoundListener::Tcp(listener),
-                        ..
-                    }) => return Ok(listener),
+                Some(Order::Listen { slot, mut listeners, .. }) if slot == self.id() => match listeners.pop() {
+                    Some(Lent { listener: BoundListener::Tcp(listener), .. }) => return Ok(listener),
                     _ => return Err(NeedsGuard::NotTcp),
                 },
                 Some(Order::Drain | Order::Abandon) | None => return Err(NeedsGuard::Draining),
                 Some(_) => {}
             }
         }
+    }
+
+    fn say_ready(&self, adopts: bool) {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            tokio::spawn(beat(self.inner.row.clone(), beat_period(self.limits().heartbeat_timeout)));
+        }
+        self.inner.served.store(true, Ordering::Relaxed);
+        (self.inner.report)(FromWorker::Ready { adopts });
     }
 
     fn take_orders(&self) -> mpsc::UnboundedReceiver<Order> {
@@ -262,7 +279,14 @@ impl Worker {
     /// Tells the supervisor why this process is about to fail: its last words, if it ends before it is ready.
     #[doc(hidden)]
     pub fn fail(&self, error: &(dyn std::error::Error + 'static)) {
-        (self.inner.report)(words_message(&crate::cluster::Chain(error).to_string()));
+        self.say_words(&crate::cluster::Chain(error).to_string());
+    }
+
+    /// Says why this process may be about to end. Once it has served, nobody asks: its clients could make it say much.
+    pub(crate) fn say_words(&self, words: &str) {
+        if !self.inner.served.load(Ordering::Relaxed) {
+            (self.inner.report)(words_message(words));
+        }
     }
 
     pub(crate) fn limits(&self) -> &Limits {
@@ -289,20 +313,25 @@ impl fmt::Debug for Worker {
     }
 }
 
+/// Whether every address to listen on is a TCP address.
+pub(crate) fn all_tcp(config: &Config) -> bool {
+    !config.listen.iter().any(|address| matches!(address, ListenAddress::Unix(_)))
+}
+
 /// A [`FromWorker::Words`] short enough for a control message, cut at a character.
 pub(crate) fn words_message(words: &str) -> FromWorker {
-    let end = (0..=words.len().min(8 * 1024))
-        .rev()
-        .find(|&end| words.is_char_boundary(end))
-        .unwrap_or(0);
-    FromWorker::Words {
-        text: words[..end].to_owned(),
-    }
+    let end = (0..=words.len().min(8 * 1024)).rev().find(|&end| words.is_char_boundary(end)).unwrap_or(0);
+    FromWorker::Words { text: words[..end].to_owned() }
+}
+
+/// Often enough for the supervisor to see several beats before it gives up.
+fn beat_period(timeout: Duration) -> Duration {
+    (timeout / 5).clamp(Duration::from_millis(10), Duration::from_millis(500))
 }
 
 /// Shows the supervisor that the event loop turns.
-async fn beat(row: Row) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+async fn beat(row: Row, period: Duration) {
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats = 0;
     loop {
@@ -353,13 +382,9 @@ mod tests {
 
     #[test]
     fn long_words_are_cut_at_a_character() {
-        let FromWorker::Words { text } = words_message(&"é".repeat(5000)) else {
-            unreachable!()
-        };
+        let FromWorker::Words { text } = words_message(&"é".repeat(5000)) else { unreachable!() };
         assert_eq!(text.len(), 8 * 1024);
-        let FromWorker::Words { text } = words_message(&format!("a{}", "é".repeat(5000))) else {
-            unreachable!()
-        };
+        let FromWorker::Words { text } = words_message(&format!("a{}", "é".repeat(5000))) else { unreachable!() };
         assert_eq!(text.len(), 8 * 1024 - 1);
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 
 use crate::connection::Stream;
 
@@ -14,9 +15,16 @@ const RESPONSE: &[u8] =
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// Answers 503 and closes, in a task of its own.
+/// How many clients are answered at once. They are not this worker's own, and must not take its descriptors.
+const MOST: usize = 256;
+
+static PLACES: Semaphore = Semaphore::const_new(MOST);
+
+/// Answers 503 and closes, in a task of its own; where too many are being answered, closes.
 pub(super) fn refuse(mut stream: Stream) {
+    let Ok(place) = PLACES.try_acquire() else { return };
     tokio::spawn(async move {
+        let _place = place;
         let farewell = async {
             stream.write_all(RESPONSE).await?;
             stream.shutdown().await?;

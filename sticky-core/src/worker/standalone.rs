@@ -6,7 +6,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::connections::{BoundListener, Lent, Order};
-use super::{DrainReason, DrainTrigger, Limits, Parts, Sockets, Worker};
+use super::{DrainReason, DrainTrigger, Limits, Parts, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
@@ -40,11 +40,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let id = WorkerId::new(0);
     let listeners = lent.map_err(system("lend a listener to itself"))?;
     let addresses = listeners.len();
-    let _ = sender.send(Order::Listen {
-        slot: id,
-        listeners,
-        refuse: false,
-    });
+    let _ = sender.send(Order::Listen { slot: id, listeners, refuse: false });
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
@@ -55,10 +51,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         orders,
         report: Box::new(drop),
         drain: DrainTrigger::new(),
-        sockets: Sockets {
-            dispatch: config.dispatch,
-            addresses,
-        },
+        sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
     });
     let lines: Vec<String> = sets.iter().map(line).collect();
     // Before anybody is told that there is something to end.
@@ -68,11 +61,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
 }
 
 fn line(set: &ListenerSet) -> String {
-    format!(
-        "listening on {}{} (in this process, no workers)",
-        set.address().scheme(),
-        set.address()
-    )
+    format!("listening on {}{} (in this process, no workers)", set.address().scheme(), set.address())
 }
 
 fn lend(set: &ListenerSet) -> io::Result<Lent> {
@@ -84,10 +73,7 @@ fn lend(set: &ListenerSet) -> io::Result<Lent> {
         #[cfg(not(unix))]
         LocalAddress::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
     };
-    Ok(Lent {
-        listener,
-        placed: false,
-    })
+    Ok(Lent { listener, placed: false })
 }
 
 /// Drains when the program is asked to end. On a thread of its own: the application has not made its runtime yet.
@@ -101,6 +87,8 @@ fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec
     let watch = async move {
         signals.next().await;
         sets.iter().for_each(ListenerSet::unpublish);
+        // The acceptor has listeners of its own, and closes them when it has emptied them.
+        drop(sets);
         worker.start_drain(DrainReason::Shutdown, Instant::now() + worker.limits().shutdown_timeout);
         let _ = orders.send(Order::Drain);
         signals.next().await;
@@ -122,10 +110,7 @@ struct EndSignals {
 impl EndSignals {
     fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

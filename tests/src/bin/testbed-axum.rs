@@ -1,19 +1,16 @@
 //! The testbed for `sticky-axum`: a router as a user would write it, configured by `STICKY_*` alone.
 
-use std::{net::SocketAddr, time::Duration};
+use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::{
-    Extension, Router,
-    body::{Body, Bytes},
-    extract::{
-        ConnectInfo, DefaultBodyLimit, Path, Request, State, WebSocketUpgrade,
-        ws::{CloseFrame, Message, WebSocket, close_code},
-    },
-    http::{HeaderMap, StatusCode, header},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
-    routing::{get, post},
-};
+use axum::body::{Body, Bytes};
+use axum::extract::ws::{CloseFrame, Message, WebSocket, close_code};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Request, State, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Router};
 use futures_util::StreamExt;
 use sticky_core::Cluster;
 use sticky_tests::testbed::{self, BoxError, Testbed};
@@ -29,17 +26,11 @@ fn main() -> Result<(), BoxError> {
 
 fn router(testbed: Testbed) -> Router {
     Router::new()
-        .route(
-            "/",
-            get(async |worker: sticky_axum::Worker| format!("worker: {}", worker.id())),
-        )
+        .route("/", get(async |worker: sticky_axum::Worker| format!("worker: {}", worker.id())))
         .route("/whoami", get(whoami))
         .route("/sleep/{ms}", get(sleep))
         .route("/echo", post(async |body: Bytes| body))
-        .route(
-            "/upload",
-            post(async |request: Request| testbed::digest(request.into_body()).await.map_err(failed)),
-        )
+        .route("/upload", post(async |request: Request| testbed::digest(request.into_body()).await.map_err(failed)))
         .route("/bytes/{n}", get(async |Path(length): Path<usize>| vec![b'x'; length]))
         .route("/sse", get(sse))
         .route("/ws", get(ws))
@@ -47,10 +38,7 @@ fn router(testbed: Testbed) -> Router {
         .route("/me", get(me))
         .route("/crash", post(async || -> StatusCode { testbed::crash() }))
         .route("/hang", post(async || -> StatusCode { testbed::hang() }))
-        .route(
-            "/leak/{mib}",
-            post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)),
-        )
+        .route("/leak/{mib}", post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)))
         .route("/block/{ms}", get(async |Path(ms): Path<u64>| testbed::block(ms)))
         .layer(DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(testbed.clone(), sign))

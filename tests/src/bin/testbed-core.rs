@@ -1,14 +1,18 @@
 //! The testbed for `sticky-core`: plain hyper over `sticky_core::http`, configured by `STICKY_*` alone.
 
-use std::{convert::Infallible, time::Duration};
+use std::convert::Infallible;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::{body::Incoming, service::service_fn};
-use sticky_core::{Cluster, http::PeerAddr};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use sticky_core::Cluster;
+use sticky_core::http::PeerAddr;
 use sticky_tests::testbed::{self, BoxError, Testbed, websocket};
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
@@ -96,8 +100,6 @@ fn login(testbed: &Testbed) -> Answer {
 fn sse(testbed: &Testbed) -> Answer {
     let events = testbed.events().map(|event| Ok(Frame::data(event)));
     let mut answer = Response::new(StreamBody::new(events).boxed_unsync());
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     answer
 }

@@ -1,19 +1,19 @@
 //! The program of many faults: `TESTBED_FAULT` names one, `TESTBED_FRAMEWORK` says how it serves.
 
-use std::{
-    env, fs,
-    future::{IntoFuture, pending},
-    io::{self, Write},
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::env;
+use std::fs;
+use std::future::{IntoFuture, pending};
+use std::io::{self, Write};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use hyper::{body::Incoming, service::service_fn};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
 use sticky_core::{Cluster, ClusterBuilder, Role, Worker, role};
 use sticky_tests::testbed::BoxError;
 
@@ -102,10 +102,7 @@ fn serve_std_listener(cluster: Cluster) -> Result<(), BoxError> {
 }
 
 fn runtime() -> io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()
 }
 
 fn router() -> Router {
@@ -164,10 +161,7 @@ fn own_descriptors() -> io::Result<String> {
         if let Ok(kind) = fs::read_link(entry.path())
             && !kind.ends_with("fd")
         {
-            kinds.push((
-                entry.file_name().to_string_lossy().parse::<u32>(),
-                kind.display().to_string(),
-            ));
+            kinds.push((entry.file_name().to_string_lossy().parse::<u32>(), kind.display().to_string()));
         }
     }
     kinds.sort_by_key(|(number, _)| number.clone().unwrap_or_default());
@@ -176,10 +170,7 @@ fn own_descriptors() -> io::Result<String> {
 
 fn list_what_is_passed_on() -> Result<(), BoxError> {
     let output = Command::new("ls").arg("/proc/self/fd").output()?;
-    let numbers: Vec<String> = String::from_utf8(output.stdout)?
-        .split_whitespace()
-        .map(str::to_owned)
-        .collect();
+    let numbers: Vec<String> = String::from_utf8(output.stdout)?.split_whitespace().map(str::to_owned).collect();
     println!("passed on: {}", numbers.join(" "));
     Ok(())
 }

@@ -15,10 +15,7 @@ pub struct Response {
 impl Response {
     /// The first header of that name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
     /// The body as text.
@@ -72,10 +69,7 @@ impl Response {
         if matches!(self.status, 101 | 204 | 304) {
             return Ok(());
         }
-        if self
-            .header("transfer-encoding")
-            .is_some_and(|value| value.contains("chunked"))
-        {
+        if self.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
             self.body = read_chunks(stream, ahead)?;
         } else if let Some(length) = self.header("content-length") {
             let length = length.parse().map_err(|_| malformed("content-length"))?;
@@ -131,9 +125,7 @@ fn parse_head(head: &str) -> io::Result<Response> {
     let headers = lines.filter_map(|line| line.split_once(':'));
     Ok(Response {
         status: status.ok_or_else(|| malformed("status line"))?,
-        headers: headers
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
-            .collect(),
+        headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect(),
         body: Vec::new(),
     })
 }

@@ -1,13 +1,11 @@
 //! What the testbeds share: their state and everything that no framework is needed for.
 
-use std::{
-    collections::HashSet,
-    io,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, stream};
@@ -46,15 +44,8 @@ impl Testbed {
     /// # Errors
     /// When the journal that the environment names cannot be opened.
     pub fn new(worker: &Worker) -> io::Result<Self> {
-        let shared = Shared {
-            journal: Journal::from_env()?,
-            sessions: Mutex::default(),
-            leaked: Mutex::default(),
-        };
-        Ok(Self {
-            worker: worker.clone(),
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { journal: Journal::from_env()?, sessions: Mutex::default(), leaked: Mutex::default() };
+        Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }
 
     /// `worker: <id>`, the answer to `GET /` and the first message of a WebSocket.

@@ -1,11 +1,12 @@
 //! Each client address on one worker: IPv4, IPv6 networks, dual stack, and when a slot is lost.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6},
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
-use sticky_tests::{Client, TestCluster, cluster::PATIENCE, namespace::LOOPBACK_SCOPE, process::eventually};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::namespace::LOOPBACK_SCOPE;
+use sticky_tests::process::eventually;
+use sticky_tests::{Client, TestCluster};
 
 use crate::bed::{Bed, Row};
 
@@ -16,10 +17,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("address_keeps_its_worker", address_keeps_its_worker),
         Row::new("ipv6_network_keeps_its_worker", ipv6_network_keeps_its_worker).in_own_network(),
         Row::new("scoped_ipv6_is_served", scoped_ipv6_is_served).in_own_network(),
-        Row::new(
-            "ipv4_on_dual_stack_is_placed_as_ipv4",
-            ipv4_on_dual_stack_is_placed_as_ipv4,
-        ),
+        Row::new("ipv4_on_dual_stack_is_placed_as_ipv4", ipv4_on_dual_stack_is_placed_as_ipv4),
         Row::new("lost_slot_moves_only_its_addresses", lost_slot_moves_only_its_addresses),
         Row::new("same_seed_same_places", same_seed_same_places),
     ]
@@ -27,10 +25,7 @@ pub(crate) fn rows() -> Vec<Row> {
 
 fn address_keeps_its_worker(bed: &Bed) {
     let cluster = bed.launch().workers(4).up();
-    let places = places(
-        &cluster.client(),
-        Client::loopback_addresses(200).map(|address| vec![address.into(); 20]),
-    );
+    let places = places(&cluster.client(), Client::loopback_addresses(200).map(|address| vec![address.into(); 20]));
     assert_eq!(slots(&places), BTreeSet::from([0, 1, 2, 3]), "every slot has clients");
     stop_in_agreement(&cluster);
 }
@@ -63,23 +58,12 @@ fn scoped_ipv6_is_served(bed: &Bed) {
 }
 
 fn ipv4_on_dual_stack_is_placed_as_ipv4(bed: &Bed) {
-    let launch = |listen| {
-        bed.launch()
-            .workers(4)
-            .listen(listen)
-            .env("STICKY_HASH_SEED", SEED)
-            .up()
-    };
+    let launch = |listen| bed.launch().workers(4).listen(listen).env("STICKY_HASH_SEED", SEED).up();
     let (four, dual) = (launch("127.0.0.1:0"), launch("[::]:0"));
     let dual_client = Client::new(SocketAddr::new([127, 0, 0, 1].into(), dual.address().port()));
     assert_eq!(places(&four.client(), singles(200)), places(&dual_client, singles(200)));
     for address in Client::loopback_addresses(3) {
-        let seen = dual_client
-            .clone()
-            .from(address)
-            .get("/whoami")
-            .expect("an answer")
-            .text();
+        let seen = dual_client.clone().from(address).get("/whoami").expect("an answer").text();
         assert_eq!(seen, address.to_string(), "the application sees an IPv4 address");
     }
     stop_in_agreement(&dual);
@@ -95,10 +79,7 @@ fn lost_slot_moves_only_its_addresses(bed: &Bed) {
     let (four, three) = (places_of(4), places_of(3));
     let moved: Vec<_> = four.iter().filter(|(key, slot)| three[*key] != **slot).collect();
     assert!(!moved.is_empty(), "slot 3 had clients");
-    assert!(
-        moved.iter().all(|(_, slot)| **slot == 3),
-        "only clients of slot 3 move: {moved:?}"
-    );
+    assert!(moved.iter().all(|(_, slot)| **slot == 3), "only clients of slot 3 move: {moved:?}");
     assert!(!three.values().any(|slot| *slot == 3));
 }
 
@@ -115,11 +96,7 @@ fn same_seed_same_places(bed: &Bed) {
 /// The slot of each key, by its first address; every connection of a key must reach the same one.
 fn places(client: &Client, keys: impl Iterator<Item = Vec<IpAddr>>) -> BTreeMap<IpAddr, u16> {
     let slot_of = |address: IpAddr| {
-        let answer = client
-            .clone()
-            .from(address)
-            .get("/")
-            .unwrap_or_else(|error| panic!("from {address}: {error}"));
+        let answer = client.clone().from(address).get("/").unwrap_or_else(|error| panic!("from {address}: {error}"));
         assert_eq!(answer.text(), format!("worker: {}", answer.worker()));
         answer.worker()
     };
@@ -142,10 +119,5 @@ fn slots(places: &BTreeMap<IpAddr, u16>) -> BTreeSet<u16> {
 /// Every worker compares the kernel's choice with its own on each accept and says when they differ.
 fn stop_in_agreement(cluster: &TestCluster) {
     cluster.stop();
-    assert_eq!(
-        cluster.events().count("mismatch"),
-        0,
-        "kernel and Rust disagree:\n{}",
-        cluster.events()
-    );
+    assert_eq!(cluster.events().count("mismatch"), 0, "kernel and Rust disagree:\n{}", cluster.events());
 }

@@ -1,9 +1,7 @@
 //! What a row runs on: a framework's testbed under a dispatch.
 
-use std::{
-    fmt,
-    sync::{PoisonError, RwLock},
-};
+use std::fmt;
+use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::Trial;
 use sticky_tests::{Launch, namespace};
@@ -71,15 +69,11 @@ impl Bed {
     /// The program of many faults, with the one named, served by this framework.
     pub(crate) fn fault(&self, fault: &str) -> Launch {
         let launch = Launch::new(env!("CARGO_BIN_EXE_testbed-fault"));
-        self.under(launch)
-            .env("TESTBED_FAULT", fault)
-            .env("TESTBED_FRAMEWORK", self.framework.to_string())
+        self.under(launch).env("TESTBED_FAULT", fault).env("TESTBED_FRAMEWORK", self.framework.to_string())
     }
 
     fn under(&self, launch: Launch) -> Launch {
-        launch
-            .env("STICKY_THREADS_PER_WORKER", "1")
-            .env("STICKY_DISPATCH", self.dispatch.to_string())
+        launch.env("STICKY_THREADS_PER_WORKER", "1").env("STICKY_DISPATCH", self.dispatch.to_string())
     }
 }
 
@@ -108,12 +102,7 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self {
-            name,
-            check,
-            place: Place::Here,
-            company: Company::Welcome,
-        }
+        Self { name, check, place: Place::Here, company: Company::Welcome }
     }
 
     /// Runs it in a network namespace in which all of `fd00::/16` is local.
@@ -130,9 +119,8 @@ impl Row {
 
     /// This row on every bed.
     pub(crate) fn trials(self) -> Vec<Trial> {
-        let beds = Framework::ALL
-            .into_iter()
-            .flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
+        let beds =
+            Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
         beds.map(|bed| self.trial(bed)).collect()
     }
 

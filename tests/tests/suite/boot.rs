@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use sticky_tests::{Launch, TestCluster, cluster::PATIENCE};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::{Launch, TestCluster};
 
 use crate::bed::{Bed, Row};
 
@@ -16,14 +17,8 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("error_from_factory_is_an_error", error_from_factory_is_an_error),
         Row::new("never_ready_is_an_error", never_ready_is_an_error),
         Row::new("blocked_factory_is_an_error", blocked_factory_is_an_error),
-        Row::new(
-            "second_cluster_in_one_process_is_an_error",
-            second_cluster_in_one_process_is_an_error,
-        ),
-        Row::new(
-            "nested_program_is_a_cluster_of_its_own",
-            nested_program_is_a_cluster_of_its_own,
-        ),
+        Row::new("second_cluster_in_one_process_is_an_error", second_cluster_in_one_process_is_an_error),
+        Row::new("nested_program_is_a_cluster_of_its_own", nested_program_is_a_cluster_of_its_own),
         Row::new("role_is_right_on_the_first_line", role_is_right_on_the_first_line),
         Row::new("code_after_serve_has_its_time", code_after_serve_has_its_time),
         Row::new("code_after_serve_is_bounded", code_after_serve_is_bounded),
@@ -59,73 +54,42 @@ fn never_reaching_sticky_is_an_error(bed: &Bed) {
 }
 
 fn hang_before_sticky_is_an_error(bed: &Bed) {
-    fails(
-        bed.fault("hang-before-sticky").env("STICKY_BOOT_TIMEOUT", "500ms"),
-        SOON,
-        &["500ms"],
-    );
+    fails(bed.fault("hang-before-sticky").env("STICKY_BOOT_TIMEOUT", "500ms"), SOON, &["500ms"]);
 }
 
 fn panic_in_factory_is_an_error(bed: &Bed) {
-    fails(
-        bed.fault("panic-in-factory"),
-        SOON,
-        &["the factory has a bug", "worker"],
-    );
+    fails(bed.fault("panic-in-factory"), SOON, &["the factory has a bug", "worker"]);
 }
 
 fn error_from_factory_is_an_error(bed: &Bed) {
-    fails(
-        bed.fault("error-from-factory"),
-        SOON,
-        &["the factory found no database", "worker"],
-    );
+    fails(bed.fault("error-from-factory"), SOON, &["the factory found no database", "worker"]);
 }
 
 fn never_ready_is_an_error(bed: &Bed) {
-    fails(
-        bed.fault("never-ready").env("STICKY_BOOT_TIMEOUT", "500ms"),
-        SOON,
-        &["500ms", "ready"],
-    );
+    fails(bed.fault("never-ready").env("STICKY_BOOT_TIMEOUT", "500ms"), SOON, &["500ms", "ready"]);
 }
 
 fn blocked_factory_is_an_error(bed: &Bed) {
-    fails(
-        bed.fault("blocked-factory").env("STICKY_BOOT_TIMEOUT", "500ms"),
-        SOON,
-        &["500ms"],
-    );
+    fails(bed.fault("blocked-factory").env("STICKY_BOOT_TIMEOUT", "500ms"), SOON, &["500ms"]);
 }
 
 fn second_cluster_in_one_process_is_an_error(bed: &Bed) {
     let cluster = bed.fault("two-clusters").up();
     let told = cluster.events().expect("second cluster: ", PATIENCE);
     assert!(told.contains("already"), "{told}");
-    assert_eq!(
-        cluster.client().get("/").expect("an answer").status,
-        200,
-        "the first one serves on"
-    );
+    assert_eq!(cluster.client().get("/").expect("an answer").status, 200, "the first one serves on");
     cluster.stop();
 }
 
 /// The variable that tells a worker its control socket is inherited by what the application starts; the socket is
 /// not.
 fn nested_program_is_a_cluster_of_its_own(bed: &Bed) {
-    let cluster = bed
-        .fault("nested")
-        .env("TESTBED_NESTED", env!("CARGO_BIN_EXE_testbed-core"))
-        .workers(1)
-        .up();
+    let cluster = bed.fault("nested").env("TESTBED_NESTED", env!("CARGO_BIN_EXE_testbed-core")).workers(1).up();
     cluster.events().expect_nth(2, "listening on ", PATIENCE);
     let (outer, inner) = (cluster.addresses()[0], cluster.addresses()[1]);
     assert_ne!(outer, inner);
     for address in [outer, inner] {
-        assert_eq!(
-            sticky_tests::Client::new(address).get("/").expect("an answer").status,
-            200
-        );
+        assert_eq!(sticky_tests::Client::new(address).get("/").expect("an answer").status, 200);
     }
     assert_eq!(cluster.family().len(), 4, "two supervisors with a worker each");
 }
@@ -133,12 +97,7 @@ fn nested_program_is_a_cluster_of_its_own(bed: &Bed) {
 fn role_is_right_on_the_first_line(bed: &Bed) {
     let cluster = bed.fault("roles").up();
     cluster.stop();
-    let mut roles: Vec<String> = cluster
-        .events()
-        .all()
-        .into_iter()
-        .filter(|line| line.starts_with("role: "))
-        .collect();
+    let mut roles: Vec<String> = cluster.events().all().into_iter().filter(|line| line.starts_with("role: ")).collect();
     roles.sort();
     assert_eq!(roles, ["role: supervisor", "role: worker 0", "role: worker 1"]);
     let alone = bed.fault("roles").workers(0).up();
@@ -149,27 +108,14 @@ fn role_is_right_on_the_first_line(bed: &Bed) {
 fn code_after_serve_has_its_time(bed: &Bed) {
     let cluster = bed.fault("slow-farewell").env("TESTBED_FAREWELL", "700").up();
     cluster.stop();
-    assert_eq!(
-        cluster.events().count("farewell ended"),
-        3,
-        "both workers and the supervisor:\n{}",
-        cluster.events()
-    );
+    assert_eq!(cluster.events().count("farewell ended"), 3, "both workers and the supervisor:\n{}", cluster.events());
 }
 
 fn code_after_serve_is_bounded(bed: &Bed) {
-    let launch = bed
-        .fault("slow-farewell")
-        .env("TESTBED_FAREWELL", "60000")
-        .env("STICKY_EXIT_TIMEOUT", "300ms");
+    let launch = bed.fault("slow-farewell").env("TESTBED_FAREWELL", "60000").env("STICKY_EXIT_TIMEOUT", "300ms");
     let cluster = launch.env("TESTBED_FAREWELL_IN", "worker").up();
     cluster.signal(sticky_tests::process::Signal::TERM);
     cluster.exit(SOON);
     cluster.gone(Duration::from_secs(2));
-    assert_eq!(
-        cluster.events().count("farewell ended"),
-        1,
-        "only the supervisor's:\n{}",
-        cluster.events()
-    );
+    assert_eq!(cluster.events().count("farewell ended"), 1, "only the supervisor's:\n{}", cluster.events());
 }

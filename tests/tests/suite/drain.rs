@@ -1,43 +1,31 @@
 //! The end of a cluster as its clients see it.
 
-use std::{
-    io,
-    net::TcpStream,
-    thread,
-    time::{Duration, Instant},
-};
+use std::io;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use sticky_tests::{
-    Client, Connection, TestCluster,
-    cluster::PATIENCE,
-    process::{self, Signal},
-    testbed::LAST_EVENT,
-};
-use tokio_tungstenite::tungstenite::{self, Message, WebSocket, protocol::frame::coding::CloseCode};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::process::{self, Signal};
+use sticky_tests::testbed::LAST_EVENT;
+use sticky_tests::{Client, Connection, TestCluster};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use crate::bed::{Bed, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new("executing_requests_are_answered", executing_requests_are_answered),
-        Row::new(
-            "accepted_connections_are_answered_at_the_end",
-            accepted_connections_are_answered_at_the_end,
-        ),
-        Row::new(
-            "idle_connections_are_closed_cleanly",
-            idle_connections_are_closed_cleanly,
-        ),
+        Row::new("accepted_connections_are_answered_at_the_end", accepted_connections_are_answered_at_the_end),
+        Row::new("idle_connections_are_closed_cleanly", idle_connections_are_closed_cleanly),
         Row::new("last_response_announces_the_close", last_response_announces_the_close),
         Row::new("websocket_says_1012", websocket_says_1012),
         Row::new("sse_says_goodbye", sse_says_goodbye),
         Row::new("shutdown_timeout_cuts_and_reports", shutdown_timeout_cuts_and_reports),
         Row::new("second_signal_ends_at_once", second_signal_ends_at_once),
         Row::new("signal_to_all_processes_drains", signal_to_all_processes_drains),
-        Row::new(
-            "signal_to_one_worker_changes_nothing",
-            signal_to_one_worker_changes_nothing,
-        ),
+        Row::new("signal_to_one_worker_changes_nothing", signal_to_one_worker_changes_nothing),
     ]
 }
 
@@ -54,9 +42,7 @@ pub(crate) fn websocket(cluster: &TestCluster) -> WebSocket<TcpStream> {
 pub(crate) fn executing(client: &Client, path: &str) -> Connection {
     let mut connection = client.connect().expect("a connection");
     assert_eq!(connection.get("/").expect("an answer").status, 200);
-    connection
-        .send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n"))
-        .expect("sent");
+    connection.send(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n")).expect("sent");
     assert_eq!(client.get("/").expect("an answer").status, 200);
     connection
 }
@@ -65,16 +51,10 @@ fn executing_requests_are_answered(bed: &Bed) {
     for signal in [Signal::TERM, Signal::INT] {
         let cluster = bed.launch().up();
         let addresses = Client::loopback_addresses(10);
-        let busy: Vec<_> = addresses
-            .map(|address| executing(&cluster.client().from(address), "/sleep/700"))
-            .collect();
+        let busy: Vec<_> = addresses.map(|address| executing(&cluster.client().from(address), "/sleep/700")).collect();
         cluster.signal(signal);
         for mut connection in busy {
-            assert_eq!(
-                connection.response().expect("a whole answer").text(),
-                "slept",
-                "after {signal:?}"
-            );
+            assert_eq!(connection.response().expect("a whole answer").text(), "slept", "after {signal:?}");
         }
         assert!(cluster.exit(PATIENCE).success());
         cluster.gone(Duration::from_secs(2));
@@ -103,10 +83,7 @@ fn accepted_connections_are_answered_at_the_end(bed: &Bed) {
     // Each client is well under way before the end comes.
     cluster.pids(2);
     cluster.signal(Signal::TERM);
-    let outcomes: Vec<_> = clients
-        .into_iter()
-        .map(|client| client.join().expect("no panic"))
-        .collect();
+    let outcomes: Vec<_> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
     assert!(cluster.exit(PATIENCE).success());
     cluster.gone(Duration::from_secs(2));
@@ -126,11 +103,7 @@ fn idle_connections_are_closed_cleanly(bed: &Bed) {
     for mut connection in idle {
         assert_eq!(connection.read_to_end().expect("an end, not a reset"), b"");
     }
-    assert!(
-        begun.elapsed() < Duration::from_secs(10),
-        "idle connections held the drain for {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() < Duration::from_secs(10), "idle connections held the drain for {:?}", begun.elapsed());
 }
 
 fn last_response_announces_the_close(bed: &Bed) {
@@ -138,11 +111,7 @@ fn last_response_announces_the_close(bed: &Bed) {
     let mut busy = executing(&cluster.client(), "/sleep/700");
     cluster.signal(Signal::TERM);
     let last = busy.response().expect("a whole answer");
-    assert_eq!(
-        last.header("connection"),
-        Some("close"),
-        "so that the client sends no other request"
-    );
+    assert_eq!(last.header("connection"), Some("close"), "so that the client sends no other request");
     assert_eq!(busy.read_to_end().expect("an end, not a reset"), b"");
 }
 
@@ -150,9 +119,7 @@ fn websocket_says_1012(bed: &Bed) {
     let cluster = bed.launch().up();
     let mut socket = websocket(&cluster);
     cluster.signal(Signal::TERM);
-    let Message::Close(Some(frame)) = socket.read().expect("a last message") else {
-        panic!("no close")
-    };
+    let Message::Close(Some(frame)) = socket.read().expect("a last message") else { panic!("no close") };
     assert_eq!(frame.code, CloseCode::Restart, "1012");
     // Reading on answers the close.
     while socket.read().is_ok() {}
@@ -162,9 +129,7 @@ fn websocket_says_1012(bed: &Bed) {
 fn sse_says_goodbye(bed: &Bed) {
     let cluster = bed.launch().up();
     let mut stream = cluster.client().connect().expect("a connection");
-    stream
-        .send("GET /sse HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
-        .expect("sent");
+    stream.send("GET /sse HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n").expect("sent");
     stream.read_until("data: 0").expect("a first event");
     cluster.signal(Signal::TERM);
     let all = String::from_utf8(stream.read_to_end().expect("an end, not a reset")).expect("text");
@@ -181,11 +146,7 @@ fn shutdown_timeout_cuts_and_reports(bed: &Bed) {
     cluster.signal(Signal::TERM);
     assert_eq!(completed.response().expect("a whole answer").text(), "slept");
     cut.response().expect_err("no answer");
-    assert!(
-        begun.elapsed() >= Duration::from_millis(650),
-        "cut after {:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(650), "cut after {:?}", begun.elapsed());
     cluster.exit(Duration::from_secs(10));
     cluster.gone(Duration::from_secs(2));
     let report = cluster.events().expect("cut", Duration::from_secs(1));
@@ -199,15 +160,16 @@ fn second_signal_ends_at_once(bed: &Bed) {
     cluster.signal(Signal::TERM);
     // The WebSocket's goodbye says that the drain has begun.
     assert!(socket.read().expect("a last message").is_close());
+    // Launchers signal a process and then its group: what follows at once is the same signal.
+    cluster.signal(Signal::TERM);
+    process::let_pass(Duration::from_millis(700));
+    assert!(process::is_alive(cluster.supervisor()));
     let begun = Instant::now();
     cluster.signal(Signal::TERM);
     cluster.exit(Duration::from_secs(3));
     cluster.gone(Duration::from_secs(1));
     busy.response().expect_err("no answer");
-    assert!(
-        begun.elapsed() < Duration::from_secs(3),
-        "well below the shutdown timeout"
-    );
+    assert!(begun.elapsed() < Duration::from_secs(3), "well below the shutdown timeout");
 }
 
 /// Service managers signal every process of the service at once; the workers leave it to the supervisor.

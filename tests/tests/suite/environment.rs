@@ -1,6 +1,7 @@
 //! Settings and the environment as whole processes see them; each setting's rules are unit tests of the library.
 
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
 use sticky_tests::cluster::PATIENCE;
 
@@ -35,38 +36,21 @@ fn workers_get_what_a_worker_needs(bed: &Bed) {
     for pid in cluster.workers() {
         assert_eq!(score(pid), (score(supervisor) + 100).min(1000));
         assert!(text(pid, "environ").contains("TOKIO_WORKER_THREADS=1"));
-        assert_eq!(
-            sticky_tests::process::group(pid),
-            Some(pid),
-            "a process group of its own"
-        );
-        assert_eq!(
-            fs::read_link(format!("/proc/{pid}/fd/0")).expect("stdin").to_str(),
-            Some("/dev/null")
-        );
-        assert_eq!(
-            text(pid, "cmdline"),
-            text(supervisor, "cmdline"),
-            "ps shows the same program"
-        );
+        assert_eq!(sticky_tests::process::group(pid), Some(pid), "a process group of its own");
+        assert_eq!(fs::read_link(format!("/proc/{pid}/fd/0")).expect("stdin").to_str(), Some("/dev/null"));
+        assert_eq!(text(pid, "cmdline"), text(supervisor, "cmdline"), "ps shows the same program");
         assert_eq!(text(pid, "comm"), text(supervisor, "comm"));
     }
     let limits = text(supervisor, "limits");
-    let files = limits
-        .lines()
-        .find(|line| line.starts_with("Max open files"))
-        .expect("the limit");
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("the limit");
     let limits: Vec<&str> = files.split_whitespace().skip(3).take(2).collect();
     assert_eq!(limits[0], limits[1], "the soft limit is raised to the hard one");
     cluster.stop();
 }
 
 fn all_mistakes_are_told_at_once(bed: &Bed) {
-    let launch = bed
-        .launch()
-        .env("STICKY_WORKERS", "many")
-        .env("STICKY_SHUTDOWN_TIMEOUT", "30")
-        .env("STICKY_WORKRES", "2");
+    let launch =
+        bed.launch().env("STICKY_WORKERS", "many").env("STICKY_SHUTDOWN_TIMEOUT", "30").env("STICKY_WORKRES", "2");
     let cluster = launch.start();
     assert!(!cluster.exit(Duration::from_secs(10)).success());
     for words in ["STICKY_WORKERS", "many", "STICKY_SHUTDOWN_TIMEOUT", "STICKY_WORKRES"] {

@@ -10,22 +10,17 @@
 //!
 //! Anything else fails the row: a refused connection, an answer from another slot, a loss without a kill.
 
-use std::{
-    collections::HashMap,
-    io,
-    net::Ipv4Addr,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
-};
+use std::collections::HashMap;
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use sticky_tests::{
-    Client, Connection, TestCluster,
-    cluster::PATIENCE,
-    journal,
-    process::{self, Signal, eventually, is_alive},
-};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::process::{self, Signal, eventually, is_alive};
+use sticky_tests::{Client, Connection, TestCluster, journal};
 
 use crate::bed::{Bed, Row};
 
@@ -42,13 +37,7 @@ const BOUND: Duration = Duration::from_millis(250);
 const FAR_BEYOND: Duration = Duration::from_secs(2);
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![
-        Row::new(
-            "kill_nine_loses_only_what_was_executing",
-            kill_nine_loses_only_what_was_executing,
-        )
-        .alone(),
-    ]
+    vec![Row::new("kill_nine_loses_only_what_was_executing", kill_nine_loses_only_what_was_executing).alone()]
 }
 
 /// One kill of a slot's process, from just before the signal to its end.
@@ -86,10 +75,7 @@ fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
     let launch = bed.launch().workers(WORKERS);
     let journal = launch.folder().join("journal");
     // Time enough for the next generation on any machine, so that nobody else ever stands in.
-    let cluster = launch
-        .env(journal::VARIABLE, &journal)
-        .env("STICKY_FAILOVER", "20s")
-        .up();
+    let cluster = launch.env(journal::VARIABLE, &journal).env("STICKY_FAILOVER", "20s").up();
     let done = AtomicBool::new(false);
     let (kills, seen) = thread::scope(|scope| {
         let run = |address| {
@@ -100,10 +86,7 @@ fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
         let clients: Vec<_> = Client::loopback_addresses(CLIENTS).map(run).collect();
         let kills = kill_some(&cluster);
         done.store(true, Ordering::Relaxed);
-        let seen: Vec<Seen> = clients
-            .into_iter()
-            .map(|client| client.join().expect("no client failed"))
-            .collect();
+        let seen: Vec<Seen> = clients.into_iter().map(|client| client.join().expect("no client failed")).collect();
         (kills, seen)
     });
     assert_eq!(kills.len(), KILLS);
@@ -118,13 +101,7 @@ fn insist(client: &Client, address: Ipv4Addr, done: &AtomicBool) -> Seen {
     let mut seen = Seen::default();
     let mut number = 0;
     while !done.load(Ordering::Relaxed) {
-        let lost = |name, held_by, connected, error| Loss {
-            name,
-            owner,
-            held_by,
-            connected,
-            error,
-        };
+        let lost = |name, held_by, connected, error| Loss { name, owner, held_by, connected, error };
         let mut connection = match client.connect() {
             Ok(connection) => connection,
             Err(error) => {
@@ -159,11 +136,7 @@ fn ask(connection: &mut Connection, name: &str) -> io::Result<Answer> {
     if answer.status != 200 {
         return Err(io::Error::other(format!("status {}", answer.status)));
     }
-    Ok(Answer {
-        at: Instant::now(),
-        slot: answer.worker(),
-        pid: answer.pid(),
-    })
+    Ok(Answer { at: Instant::now(), slot: answer.worker(), pid: answer.pid() })
 }
 
 /// Kills random workers, each time one that has lived long enough.
@@ -182,14 +155,11 @@ fn kill_some(cluster: &TestCluster) -> Vec<Kill> {
         let slot = u16::try_from((random >> 33) % u64::from(WORKERS)).expect("a slot");
         let (pid, since) = born[&slot];
         if since.elapsed() < LIFE {
-            // Nothing to wait for but the time itself.
-            thread::sleep(Duration::from_millis(20));
+            process::let_pass(Duration::from_millis(20));
             continue;
         }
         kills.push(kill(slot, pid));
-        eventually("the slot answers again", PATIENCE, || {
-            cluster.pids(WORKERS)[&slot] != pid
-        });
+        eventually("the slot answers again", PATIENCE, || cluster.pids(WORKERS)[&slot] != pid);
     }
     kills
 }
@@ -198,12 +168,7 @@ fn kill(slot: u16, pid: u32) -> Kill {
     let at = Instant::now();
     process::signal(pid, Signal::KILL);
     eventually("it is dead", PATIENCE, || !is_alive(pid));
-    Kill {
-        slot,
-        pid,
-        at,
-        over: Instant::now(),
-    }
+    Kill { slot, pid, at, over: Instant::now() }
 }
 
 fn account_for_losses(seen: &[Seen], kills: &[Kill], journal: &Path) {
@@ -211,11 +176,7 @@ fn account_for_losses(seen: &[Seen], kills: &[Kill], journal: &Path) {
     let killed = |pid: &u32| kills.iter().any(|kill| kill.pid == *pid);
     let mut counts = HashMap::new();
     for loss in seen.iter().flat_map(|seen| &seen.losses) {
-        let before = |connected| {
-            kills
-                .iter()
-                .any(|kill| kill.slot == loss.owner && connected < kill.over)
-        };
+        let before = |connected| kills.iter().any(|kill| kill.slot == loss.owner && connected < kill.over);
         let reason = match (begun.get(&loss.name), loss.held_by, loss.connected) {
             (Some(pid), _, _) if killed(pid) => "executing",
             (None, Some(pid), _) if killed(&pid) => "on a connection the victim held",
@@ -233,10 +194,7 @@ fn account_for_losses(seen: &[Seen], kills: &[Kill], journal: &Path) {
     }
     let answers: usize = seen.iter().map(|seen| seen.answers.len()).sum();
     println!("{KILLS} kills: {answers} requests answered; lost: {counts:?}");
-    assert!(
-        counts.contains_key("executing"),
-        "the row needs requests to be executing when a worker is killed"
-    );
+    assert!(counts.contains_key("executing"), "the row needs requests to be executing when a worker is killed");
 }
 
 /// How long each slot's clients waited for the first answer after a kill.
@@ -250,8 +208,6 @@ fn report_recovery(seen: &[Seen], kills: &[Kill]) {
     let mut waits: Vec<Duration> = kills.iter().filter_map(first_answer).collect();
     waits.sort_unstable();
     assert!(waits.len() >= KILLS - 1);
-    let slowest = waits.iter().rev().take(3).collect::<Vec<_>>();
-    println!("slowest {slowest:.0?}");
     let (median, p99) = (waits[waits.len() / 2], waits[(waits.len() * 99).div_ceil(100) - 1]);
     println!("kill to first answer of the next generation: median {median:.0?}, p99 {p99:.0?} (bound {BOUND:.0?})");
     assert!(p99 <= FAR_BEYOND, "p99 {p99:?}");

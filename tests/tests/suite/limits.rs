@@ -1,10 +1,8 @@
 //! Connection limits and timers. Each timer row waits for the end of a stream and looks at the clock only to see that
 //! it did not come too early; being late on a busy machine is no failure.
 
-use std::{
-    io::ErrorKind,
-    time::{Duration, Instant},
-};
+use std::io::ErrorKind;
+use std::time::{Duration, Instant};
 
 use sticky_tests::Connection;
 
@@ -32,32 +30,19 @@ fn connections_beyond_the_limit_wait(bed: &Bed) {
     }
     let mut waiting = client.connect().expect("a connection");
     waiting.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
-    waiting
-        .set_timeout(Duration::from_millis(300))
-        .expect("a shorter timeout");
+    waiting.set_timeout(Duration::from_millis(300)).expect("a shorter timeout");
     let error = waiting.response().expect_err("no answer while two others are open");
-    assert!(
-        matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
-        "{error}"
-    );
+    assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
     kept.pop();
     waiting.set_timeout(Duration::from_secs(10)).expect("a longer timeout");
     assert_eq!(waiting.response().expect("an answer").status, 200);
-    assert_eq!(
-        kept[0].get("/").expect("an answer").status,
-        200,
-        "the open one was left alone"
-    );
+    assert_eq!(kept[0].get("/").expect("an answer").status, 200, "the open one was left alone");
 }
 
 /// Reads to the end; it must not come before the limit.
 fn ends_after_limit(mut connection: Connection, since: Instant) -> String {
     let rest = connection.read_to_end().expect("an end, not a reset");
-    assert!(
-        since.elapsed() >= LIMIT - Duration::from_millis(50),
-        "closed after {:?}",
-        since.elapsed()
-    );
+    assert!(since.elapsed() >= LIMIT - Duration::from_millis(50), "closed after {:?}", since.elapsed());
     String::from_utf8_lossy(&rest).into_owned()
 }
 
@@ -65,11 +50,7 @@ fn silent_connection_is_closed(bed: &Bed) {
     let cluster = bed.launch().env("STICKY_FIRST_BYTE_TIMEOUT", LIMIT_TEXT).up();
     let begun = Instant::now();
     let silent = cluster.client().connect().expect("a connection");
-    assert_eq!(
-        ends_after_limit(silent, begun),
-        "",
-        "nothing was asked, nothing is said"
-    );
+    assert_eq!(ends_after_limit(silent, begun), "", "nothing was asked, nothing is said");
 }
 
 fn slow_head_gets_408(bed: &Bed) {
@@ -81,11 +62,7 @@ fn slow_head_gets_408(bed: &Bed) {
         }
         let begun = Instant::now();
         slow.send("GET / HTTP/1.1\r\nhost").expect("sent");
-        assert_eq!(
-            slow.response().expect("an answer").status,
-            408,
-            "after a first request: {warm_up}"
-        );
+        assert_eq!(slow.response().expect("an answer").status, 408, "after a first request: {warm_up}");
         ends_after_limit(slow, begun);
     }
 }
@@ -100,22 +77,13 @@ fn idle_connection_is_closed(bed: &Bed) {
 
 /// Requests, streams and WebSockets outlast every timer meant for silence.
 fn timers_spare_what_is_served(bed: &Bed) {
-    let names = [
-        "STICKY_FIRST_BYTE_TIMEOUT",
-        "STICKY_HEAD_TIMEOUT",
-        "STICKY_IDLE_TIMEOUT",
-    ];
-    let cluster = names
-        .into_iter()
-        .fold(bed.launch(), |launch, name| launch.env(name, LIMIT_TEXT))
-        .up();
+    let names = ["STICKY_FIRST_BYTE_TIMEOUT", "STICKY_HEAD_TIMEOUT", "STICKY_IDLE_TIMEOUT"];
+    let cluster = names.into_iter().fold(bed.launch(), |launch, name| launch.env(name, LIMIT_TEXT)).up();
     let mut socket = crate::drain::websocket(&cluster);
     let mut stream = cluster.client().connect().expect("a connection");
     stream.send("GET /sse HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
     let mut slow_body = cluster.client().connect().expect("a connection");
-    slow_body
-        .send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n1")
-        .expect("sent");
+    slow_body.send("POST /echo HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n1").expect("sent");
     let mut slow_answer = cluster.client().connect().expect("a connection");
     assert_eq!(slow_answer.get("/sleep/1200").expect("an answer").status, 200);
     slow_body.send("2").expect("sent");
@@ -123,8 +91,5 @@ fn timers_spare_what_is_served(bed: &Bed) {
     // Events come every 100 ms: the tenth is later than any of the limits.
     stream.read_until("data: 10").expect("events");
     socket.send("still there".into()).expect("sent");
-    assert_eq!(
-        socket.read().expect("an echo").into_text().expect("text").as_str(),
-        "still there"
-    );
+    assert_eq!(socket.read().expect("an echo").into_text().expect("text").as_str(), "still there");
 }

@@ -1,8 +1,10 @@
 //! Where a cluster listens, and serving without workers.
 
-use std::{net::SocketAddr, os::unix::net::UnixStream};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 
-use sticky_tests::{Client, Connection, TestCluster, cluster::PATIENCE};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::{Client, Connection, TestCluster};
 
 use crate::bed::{Bed, Row};
 
@@ -25,10 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
 fn unix_path_is_served(bed: &Bed) {
     let launch = bed.launch();
     let path = launch.folder().join("app.sock");
-    let cluster = launch
-        .listen(format!("unix:{}", path.display()))
-        .without("STICKY_DISPATCH")
-        .up();
+    let cluster = launch.listen(format!("unix:{}", path.display())).without("STICKY_DISPATCH").up();
     for _ in 0..20 {
         let mut connection = Connection::over(UnixStream::connect(&path).expect("a connection"));
         let answer = connection.get("/").expect("an answer");
@@ -69,22 +68,11 @@ fn free_port() -> u16 {
 fn port_variable_is_the_fallback(bed: &Bed) {
     for variable in ["PORT", "PROXY_PORT"] {
         let port = free_port();
-        let cluster = bed
-            .launch()
-            .without("STICKY_LISTEN")
-            .env(variable, port.to_string())
-            .up();
+        let cluster = bed.launch().without("STICKY_LISTEN").env(variable, port.to_string()).up();
         assert_eq!(cluster.address().port(), port, "{variable}");
         // Every address of the machine, both families.
-        for address in [
-            SocketAddr::from(([127, 0, 0, 1], port)),
-            SocketAddr::from(([127, 1, 2, 3], port)),
-        ] {
-            assert_eq!(
-                Client::new(address).get("/").expect("an answer").status,
-                200,
-                "{variable}"
-            );
+        for address in [SocketAddr::from(([127, 0, 0, 1], port)), SocketAddr::from(([127, 1, 2, 3], port))] {
+            assert_eq!(Client::new(address).get("/").expect("an answer").status, 200, "{variable}");
         }
         cluster.stop();
     }
@@ -94,11 +82,7 @@ fn port_variable_is_the_fallback(bed: &Bed) {
 
 fn worker_counts_from_other_variables(bed: &Bed) {
     for (variable, count) in [("WEB_CONCURRENCY", 3), ("WORKERS", 1)] {
-        let cluster = bed
-            .launch()
-            .without("STICKY_WORKERS")
-            .env(variable, count.to_string())
-            .up();
+        let cluster = bed.launch().without("STICKY_WORKERS").env(variable, count.to_string()).up();
         assert_eq!(cluster.workers().len(), count, "{variable}");
     }
     let cluster = bed.launch().workers(1).env("WEB_CONCURRENCY", "3").up();
@@ -124,10 +108,7 @@ fn zero_workers_serve_in_this_process(bed: &Bed) {
     assert!(cluster.workers().is_empty(), "no children");
     for source in Client::loopback_addresses(10) {
         let answer = cluster.client().from(source).get("/").expect("an answer");
-        assert_eq!(
-            (answer.text().as_str(), answer.pid()),
-            ("worker: 0", cluster.supervisor())
-        );
+        assert_eq!((answer.text().as_str(), answer.pid()), ("worker: 0", cluster.supervisor()));
     }
     cluster.stop();
 }
@@ -146,10 +127,7 @@ fn drains_one_request(cluster: &TestCluster) {
 fn std_listener_serves_and_drains(bed: &Bed) {
     let cluster = bed.fault("std-listener").workers(4).up();
     for source in Client::loopback_addresses(50) {
-        assert_eq!(
-            cluster.client().from(source).get("/").expect("an answer").text(),
-            "hello"
-        );
+        assert_eq!(cluster.client().from(source).get("/").expect("an answer").text(), "hello");
     }
     drains_one_request(&cluster);
 }

@@ -13,6 +13,7 @@ mod boot;
 mod crash;
 mod drain;
 mod environment;
+mod failover;
 mod kill_under_load;
 mod limits;
 mod listen;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         boot::rows(),
         takeover::rows(),
         crash::rows(),
+        failover::rows(),
         kill_under_load::rows(),
         drain::rows(),
         shutdown::rows(),

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use sticky_tests::{Client, TestCluster, cluster::PATIENCE, process::Signal, pty};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::process::Signal;
+use sticky_tests::{Client, TestCluster, pty};
 
 use crate::bed::{Bed, Row};
 
@@ -12,10 +14,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("output_is_prefixed_when_asked", output_is_prefixed_when_asked),
         Row::new("output_is_prefixed_on_a_terminal", output_is_prefixed_on_a_terminal),
         Row::new("last_words_come_out", last_words_come_out),
-        Row::new(
-            "untrusted_forwarded_header_is_warned_of",
-            untrusted_forwarded_header_is_warned_of,
-        ),
+        Row::new("untrusted_forwarded_header_is_warned_of", untrusted_forwarded_header_is_warned_of),
         Row::new("stopped_terminal_stops_no_worker", stopped_terminal_stops_no_worker),
         Row::new("one_address_for_all_is_warned_of", one_address_for_all_is_warned_of),
         Row::new("many_addresses_are_not_warned_of", many_addresses_are_not_warned_of),
@@ -36,12 +35,7 @@ fn output_is_inherited_untouched(bed: &Bed) {
     cluster.stop();
     let lines = cluster.events().all();
     for line in ["out of worker 0", "err of worker 0"] {
-        assert_eq!(
-            lines.iter().filter(|found| *found == line).count(),
-            1,
-            "{}",
-            cluster.events()
-        );
+        assert_eq!(lines.iter().filter(|found| *found == line).count(), 1, "{}", cluster.events());
     }
     assert_eq!(long_lines(&cluster, ""), 1);
 }
@@ -52,23 +46,13 @@ fn output_is_prefixed_when_asked(bed: &Bed) {
     cluster.stop();
     let lines = cluster.events().all();
     for slot in [0, 1] {
-        for line in [
-            format!("[{slot}] out of worker {slot}"),
-            format!("[{slot}] err of worker {slot}"),
-        ] {
+        for line in [format!("[{slot}] out of worker {slot}"), format!("[{slot}] err of worker {slot}")] {
             assert_eq!(lines.iter().filter(|found| **found == line).count(), 1, "{line}");
         }
         assert_eq!(long_lines(&cluster, &format!("[{slot}] ")), 1, "a long line survives");
-        assert_eq!(
-            cluster.events().count(&format!("[{slot}] binary \u{FFFD}\u{FFFD}")),
-            1,
-            "bytes survive"
-        );
+        assert_eq!(cluster.events().count(&format!("[{slot}] binary \u{FFFD}\u{FFFD}")), 1, "bytes survive");
     }
-    assert!(
-        lines.iter().any(|line| line.starts_with("listening on ")),
-        "the supervisor's lines have no prefix"
-    );
+    assert!(lines.iter().any(|line| line.starts_with("listening on ")), "the supervisor's lines have no prefix");
     assert_eq!(cluster.events().count("\u{1b}["), 0, "colour only on a terminal");
 }
 
@@ -113,10 +97,7 @@ fn untrusted_forwarded_header_is_warned_of(bed: &Bed) {
     for _ in 0..3 {
         let mut connection = cluster.client().connect().expect("a connection");
         let headers = ["x-forwarded-for: 203.0.113.9"];
-        assert_eq!(
-            connection.request("GET", "/", &headers, b"").expect("an answer").status,
-            200
-        );
+        assert_eq!(connection.request("GET", "/", &headers, b"").expect("an answer").status, 200);
     }
     let line = cluster.events().expect("x-forwarded-for", PATIENCE);
     assert!(line.contains("127.0.0.1"), "it says from whom: {line}");

@@ -1,13 +1,11 @@
 //! Ends that nobody asked for politely: the supervisor killed, Ctrl-C, process 1, a hundred rounds.
 
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
-use sticky_tests::{
-    TestCluster,
-    cluster::PATIENCE,
-    process::{self, Signal, eventually},
-    pty,
-};
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::process::{self, Signal, eventually};
+use sticky_tests::{TestCluster, pty};
 
 use crate::bed::{Bed, Row};
 
@@ -16,10 +14,7 @@ const ROUNDS: u32 = 100;
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new("killed_supervisor_leaves_nobody", killed_supervisor_leaves_nobody),
-        Row::new(
-            "killed_supervisor_leaves_no_hung_worker",
-            killed_supervisor_leaves_no_hung_worker,
-        ),
+        Row::new("killed_supervisor_leaves_no_hung_worker", killed_supervisor_leaves_no_hung_worker),
         Row::new("ctrl_c_drains_once", ctrl_c_drains_once),
         Row::new("hundred_rounds_leave_nothing", hundred_rounds_leave_nothing),
         Row::new("process_one_reaps_strangers", process_one_reaps_strangers),
@@ -31,24 +26,16 @@ fn killed_supervisor_leaves_nobody(bed: &Bed) {
     let cluster = bed.launch().listen("127.0.77.1:0").up();
     let mut busy = crate::drain::executing(&cluster.client(), "/sleep/300");
     kill_supervisor_and_start_again(bed, &cluster);
-    assert_eq!(
-        busy.response()
-            .expect("an answer: what is executing has a second")
-            .text(),
-        "slept"
-    );
+    assert_eq!(busy.response().expect("an answer: what is executing has a second").text(), "slept");
 }
 
 fn killed_supervisor_leaves_no_hung_worker(bed: &Bed) {
     let cluster = bed.launch().listen("127.0.77.2:0").up();
     let mut hung = cluster.client().connect().expect("a connection");
     assert_eq!(hung.get("/").expect("an answer").status, 200);
-    hung.send("POST /hang HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n")
-        .expect("sent");
+    hung.send("POST /hang HTTP/1.1\r\nhost: test\r\ncontent-length: 0\r\n\r\n").expect("sent");
     // The worker hangs once it takes no other request; the answer would otherwise come within milliseconds.
-    eventually("the worker hangs", PATIENCE, || {
-        cluster.client().timeout(Duration::from_millis(300)).get("/").is_err()
-    });
+    eventually("the worker hangs", PATIENCE, || cluster.client().timeout(Duration::from_millis(300)).get("/").is_err());
     kill_supervisor_and_start_again(bed, &cluster);
 }
 
@@ -68,10 +55,7 @@ fn ctrl_c_drains_once(bed: &Bed) {
     let (cluster, terminal) = bed.launch().on_terminal();
     cluster.wait_until_up();
     let groups = cluster.workers().into_iter().map(|pid| (pid, process::group(pid)));
-    assert!(
-        groups.clone().all(|(pid, group)| group == Some(pid)),
-        "each worker in a group of its own"
-    );
+    assert!(groups.clone().all(|(pid, group)| group == Some(pid)), "each worker in a group of its own");
     let mut busy = crate::drain::executing(&cluster.client(), "/sleep/700");
     pty::type_keys(&terminal, "\x03").expect("Ctrl-C");
     assert_eq!(busy.response().expect("a whole answer").text(), "slept");
@@ -90,19 +74,12 @@ fn hundred_rounds_leave_nothing(bed: &Bed) {
         let path = launch.folder().join("app.sock");
         let listen = format!("127.0.77.3:0,unix:{}", path.display());
         // Every other round has a unix path too, which is served from one shared listener.
-        let cluster = if round % 2 == 0 {
-            launch.up()
-        } else {
-            launch.listen(listen).without("STICKY_DISPATCH").up()
-        };
+        let cluster = if round % 2 == 0 { launch.up() } else { launch.listen(listen).without("STICKY_DISPATCH").up() };
         assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
         let family = cluster.family();
         cluster.stop();
         assert!(!path.exists(), "round {round} left its socket file");
-        assert!(
-            family.iter().all(|&pid| !process::is_alive(pid)),
-            "round {round} left a process"
-        );
+        assert!(family.iter().all(|&pid| !process::is_alive(pid)), "round {round} left a process");
         assert!(!is_listening(cluster.address().port()), "round {round} left its port");
     }
     let after = leftovers();
@@ -112,10 +89,7 @@ fn hundred_rounds_leave_nothing(bed: &Bed) {
 /// Names that a cluster could leave behind outside its own folder.
 fn leftovers() -> Vec<String> {
     let names = |folder| {
-        fs::read_dir(folder)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        fs::read_dir(folder).into_iter().flatten().filter_map(|entry| entry.ok()?.file_name().into_string().ok())
     };
     let in_shared_memory = names("/dev/shm").filter(|name| name.contains("sticky"));
     let segments = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
@@ -137,13 +111,7 @@ fn process_one_reaps_strangers(bed: &Bed) {
     let cluster = bed.fault("orphans").as_process_one().up();
     cluster.events().expect_nth(2, "orphan left", PATIENCE);
     let supervisor = cluster.supervisor();
-    assert_eq!(
-        process::status(supervisor, "NSpid")
-            .expect("its pids")
-            .split_whitespace()
-            .last(),
-        Some("1")
-    );
+    assert_eq!(process::status(supervisor, "NSpid").expect("its pids").split_whitespace().last(), Some("1"));
     let is_zombie = |&pid: &u32| process::state_and_parent(pid).is_some_and(|(state, _)| state == 'Z');
     eventually("only the two workers are left", PATIENCE, || {
         let children = process::children(supervisor);

@@ -1,9 +1,12 @@
 //! Taking the port: from nobody who still holds it, and without waiting for connections long gone.
 
-use std::{fs, net::TcpListener, time::Duration};
+use std::fs;
+use std::net::TcpListener;
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
-use sticky_tests::{Client, process::Signal};
+use sticky_tests::Client;
+use sticky_tests::process::Signal;
 
 use crate::bed::{Bed, Row};
 
@@ -14,11 +17,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("second_cluster_is_an_error", second_cluster_is_an_error),
         Row::new("occupied_unix_path_is_an_error", occupied_unix_path_is_an_error),
         Row::new("stale_unix_path_is_taken", stale_unix_path_is_taken),
-        Row::new(
-            "restart_does_not_wait_for_time_wait",
-            restart_does_not_wait_for_time_wait,
-        )
-        .in_own_network(),
+        Row::new("restart_does_not_wait_for_time_wait", restart_does_not_wait_for_time_wait).in_own_network(),
     ]
 }
 
@@ -40,15 +39,9 @@ fn occupied_port_is_an_error(bed: &Bed) {
 fn rival_with_reuseport_is_an_error(bed: &Bed) {
     let rival = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     rival.set_reuse_port(true).expect("the option");
-    rival
-        .bind(&SockAddr::from(std::net::SocketAddr::from(([127, 0, 77, 5], 0))))
-        .expect("a port");
+    rival.bind(&SockAddr::from(std::net::SocketAddr::from(([127, 0, 77, 5], 0)))).expect("a port");
     rival.listen(16).expect("listens");
-    let address = rival
-        .local_addr()
-        .expect("its address")
-        .as_socket()
-        .expect("an IPv4 address");
+    let address = rival.local_addr().expect("its address").as_socket().expect("an IPv4 address");
     refuses(bed, &address.to_string());
 }
 
@@ -91,13 +84,7 @@ fn restart_does_not_wait_for_time_wait(bed: &Bed) {
     for source in Client::loopback_addresses(20) {
         // The server closes first, so the connection's remains are on its side.
         let mut connection = first.client().from(source).connect().expect("a connection");
-        assert_eq!(
-            connection
-                .request("GET", "/", &["connection: close"], b"")
-                .expect("an answer")
-                .status,
-            200
-        );
+        assert_eq!(connection.request("GET", "/", &["connection: close"], b"").expect("an answer").status, 200);
         assert_eq!(connection.read_to_end().expect("an end"), b"");
     }
     let mut held = first.client().connect().expect("a connection");
@@ -106,10 +93,7 @@ fn restart_does_not_wait_for_time_wait(bed: &Bed) {
     let local = format!("{:08X}:{:04X}", u32::from_ne_bytes([127, 0, 77, 6]), address.port());
     let table = fs::read_to_string("/proc/net/tcp").expect("the kernel's table");
     let waits = |line: &&str| line.contains(&format!(" {local} ")) && line.split_whitespace().nth(3) == Some("06");
-    assert!(
-        table.lines().any(|line| waits(&line)),
-        "the row needs a connection in TIME_WAIT"
-    );
+    assert!(table.lines().any(|line| waits(&line)), "the row needs a connection in TIME_WAIT");
     let second = bed.launch().listen(address.to_string()).start();
     second.events().expect("listening on ", Duration::from_secs(5));
     second.stop();

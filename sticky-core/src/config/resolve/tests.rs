@@ -4,17 +4,13 @@ use super::super::settings::SETTINGS;
 use super::*;
 use crate::config::Failover;
 
-const MACHINE: Machine = Machine {
-    cpus: NonZeroUsize::new(8).unwrap(),
-};
+const MACHINE: Machine = Machine { cpus: NonZeroUsize::new(8).unwrap() };
 
 type Variables<'a> = [(&'a str, &'a str)];
 
 fn resolve(builder: ClusterBuilder, variables: &Variables<'_>) -> Result<Config, Vec<String>> {
     let environment = variables.iter().copied().collect();
-    builder
-        .resolve(&environment, &MACHINE)
-        .map_err(|error| error.problems().iter().map(ToString::to_string).collect())
+    builder.resolve(&environment, &MACHINE).map_err(|error| error.problems().iter().map(ToString::to_string).collect())
 }
 
 fn config(builder: ClusterBuilder, variables: &Variables<'_>) -> Config {
@@ -98,40 +94,19 @@ fn workers_and_threads_follow_the_cpus() {
         (8, Some("0"), 0, 8),
     ] {
         let environment = workers.map(|workers| ("STICKY_WORKERS", workers)).into_iter().collect();
-        let config = builder()
-            .resolve(&environment, &Machine { cpus: nonzero(cpus) })
-            .unwrap();
-        assert_eq!(
-            (config.workers, config.threads_per_worker.get()),
-            (expected_workers, expected_threads),
-            "{cpus}"
-        );
+        let config = builder().resolve(&environment, &Machine { cpus: nonzero(cpus) }).unwrap();
+        assert_eq!((config.workers, config.threads_per_worker.get()), (expected_workers, expected_threads), "{cpus}");
     }
 }
 
 /// A setting with a value in code, another in the environment, and both as text.
-type Case = (
-    &'static str,
-    fn(ClusterBuilder) -> ClusterBuilder,
-    &'static str,
-    &'static str,
-);
+type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
 const CASES: [Case; 18] = [
-    (
-        "listen",
-        |b| b.listen(":1").listen(("localhost", 2)),
-        ":1,localhost:2",
-        "[::1]:3,unix:/s",
-    ),
+    ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
-    (
-        "affinity",
-        |b| b.affinity(Affinity::client_ip()),
-        "client-ip",
-        "client-ip",
-    ),
+    ("affinity", |b| b.affinity(Affinity::client_ip()), "client-ip", "client-ip"),
     ("dispatch", |b| b.dispatch(Dispatch::Kernel), "kernel", "kernel"),
     ("failover", |b| b.failover(Failover::Wait), "wait", "refuse:3s"),
     ("first_port", |b| b.first_port(8000), "8000", "8100"),
@@ -174,10 +149,7 @@ fn output_can_be_prefixed_or_not() {
         let variables: Vec<_> = text.map(|text| ("STICKY_PREFIX_OUTPUT", text)).into_iter().collect();
         assert_eq!(config(builder, &variables).prefix_output, expected);
     }
-    assert_eq!(
-        config(builder().max_connections(None), &[("STICKY_MAX_CONNECTIONS", "7")]).max_connections,
-        None
-    );
+    assert_eq!(config(builder().max_connections(None), &[("STICKY_MAX_CONNECTIONS", "7")]).max_connections, None);
 }
 
 #[test]
@@ -207,19 +179,9 @@ fn fallbacks_count_where_nothing_else_is_said() {
 
 #[test]
 fn fallbacks_are_other_programs_until_they_count() {
-    let rubbish = [
-        ("PORT", "x"),
-        ("PROXY_PORT", "x"),
-        ("WEB_CONCURRENCY", "x"),
-        ("WORKERS", "x"),
-        ("FIRST_PORT", "x"),
-    ];
+    let rubbish = [("PORT", "x"), ("PROXY_PORT", "x"), ("WEB_CONCURRENCY", "x"), ("WORKERS", "x"), ("FIRST_PORT", "x")];
     config(builder().listen(1).workers(1).first_port(1), &rubbish);
-    let counts = [
-        ("STICKY_LISTEN", "1"),
-        ("STICKY_WORKERS", "1"),
-        ("STICKY_FIRST_PORT", "1"),
-    ];
+    let counts = [("STICKY_LISTEN", "1"), ("STICKY_WORKERS", "1"), ("STICKY_FIRST_PORT", "1")];
     config(builder(), &[rubbish.as_slice(), &counts].concat());
     let listen = ListenAddress::ALLOWED;
     assert_eq!(
@@ -243,23 +205,16 @@ fn fallbacks_are_other_programs_until_they_count() {
 fn a_broken_variable_is_not_replaced_by_its_fallback() {
     let found = problems(builder(), &[("STICKY_WORKERS", "x"), ("WORKERS", "y")]);
     assert_eq!(found.len(), 1);
-    assert!(
-        found[0].starts_with("STICKY_WORKERS=\"x\": not a whole number (allowed: "),
-        "{found:?}"
-    );
+    assert!(found[0].starts_with("STICKY_WORKERS=\"x\": not a whole number (allowed: "), "{found:?}");
 }
 
 #[test]
 fn the_first_port_is_a_number_with_room_for_the_workers() {
     // The seed appended the slot to the variable's text: 8100 became 81000.
     assert_eq!(config(builder(), &[("FIRST_PORT", "8100")]).first_port, Some(8100));
-    for (first, workers, fits) in [
-        ("65528", "8", true),
-        ("65529", "8", false),
-        ("65535", "1", true),
-        ("65535", "0", true),
-        ("65535", "2", false),
-    ] {
+    for (first, workers, fits) in
+        [("65528", "8", true), ("65529", "8", false), ("65535", "1", true), ("65535", "0", true), ("65535", "2", false)]
+    {
         let result = resolve(builder(), &[("FIRST_PORT", first), ("STICKY_WORKERS", workers)]);
         let expected = format!(
             "FIRST_PORT=\"{first}\": the ports for {workers} workers end above 65535 (allowed: a whole number from 1 \
@@ -268,10 +223,7 @@ fn the_first_port_is_a_number_with_room_for_the_workers() {
         assert_eq!(result.err(), (!fits).then(|| vec![expected]), "{first} {workers}");
     }
     // With the number of workers unknown there is nothing to say about room.
-    assert_eq!(
-        problems(builder(), &[("FIRST_PORT", "65535"), ("STICKY_WORKERS", "x")]).len(),
-        1
-    );
+    assert_eq!(problems(builder(), &[("FIRST_PORT", "65535"), ("STICKY_WORKERS", "x")]).len(), 1);
     assert_eq!(problems(builder().first_port(0), &[]).len(), 1);
 }
 
@@ -363,10 +315,7 @@ fn everything_wrong_is_said_at_once_and_in_order() {
 #[test]
 fn our_variables_are_checked_even_where_code_wins() {
     assert_eq!(problems(builder().workers(1), &[("STICKY_WORKERS", "x")]).len(), 1);
-    assert_eq!(
-        problems(builder().workers(300).prefer_env(), &[("STICKY_WORKERS", "1")]).len(),
-        1
-    );
+    assert_eq!(problems(builder().workers(300).prefer_env(), &[("STICKY_WORKERS", "1")]).len(), 1);
 }
 
 #[test]
@@ -374,9 +323,7 @@ fn our_variables_are_checked_even_where_code_wins() {
 fn what_is_not_utf8_is_a_problem() {
     use std::os::unix::ffi::OsStringExt;
     let rubbish = || OsString::from_vec(b"1\xff".to_vec());
-    let environment: Environment = [("STICKY_BACKLOG", rubbish()), ("PORT", rubbish())]
-        .into_iter()
-        .collect();
+    let environment: Environment = [("STICKY_BACKLOG", rubbish()), ("PORT", rubbish())].into_iter().collect();
     let error = builder().resolve(&environment, &MACHINE).unwrap_err();
     let expected = format!(
         "the cluster's configuration is not valid\n  PORT=\"1\\xFF\": not UTF-8 (allowed: {})\n  \
@@ -395,20 +342,10 @@ fn an_address_is_listened_on_once() {
     let twice = ":1,:2,:1,a:1,a:1,[::1]:1,[::1]:1,unix:/s,unix:/s";
     let expected = [":1", "a:1", "[::1]:1", "unix:/s"].map(|address| format!("{address} is there twice {listen}"));
     let found = problems(builder(), &[("STICKY_LISTEN", twice)]);
-    assert_eq!(
-        found,
-        expected
-            .clone()
-            .map(|problem| format!("STICKY_LISTEN={twice:?}: {problem}"))
-    );
+    assert_eq!(found, expected.clone().map(|problem| format!("STICKY_LISTEN={twice:?}: {problem}")));
     let found = problems(builder().listen(twice), &[]);
     assert_eq!(found, expected.map(|problem| format!(".listen({twice}): {problem}")));
-    assert_eq!(
-        config(builder().listen(":0,:0,a:0,a:0,[::1]:0,[::1]:0"), &[])
-            .listen
-            .len(),
-        6
-    );
+    assert_eq!(config(builder().listen(":0,:0,a:0,a:0,[::1]:0,[::1]:0"), &[]).listen.len(), 6);
 }
 
 #[test]
@@ -418,16 +355,10 @@ fn trusted_proxies_are_refused_with_both_settings() {
     let proxies = ["loopback", "10.0.0.0/8"];
     let two_calls = builder().trusted_proxies([proxies[0]]).trusted_proxies([proxies[1]]);
     for builder in [builder().trusted_proxies(proxies), two_calls] {
-        assert_eq!(
-            problems(builder, &[]),
-            [format!(".trusted_proxies(loopback,10.0.0.0/8) {needs}")]
-        );
+        assert_eq!(problems(builder, &[]), [format!(".trusted_proxies(loopback,10.0.0.0/8) {needs}")]);
     }
     let variable = ("STICKY_TRUSTED_PROXIES", "unix");
-    assert_eq!(
-        problems(builder(), &[variable]),
-        [format!("STICKY_TRUSTED_PROXIES=\"unix\" {needs}")]
-    );
+    assert_eq!(problems(builder(), &[variable]), [format!("STICKY_TRUSTED_PROXIES=\"unix\" {needs}")]);
     let contradiction = "needs what is inside the request, and STICKY_DISPATCH=\"kernel\" places by the connection's \
                          address alone: change one of the two";
     assert_eq!(
@@ -440,12 +371,7 @@ fn trusted_proxies_are_refused_with_both_settings() {
     assert!(resolve(builder(), &[("STICKY_TRUSTED_PROXIES", "none")]).is_ok());
     let found = problems(builder().trusted_proxies(["x"]), &[]);
     let allowed = TrustedProxies::ALLOWED;
-    assert_eq!(
-        found,
-        [format!(
-            ".trusted_proxies(x): \"x\" is not a network (allowed: {allowed})"
-        )]
-    );
+    assert_eq!(found, [format!(".trusted_proxies(x): \"x\" is not a network (allowed: {allowed})")]);
 }
 
 #[test]
@@ -453,10 +379,7 @@ fn other_dispatches_are_not_in_this_version() {
     let rest = "dispatch is not in this version, which has only `kernel`";
     let found = problems(builder(), &[("STICKY_DISPATCH", "handoff")]);
     assert_eq!(found, [format!("STICKY_DISPATCH=\"handoff\": handoff {rest}")]);
-    assert_eq!(
-        problems(builder().dispatch(Dispatch::Proxy), &[]),
-        [format!(".dispatch(proxy): proxy {rest}")]
-    );
+    assert_eq!(problems(builder().dispatch(Dispatch::Proxy), &[]), [format!(".dispatch(proxy): proxy {rest}")]);
 }
 
 #[test]
@@ -470,11 +393,7 @@ fn extra_environment_keeps_its_order() {
 fn a_setter_leaves_the_others_alone() {
     for (name, set, ..) in CASES {
         let config = config(set(builder().exit_timeout(secs(9)).hash_seed(9)), &[]);
-        let kept = if name == "exit_timeout" {
-            config.hash_seed == Some(9)
-        } else {
-            config.exit_timeout == secs(9)
-        };
+        let kept = if name == "exit_timeout" { config.hash_seed == Some(9) } else { config.exit_timeout == secs(9) };
         assert!(kept, "{name}");
     }
 }
