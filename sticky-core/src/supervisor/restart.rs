@@ -5,7 +5,7 @@ use std::time::Duration;
 /// A worker that served for longer than this is started again at once.
 pub(crate) const LONG_LIFE: Duration = Duration::from_secs(1);
 
-const FIRST_DELAY: Duration = Duration::from_millis(50);
+const FIRST_DELAY: Duration = Duration::from_millis(10);
 const LONGEST_DELAY: Duration = Duration::from_secs(30);
 
 /// The delays of one slot.
@@ -17,7 +17,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// How long to wait after a life of `lived`, of which the process was `ready` in the end or never.
     ///
-    /// Nothing after a long life; else 50 ms, doubled for each short life in a row up to 30 s, less up to a quarter
+    /// Nothing after a long life; else 10 ms, doubled for each short life in a row up to 30 s, less up to a quarter
     /// by `chance` (0 to 1), so that workers that fail together do not come back together.
     pub(crate) fn after(&mut self, lived: Duration, ready: bool, chance: f64) -> Duration {
         if ready && lived > LONG_LIFE {
@@ -47,8 +47,8 @@ mod tests {
     #[test]
     fn short_lives_wait_twice_as_long_each_time() {
         let mut backoff = Backoff::default();
-        let delays: Vec<u128> = (0..12).map(|_| backoff.after(SHORT, true, 0.0).as_millis()).collect();
-        assert_eq!(delays, [50, 100, 200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 30_000, 30_000]);
+        let delays: Vec<u128> = (0..14).map(|_| backoff.after(SHORT, true, 0.0).as_millis()).collect();
+        assert_eq!(delays, [10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120, 10_240, 20_480, 30_000, 30_000]);
         let after_many = (0..100).map(|_| backoff.after(SHORT, true, 0.0)).last();
         assert_eq!(after_many, Some(LONGEST_DELAY));
         assert_eq!(backoff.after(LONG, true, 0.0), Duration::ZERO);
