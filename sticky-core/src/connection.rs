@@ -207,10 +207,6 @@ enum Socket {
 impl Stream {
     /// A connection from `peer`.
     pub(crate) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        // Small writes go out at once: with Nagle's algorithm a WebSocket message or an event that follows another
-        // waits for the client's delayed acknowledgement, up to 40 ms. It fails only on a socket that is dead
-        // already, which the first read will tell.
-        let _ = stream.set_nodelay(true);
         Self { socket: Socket::Tcp(stream), peer: Some(canonical(peer)) }
     }
 

@@ -14,14 +14,14 @@ use super::timers::{Clock, Phase, Stage, Timeouts};
 
 /// Serves `connection` until it has ended. To be spawned as a task of its own.
 pub(crate) async fn drive<C: GracefulConnection>(
-    connection: C,
+    connection: Pin<Box<C>>,
     activity: &Activity,
     timeouts: Timeouts,
 ) -> Result<(), C::Error> {
     let now = Instant::now();
     let clock = Clock::new(timeouts, now);
     let mut driver = Driver {
-        connection: pin!(connection),
+        connection,
         activity,
         // Not subject to the task's budget: the one poll it gets must not be put off.
         drain_started: pin!(unconstrained(activity.drain().started())),
@@ -34,7 +34,7 @@ pub(crate) async fn drive<C: GracefulConnection>(
 }
 
 struct Driver<'a, C, D> {
-    connection: Pin<&'a mut C>,
+    connection: Pin<Box<C>>,
     activity: &'a Activity,
     drain_started: Pin<&'a mut D>,
     /// Whether the drain knows whom to wake.

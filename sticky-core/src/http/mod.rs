@@ -22,7 +22,7 @@ mod socket;
 mod timers;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use http::{Request, Response};
 use http_body::Body;
@@ -96,7 +96,6 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let builder = Arc::new(builder());
     let timeouts = Timeouts::of(connections.worker().limits());
     let drain = connections.worker().drain();
     // With one worker nothing can land on a wrong one.
@@ -105,18 +104,18 @@ where
         let service = make(&connection);
         let suspect = connection.peer_addr().filter(|_| !is_alone);
         let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
-        tokio::spawn(serve_connection(builder.clone(), connection, service, activity, timeouts));
+        tokio::spawn(serve_connection(connection, service, activity, timeouts));
     }
     connections.finish().await;
 }
 
-async fn serve_connection<S, B>(
-    builder: Arc<Builder<TokioExecutor>>,
+fn serve_connection<S, B>(
     connection: Connection,
     service: S,
     activity: Arc<Activity>,
     timeouts: Timeouts,
-) where
+) -> impl Future<Output = ()> + Send + 'static
+where
     S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
         + Send
         + 'static,
@@ -124,22 +123,30 @@ async fn serve_connection<S, B>(
 {
     let socket = TokioIo::new(Socket::new(connection, activity.clone()));
     let service = Tracked::new(service, activity.clone());
-    let connection = builder.serve_connection_with_upgrades(socket, service);
-    if let Err(error) = drive::drive(connection, &activity, timeouts).await {
-        tracing::debug!(target: "sticky", error, "a connection ended early");
+    // Boxed, and not in an async function: that would keep room for its arguments and for what it makes of them, and
+    // the task, three times as large, is moved several times before it runs.
+    let connection = Box::pin(builder().serve_connection_with_upgrades(socket, service));
+    async move {
+        if let Err(error) = drive::drive(connection, &activity, timeouts).await {
+            tracing::debug!(target: "sticky", error, "a connection ended early");
+        }
     }
 }
 
-fn builder() -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
-    // hyper's own head timer would be its idle timer too, and never fire on a connection that stays silent.
-    builder.http1().header_read_timeout(None);
-    // Who sends a request and closes its own side still gets the answer. The price: a handler whose client has gone
-    // away runs until it ends or writes.
-    builder.http1().half_close(true);
-    // WebSockets over HTTP/2.
-    builder.http2().enable_connect_protocol();
-    builder
+/// The one builder of this process: what it builds borrows it.
+fn builder() -> &'static Builder<TokioExecutor> {
+    static BUILDER: OnceLock<Builder<TokioExecutor>> = OnceLock::new();
+    BUILDER.get_or_init(|| {
+        let mut builder = Builder::new(TokioExecutor::new());
+        // hyper's own head timer would be its idle timer too, and never fire on a connection that stays silent.
+        builder.http1().header_read_timeout(None);
+        // Who sends a request and closes its own side still gets the answer. The price: a handler whose client has
+        // gone away runs until it ends or writes.
+        builder.http1().half_close(true);
+        // WebSockets over HTTP/2.
+        builder.http2().enable_connect_protocol();
+        builder
+    })
 }
 
 impl Timeouts {

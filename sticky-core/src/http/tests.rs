@@ -113,7 +113,7 @@ impl Client {
             idle: Duration::from_secs(75),
         };
         let service = service_fn(application);
-        tokio::spawn(serve_connection(Arc::new(builder()), connection, service, activity, timeouts));
+        tokio::spawn(serve_connection(connection, service, activity, timeouts));
         Self { socket, registry, row, trigger, start: Instant::now() }
     }
 
