@@ -152,7 +152,8 @@ impl ClusterBuilder {
         self
     }
 
-    /// How long requests may take to finish when their worker is replaced, at most 24 h; zero cuts at once.
+    /// How long requests may take to finish when their worker is replaced, at most 24 h; zero cuts at once. For
+    /// reload, which is not in this version: the value is checked and has no effect yet.
     ///
     /// Default: `5m`.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {

@@ -95,6 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_fingerprint_names_what_must_agree() {
+        let environment = Environment::from_iter([("STICKY_HASH_SEED", "7")]);
+        let machine = Machine { cpus: NonZeroUsize::MIN };
+        let config = ClusterBuilder::default().resolve(&environment, &machine).unwrap();
+        let expected = "affinity=client-ip dispatch=kernel placement=rendezvous hash_seed=7";
+        assert_eq!(config.fingerprint(), expected);
+        let config = ClusterBuilder::default().resolve(&Environment::from_iter([("", ""); 0]), &machine).unwrap();
+        assert!(config.fingerprint().ends_with("hash_seed=drawn"));
+    }
+
+    #[test]
     fn the_machine_is_as_large_as_this_process_may_use() {
         assert_eq!(Machine::detect().cpus, std::thread::available_parallelism().unwrap());
     }

@@ -224,7 +224,7 @@ pub(super) static DRAIN_TIMEOUT: Setting = Setting {
     fallbacks: &[],
     default: "5m",
     allowed: durations(Duration::ZERO, DAY),
-    about: "how long requests may take to finish when their worker is replaced; 0s cuts at once",
+    about: "how long requests may take to finish when their worker is replaced; for reload, so checked but not yet used",
 };
 
 pub(super) static EXIT_TIMEOUT: Setting = Setting {
