@@ -251,6 +251,10 @@ impl Connections {
         self.phase = Phase::Emptying;
         self.pause = None;
         self.draining = self.worker.inner.registry.open();
+        self.quiesce();
+    }
+
+    fn quiesce(&self) {
         for reader in &self.readers {
             if let Err(error) = reader.listener.quiesce() {
                 notice::warn(format_args!("worker {}: new connections may be reset: {error}", self.id()));
@@ -259,7 +263,7 @@ impl Connections {
     }
 
     fn listen(&mut self, slot: WorkerId, listeners: Vec<Lent>, refuse: bool) {
-        // A stopped process that goes on is given its own slot a second time: it never stopped reading.
+        // One that was asked for a slot and not waited for may be lent it again before it has let go.
         self.readers.retain(|reader| reader.slot != slot);
         for Lent { listener, placed } in listeners {
             match Listener::register(listener) {
@@ -270,6 +274,9 @@ impl Connections {
                     return self.say(FromWorker::Dropped { slot });
                 }
             }
+        }
+        if self.phase != Phase::Serving {
+            self.quiesce();
         }
     }
 
