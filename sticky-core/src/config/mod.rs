@@ -26,6 +26,8 @@ pub use self::builder::ClusterBuilder;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
 pub use self::failover::Failover;
+#[cfg(test)]
+pub(crate) use self::trusted::TrustedProxies;
 use crate::affinity::Affinity;
 use crate::dispatch::Dispatch;
 use crate::listener::address::ListenAddress;

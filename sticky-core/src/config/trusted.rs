@@ -2,9 +2,11 @@
 
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::parse::Value;
+#[cfg(test)]
+use crate::affinity::request::Peer;
 
 /// Networks that a preset stands for.
 const PRESETS: [(&str, &[&str]); 2] = [
@@ -44,9 +46,42 @@ impl TrustedProxies {
     }
 }
 
+// `trusts` leaves `cfg(test)` with the guard of handoff dispatch, which asks it for every request.
+#[cfg(test)]
+impl TrustedProxies {
+    /// The proxies of a text that is right, for tests elsewhere.
+    pub(crate) fn of(text: &str) -> Self {
+        Self::parse(text).unwrap()
+    }
+
+    /// Whether this peer is trusted. An IPv4-mapped IPv6 address counts as the IPv4 address.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Unix => self.unix,
+            Peer::Ip(address) => {
+                let address = address.to_canonical();
+                self.networks.iter().any(|network| network.contains(&address))
+            }
+        }
+    }
+}
+
 fn read_network(text: &str) -> Result<IpNet, String> {
-    let network = text.parse::<IpNet>().map(|network| network.trunc());
-    network.or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| format!("{text:?} is not a network"))
+    let network = text.parse::<IpNet>().map(|network| canonical(network.trunc()));
+    network
+        .or_else(|_| text.parse::<IpAddr>().map(|address| IpNet::from(address.to_canonical())))
+        .map_err(|_| format!("{text:?} is not a network"))
+}
+
+/// A network of IPv4-mapped addresses as the IPv4 network; addresses are compared in that form.
+fn canonical(network: IpNet) -> IpNet {
+    let (IpAddr::V4(address), IpNet::V6(mapped)) = (network.addr().to_canonical(), network) else {
+        return network;
+    };
+    // A shorter prefix has more in it than the mapped addresses.
+    let prefix = mapped.prefix_len().checked_sub(96);
+    let mapped = prefix.and_then(|prefix| Ipv4Net::new(address, prefix).ok());
+    mapped.map_or(network, IpNet::V4)
 }
 
 impl Value for TrustedProxies {
@@ -99,5 +134,51 @@ mod tests {
         let error = TrustedProxies::parse("10.0.0.0/33,loopback,,localhost,1.2.3.4:80").unwrap_err();
         let expected = r#""10.0.0.0/33" is not a network, "" is not a network, "localhost" is not a network, "1.2.3.4:80" is not a network"#;
         assert_eq!(error, expected);
+    }
+
+    fn trusts(proxies: &str, address: &str) -> bool {
+        let proxies = TrustedProxies::of(proxies);
+        proxies.trusts(Peer::Ip(address.parse().unwrap()))
+    }
+
+    #[test]
+    fn networks_have_edges() {
+        for (proxies, inside, outside) in [
+            ("10.0.0.0/8", "10.255.255.255", "11.0.0.0"),
+            ("10.1.2.3", "10.1.2.3", "10.1.2.4"),
+            ("fd00::/64", "fd00::ffff", "fd00:0:0:1::"),
+            ("::1", "::1", "::2"),
+            ("loopback", "127.3.2.1", "128.0.0.1"),
+            ("loopback", "::1", "::"),
+            ("private", "172.31.255.255", "172.32.0.0"),
+            ("private", "192.168.7.7", "192.169.0.0"),
+            ("private", "fd12::1", "fe80::1"),
+            ("private", "10.0.0.1", "127.0.0.1"),
+            ("1.2.3.4,::1", "::1", "1.2.3.5"),
+        ] {
+            assert!(trusts(proxies, inside), "{proxies} {inside}");
+            assert!(!trusts(proxies, outside), "{proxies} {outside}");
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4_addresses() {
+        assert!(trusts("10.0.0.0/8", "::ffff:10.1.2.3"));
+        assert!(trusts("::ffff:10.0.0.0/104", "10.1.2.3"));
+        assert!(!trusts("::ffff:10.0.0.0/104", "11.1.2.3"));
+        assert!(trusts("::ffff:10.0.0.1", "10.0.0.1"));
+        assert!(trusts("::ffff:0.0.0.0/96", "203.0.113.1"));
+        assert!(!trusts("::/0", "10.0.0.1"));
+        assert!(trusts("::/0", "2001:db8::1"));
+        assert!(!trusts("0.0.0.0/0", "2001:db8::1"));
+    }
+
+    #[test]
+    fn unix_peers_are_trusted_by_name() {
+        for (text, trusted) in [("unix", true), ("unix,::1", true), ("loopback", false), ("none", false)] {
+            assert_eq!(TrustedProxies::of(text).trusts(Peer::Unix), trusted);
+        }
+        assert!(!trusts("unix", "127.0.0.1"));
+        assert!(!trusts("none", "127.0.0.1"));
     }
 }

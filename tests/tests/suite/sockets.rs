@@ -58,12 +58,12 @@ fn workers_hold_only_what_they_need(bed: &Bed) {
     cluster.stop();
 }
 
-/// The control socket, the slot's one listener, the runtime's pair for signals and its event descriptors; nothing of
-/// other slots, and no scoreboard, which is mapped and not held.
+/// The control socket, the slot's one listener, the runtime's pair for signals and its event descriptors, and a spare
+/// one for each listener that may be lent; nothing of other slots, and no scoreboard, which is mapped and not held.
 fn holds_what_it_needs(held: &[(u32, PathBuf)]) -> bool {
     let more = held.iter().filter(|(number, _)| *number > 2).map(|(_, what)| what.to_string_lossy());
     let (sockets, others): (BTreeSet<_>, BTreeSet<_>) = more.partition(|what| what.starts_with("socket:"));
-    let known = ["anon_inode:[eventpoll]", "anon_inode:[eventfd]"];
+    let known = ["anon_inode:[eventpoll]", "anon_inode:[eventfd]", "/dev/null"];
     (2..=4).contains(&sockets.len()) && others.iter().all(|what| known.contains(&what.as_ref()))
 }
 

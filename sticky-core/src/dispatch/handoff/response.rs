@@ -1,0 +1,290 @@
+//! Follows the framework's answer to one request in the bytes that the socket has accepted: nothing else tells when it
+//! is complete. Pure.
+
+use std::mem::MaybeUninit;
+
+use super::chunked::{Chunked, Progress};
+use super::head::{Facts, MethodClass, Switch};
+use super::tokens::{self, ConnectionOptions, Version};
+
+/// The longest head of a response. Applications write them, not clients: what is longer only ends the moving.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Headers that are parsed on the stack, and how many there can be at most.
+const FEW_HEADERS: usize = 64;
+const MAX_HEADERS: usize = 4096;
+
+/// Where the answer to the last request stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResponseState {
+    /// No request has been delivered yet.
+    NotDue,
+    /// Bytes of it are missing; interim answers (100, 103) do not count.
+    Outstanding,
+    /// The socket has accepted its last byte.
+    Complete,
+    /// What follows is not HTTP: an accepted 101, or 2xx to CONNECT.
+    Tunnel,
+    /// It has no end but the connection's.
+    UntilClose,
+    /// It cannot be framed. Bytes pass; the connection never moves again.
+    Broken,
+}
+
+/// The answer to one request, byte by byte.
+#[derive(Debug)]
+pub(crate) struct Response {
+    method: MethodClass,
+    switch: Switch,
+    stage: Stage,
+    wants_close: bool,
+}
+
+#[derive(Debug)]
+enum Stage {
+    NotDue,
+    /// In the head, of which these bytes have been accepted.
+    Head(Vec<u8>),
+    Length(u64),
+    Chunked(Chunked),
+    Complete,
+    Tunnel,
+    UntilClose,
+    Broken,
+}
+
+impl Response {
+    /// Before the first request.
+    pub(crate) fn not_due() -> Self {
+        Self { method: MethodClass::Other, switch: Switch::None, stage: Stage::NotDue, wants_close: false }
+    }
+
+    /// The answer to a request with these facts; nothing of it has been written.
+    pub(crate) fn to(request: Facts) -> Self {
+        Self { method: request.method, switch: request.switch, stage: Stage::Head(Vec::new()), wants_close: false }
+    }
+
+    /// Counts bytes that the socket has accepted, and returns how many of them belong to this answer. Fewer than all:
+    /// the framework wrote after the end.
+    pub(crate) fn accepted(&mut self, bytes: &[u8]) -> usize {
+        let mut used = 0;
+        while used < bytes.len() {
+            let rest = &bytes[used..];
+            used += match &mut self.stage {
+                Stage::NotDue | Stage::Complete => break,
+                Stage::Tunnel | Stage::UntilClose | Stage::Broken => rest.len(),
+                Stage::Head(_) => self.accepted_head(rest),
+                Stage::Length(_) => self.accepted_length(rest.len()),
+                Stage::Chunked(_) => self.accepted_chunked(rest),
+            };
+        }
+        used
+    }
+
+    /// Where it stands.
+    pub(crate) fn state(&self) -> ResponseState {
+        match self.stage {
+            Stage::NotDue => ResponseState::NotDue,
+            Stage::Head(_) | Stage::Length(_) | Stage::Chunked(_) => ResponseState::Outstanding,
+            Stage::Complete => ResponseState::Complete,
+            Stage::Tunnel => ResponseState::Tunnel,
+            Stage::UntilClose => ResponseState::UntilClose,
+            Stage::Broken => ResponseState::Broken,
+        }
+    }
+
+    /// Whether the framework has said that the connection ends with it.
+    pub(crate) fn wants_close(&self) -> bool {
+        self.wants_close
+    }
+
+    /// Whether nothing of the final answer has been accepted, so that another one can still be written in its place.
+    pub(crate) fn is_replaceable(&self) -> bool {
+        match &self.stage {
+            Stage::NotDue => true,
+            Stage::Head(held) => held.is_empty(),
+            _ => false,
+        }
+    }
+
+    fn accepted_head(&mut self, bytes: &[u8]) -> usize {
+        let Stage::Head(held) = &mut self.stage else { return 0 };
+        let before = held.len();
+        if before == 0 {
+            // Nearly every head is accepted whole: then it is parsed where it is.
+            return match parse(bytes) {
+                Parsed::Head(len, head) => self.take_head(len, head),
+                Parsed::Partial if bytes.len() <= MAX_HEAD => self.hold(bytes),
+                Parsed::Partial | Parsed::Malformed => self.give_up(bytes.len()),
+            };
+        }
+        held.extend_from_slice(&bytes[..bytes.len().min(MAX_HEAD)]);
+        match end_of_head(held, before).map(|end| (end, parse(&held[..end]))) {
+            Some((end, Parsed::Head(len, head))) if end == len => self.take_head(end - before, head),
+            Some(_) => self.give_up(bytes.len()),
+            None if held.len() > MAX_HEAD => self.give_up(bytes.len()),
+            None => bytes.len(),
+        }
+    }
+
+    fn hold(&mut self, bytes: &[u8]) -> usize {
+        self.stage = Stage::Head(bytes.to_vec());
+        bytes.len()
+    }
+
+    fn give_up(&mut self, len: usize) -> usize {
+        self.stage = Stage::Broken;
+        len
+    }
+
+    fn take_head(&mut self, len: usize, head: Head) -> usize {
+        self.wants_close |= head.options.wants_close(head.version);
+        self.stage = match head.status {
+            101 if self.switch == Switch::Upgrade => Stage::Tunnel,
+            101 => Stage::Broken,
+            ..200 => Stage::Head(Vec::new()),
+            ..300 if self.switch == Switch::Connect => Stage::Tunnel,
+            204 | 304 => Stage::Complete,
+            _ if self.method == MethodClass::Head => Stage::Complete,
+            _ => head.body(),
+        };
+        len
+    }
+
+    fn accepted_length(&mut self, available: usize) -> usize {
+        let Stage::Length(rest) = &mut self.stage else { return 0 };
+        let taken = (*rest).min(available as u64);
+        *rest -= taken;
+        if *rest == 0 {
+            self.stage = Stage::Complete;
+        }
+        taken as usize
+    }
+
+    fn accepted_chunked(&mut self, bytes: &[u8]) -> usize {
+        let Stage::Chunked(body) = &mut self.stage else {
+            return 0;
+        };
+        let taken = body.consume(bytes);
+        match body.progress() {
+            Progress::Open => taken,
+            Progress::Complete => {
+                self.stage = Stage::Complete;
+                taken
+            }
+            Progress::Broken(_) => self.give_up(bytes.len()),
+        }
+    }
+}
+
+/// What matters of a response's head.
+struct Head {
+    status: u16,
+    version: Version,
+    options: ConnectionOptions,
+    coding: Coding,
+    length: Length,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Coding {
+    None,
+    /// Whatever else it is, it is chunked last.
+    Chunked,
+    Other,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Length {
+    None,
+    Known(u64),
+    Contradictory,
+}
+
+impl Head {
+    fn of(response: &httparse::Response<'_, '_>) -> Self {
+        let mut head = Self {
+            status: response.code.unwrap_or_default(),
+            version: Version::from_minor(response.version),
+            options: ConnectionOptions::default(),
+            coding: Coding::None,
+            length: Length::None,
+        };
+        for header in response.headers.iter() {
+            head.add(header.name.as_bytes(), header.value);
+        }
+        head
+    }
+
+    fn add(&mut self, name: &[u8], value: &[u8]) {
+        match name.len() {
+            10 if name.eq_ignore_ascii_case(b"connection") => self.options.add(value),
+            14 if name.eq_ignore_ascii_case(b"content-length") => self.add_length(value),
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.add_coding(value),
+            _ => {}
+        }
+    }
+
+    fn add_length(&mut self, value: &[u8]) {
+        self.length = match (self.length, tokens::length(value)) {
+            (Length::None, Some(length)) => Length::Known(length),
+            (Length::Known(known), Some(length)) if known == length => self.length,
+            _ => Length::Contradictory,
+        };
+    }
+
+    fn add_coding(&mut self, value: &[u8]) {
+        let is_chunked = tokens::list(value).last().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+        self.coding = if is_chunked && self.coding != Coding::Chunked { Coding::Chunked } else { Coding::Other };
+    }
+
+    /// How the body of this final answer is framed, if it may have one.
+    fn body(&self) -> Stage {
+        match (self.coding, self.length) {
+            (Coding::None, Length::None) => Stage::UntilClose,
+            (Coding::None, Length::Known(0)) => Stage::Complete,
+            (Coding::None, Length::Known(length)) => Stage::Length(length),
+            (Coding::Chunked, Length::None) if self.version == Version::Http11 => Stage::Chunked(Chunked::new()),
+            _ => Stage::Broken,
+        }
+    }
+}
+
+enum Parsed {
+    /// A head of so many bytes.
+    Head(usize, Head),
+    Partial,
+    Malformed,
+}
+
+fn parse(bytes: &[u8]) -> Parsed {
+    // The parser would skip empty lines, which no framework writes.
+    if bytes.first() != Some(&b'H') {
+        return Parsed::Malformed;
+    }
+    let mut few = [const { MaybeUninit::uninit() }; FEW_HEADERS];
+    match parse_into(bytes, &mut few) {
+        Err(httparse::Error::TooManyHeaders) => parse_into(bytes, &mut vec![MaybeUninit::uninit(); MAX_HEADERS]),
+        result => result,
+    }
+    .unwrap_or(Parsed::Malformed)
+}
+
+fn parse_into<'b>(bytes: &'b [u8], slots: &mut [MaybeUninit<httparse::Header<'b>>]) -> Result<Parsed, httparse::Error> {
+    let mut response = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    match config.parse_response_with_uninit_headers(&mut response, bytes, slots)? {
+        httparse::Status::Complete(len) => Ok(Parsed::Head(len, Head::of(&response))),
+        httparse::Status::Partial => Ok(Parsed::Partial),
+    }
+}
+
+/// The end of the empty line that ends the head, searched for from `from` on.
+fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
+    let ends_here =
+        |at: &usize| bytes[*at] == b'\n' && (bytes[..*at].ends_with(b"\r\n\r") || bytes[..*at].ends_with(b"\n"));
+    (from..bytes.len()).find(ends_here).map(|at| at + 1)
+}
+
+#[cfg(test)]
+mod tests;
