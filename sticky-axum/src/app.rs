@@ -16,6 +16,10 @@ use tower::{Service, ServiceExt};
 
 /// What [`serve`](crate::serve()) takes: a [`Router`], a [`MethodRouter`], or any other service that answers every
 /// request, a handler's [`into_service`](axum::handler::HandlerWithoutStateExt::into_service) for one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be served",
+    note = "a `Router` that still misses its state needs `.with_state(..)`"
+)]
 pub trait App:
     Service<Request, Response = Response, Error = Infallible, Future: Send> + Clone + Send + 'static
 {

@@ -27,4 +27,6 @@ pub use extract::{Drain, NotAWorker, Worker};
 pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
-pub use sticky_core::{Affinity, Cluster, Failover, role};
+pub use sticky_core::{
+    self, Affinity, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Role, role,
+};

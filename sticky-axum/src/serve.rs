@@ -51,7 +51,10 @@ pub fn serve<S: App>(app: S) -> Serve<S> {
 }
 
 /// Serves the app that `make_app` makes, which runs in workers only: the place for what one process may not make, or
-/// need not. Its error, or its panic, ends the cluster's start with these words.
+/// need not. It gets a [`sticky_core::Worker`]; leave the closure's argument without a type.
+///
+/// Its error, or its panic, ends the cluster's start: the worker says it, and the supervisor says it once more as the
+/// reason. An error of the system alone ("no such file") tells little, so say what was attempted.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), sticky_axum::ServeError> {
@@ -60,7 +63,7 @@ pub fn serve<S: App>(app: S) -> Serve<S> {
 ///
 /// let cluster = Cluster::builder().build()?;
 /// sticky_axum::serve_with(cluster, |worker| async move {
-///     let greeting = std::fs::read_to_string("greeting.txt")?;
+///     let greeting = std::fs::read_to_string("greeting.txt").map_err(|error| format!("greeting.txt: {error}"))?;
 ///     let router = Router::new().route("/", get(move || async move { format!("{greeting} from {}\n", worker.id()) }));
 ///     Ok(router)
 /// })

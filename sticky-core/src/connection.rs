@@ -57,6 +57,11 @@ impl Registry {
         }
     }
 
+    /// The row that shows what is open.
+    pub(crate) fn row(&self) -> &Row {
+        &self.inner.row
+    }
+
     /// How many connections are open.
     pub(crate) fn open(&self) -> usize {
         self.inner.open.load(Ordering::Acquire)

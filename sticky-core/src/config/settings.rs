@@ -116,7 +116,7 @@ pub(super) static LISTEN: Setting = Setting {
     fallbacks: &["PORT", "PROXY_PORT"],
     default: ":5000",
     allowed: Allowed::Text(ListenAddress::ALLOWED),
-    about: "the addresses of the public port; `:5000` is `[::]:5000` for IPv6 and IPv4 (`0.0.0.0:5000` without IPv6)",
+    about: "the addresses of the public port; `:5000` is `[::]:5000` for IPv6 and IPv4 (`0.0.0.0:5000` without IPv6); unix sockets have no affinity",
 };
 
 pub(super) static WORKERS: Setting = Setting {

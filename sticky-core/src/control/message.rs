@@ -1,5 +1,6 @@
 //! What supervisor and worker say to each other.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,14 @@ pub(crate) struct WorkerReport {
     pub(crate) completed: u64,
     /// Connections that were open at the deadline and were cut.
     pub(crate) cut: u64,
+}
+
+impl fmt::Display for WorkerReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { completed, cut } = self;
+        let s = if *completed == 1 { "" } else { "s" };
+        write!(f, "{completed} connection{s} completed, {cut} cut")
+    }
 }
 
 #[cfg(test)]

@@ -98,8 +98,8 @@ pub enum DispatchError {
     },
     /// Take the setting away.
     #[error(
-        "{setting} needs handoff dispatch (`.dispatch(..)`, `STICKY_DISPATCH`), and this version has only kernel \
-         dispatch, which places by the connection's address alone"
+        "{setting} needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
+         address alone; leave it unset"
     )]
     NeedsHandoff {
         /// The setting that puts the key inside the request, with its value.
@@ -157,8 +157,8 @@ mod tests {
         let error = choose_with(true, None).unwrap_err();
         assert_eq!(
             error,
-            "TRUSTED needs handoff dispatch (`.dispatch(..)`, `STICKY_DISPATCH`), and this version has only kernel \
-             dispatch, which places by the connection's address alone"
+            "TRUSTED needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
+             address alone; leave it unset"
         );
         let error = choose_with(true, Some(Dispatch::Kernel)).unwrap_err();
         assert_eq!(

@@ -92,9 +92,22 @@ impl fmt::Display for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exited with status {code}"),
-            Self::Signal(signal) => write!(f, "was killed by signal {signal}"),
+            Self::Signal(signal) => write!(f, "was killed by signal {signal}{}", signal_name(*signal)),
             Self::Unknown => f.write_str("ended"),
         }
+    }
+}
+
+/// The names of the signals that end processes by accident or on purpose (signal(7)).
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        4 => " (SIGILL)",
+        6 => " (SIGABRT)",
+        8 => " (SIGFPE)",
+        9 => " (SIGKILL)",
+        11 => " (SIGSEGV)",
+        15 => " (SIGTERM)",
+        _ => "",
     }
 }
 
@@ -171,22 +184,21 @@ pub(crate) enum Outcome {
 /// What a shutdown completed and what it cut.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report {
-    /// Connections that ended by themselves.
-    pub(crate) completed: u64,
-    /// Connections that were cut at the deadline.
-    pub(crate) cut: u64,
+    /// What became of connections.
+    pub(crate) connections: WorkerReport,
     /// Workers that had to be killed, with whatever they were doing.
     pub(crate) killed: u64,
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { completed, cut, killed } = self;
-        write!(f, "shut down: {completed} connections completed, {cut} cut")?;
-        if *killed > 0 {
-            write!(f, ", {killed} workers killed")?;
+        let Self { connections, killed } = self;
+        write!(f, "shut down: {connections}")?;
+        match killed {
+            0 => Ok(()),
+            1 => f.write_str(", 1 worker killed"),
+            _ => write!(f, ", {killed} workers killed"),
         }
-        Ok(())
     }
 }
 

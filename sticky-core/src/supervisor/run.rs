@@ -23,7 +23,7 @@ use crate::config::Config;
 use crate::control::{DrainOrder, Hello, ListenOrder, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
 use crate::id::{Generation, WorkerId};
-use crate::listener::ListenerSet;
+use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
 use crate::worker::DrainReason;
@@ -387,9 +387,12 @@ impl Supervisor {
         let s = if *workers == 1 { "" } else { "s" };
         for set in &self.listeners {
             let (scheme, address) = (set.address().scheme(), set.address());
-            notice::announce(format_args!(
-                "listening on {scheme}{address} ({workers} worker{s}, {dispatch} dispatch: {dispatch_reason})"
-            ));
+            let how = match set.kind() {
+                ListenerKind::PerSlot(_) => format!("{dispatch} dispatch: {dispatch_reason}"),
+                // Who comes in there has no address of its own to be placed by.
+                ListenerKind::Shared(_) => "shared: no affinity, any worker takes any connection".to_owned(),
+            };
+            notice::announce(format_args!("listening on {scheme}{address} ({workers} worker{s}, {how})"));
         }
     }
 

@@ -18,6 +18,7 @@ use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::WorkerReport;
 use crate::id::{Generation, WorkerId};
+use crate::worker::SAME_SIGNAL;
 
 /// How long a process that was told to dump core has for it.
 const DUMP_TIME: Duration = Duration::from_secs(5);
@@ -25,9 +26,6 @@ const DUMP_TIME: Duration = Duration::from_secs(5);
 /// How long a reader has to let go of a slot before it is lent to the next one all the same: a blocked event loop must
 /// not hold up another worker's clients. Two readers share a listener without loss.
 const RELEASE_TIME: Duration = Duration::from_secs(1);
-
-/// A signal that follows another within this time is the same one: launchers signal the process and then its group.
-const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// How long the kernel has to end a process that was killed, before everything ends without it.
 const KILL_TIME: Duration = Duration::from_secs(5);
@@ -293,8 +291,8 @@ impl State {
             return;
         };
         child.stage = Stage::Leaving { until };
-        self.report.completed += report.completed;
-        self.report.cut += report.cut;
+        self.report.connections.completed += report.completed;
+        self.report.connections.cut += report.cut;
     }
 
     fn set_stopped(&mut self, now: Instant, id: ChildId, stopped: bool) {

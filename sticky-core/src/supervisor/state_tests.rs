@@ -102,6 +102,10 @@ fn drained(id: u64, completed: u64, cut: u64) -> Event {
     Event::Drained { child: child(id), report: WorkerReport { completed, cut } }
 }
 
+fn report_of(completed: u64, cut: u64, killed: u64) -> Report {
+    Report { connections: WorkerReport { completed, cut }, killed }
+}
+
 fn evict(slots: &[u16]) -> Action {
     Action::Evict { slots: slots.iter().copied().map(WorkerId::new).collect() }
 }
@@ -197,8 +201,9 @@ fn a_signal_while_booting_ends_it_cleanly() {
 fn a_crash_after_a_long_life_is_repaired_at_once() {
     let mut cluster = Cluster::running(2);
     cluster.now += LIFE;
-    let note = Note::Restarting { worker: slot(1), why: "was killed by signal 9".into(), after: Duration::ZERO };
-    assert_eq!(note.to_string(), "worker 1 was killed by signal 9; starting it again");
+    let note =
+        Note::Restarting { worker: slot(1), why: "was killed by signal 9 (SIGKILL)".into(), after: Duration::ZERO };
+    assert_eq!(note.to_string(), "worker 1 was killed by signal 9 (SIGKILL); starting it again");
     assert_eq!(cluster.tell(killed(1)), [Action::Note(note), spawn(2, 1, 1, 1)]);
     assert_eq!(cluster.tell(ready(2)), [listen(2, 1)]);
     assert_eq!(cluster.deadline(), None);
@@ -226,10 +231,10 @@ fn words_are_told_of_a_process_that_never_was_ready() {
     cluster.now += LIFE;
     cluster.tell(Event::Words { child: child(0), text: "a panic that was caught".into() });
     let [Action::Note(Note::Restarting { why, .. }), _] = &cluster.tell(killed(0))[..] else { panic!() };
-    assert_eq!(why, "was killed by signal 9");
+    assert_eq!(why, "was killed by signal 9 (SIGKILL)");
     cluster.tell(Event::Words { child: child(1), text: "no database".into() });
     let [Action::Note(Note::Restarting { why, .. })] = &cluster.tell(killed(1))[..] else { panic!() };
-    assert_eq!(why, "was killed by signal 9 before it was ready: no database");
+    assert_eq!(why, "was killed by signal 9 (SIGKILL) before it was ready: no database");
 }
 
 #[test]
@@ -428,7 +433,7 @@ fn listeners_close_when_all_queues_are_empty_and_the_report_adds_up() {
     assert_eq!(cluster.tell(Event::Exited { child: child(0), how: Ended::Code(0) }), []);
     cluster.tell(drained(1, 2, 0));
     cluster.tell(drained(1, 100, 100));
-    let report = Report { completed: 7, cut: 1, killed: 0 };
+    let report = report_of(7, 1, 0);
     let end = cluster.tell(Event::Exited { child: child(1), how: Ended::Code(0) });
     assert_eq!(end, [Action::Finish(Outcome::Clean(report))]);
     assert_eq!(report.to_string(), "shut down: 7 connections completed, 1 cut");
@@ -454,10 +459,10 @@ fn a_worker_that_dies_in_a_shutdown_is_not_replaced_but_reported() {
     assert_eq!(cluster.tell(killed(0)), []);
     assert_eq!(cluster.tell(released(1, 1)), [Action::CloseListeners]);
     cluster.tell(drained(1, 3, 0));
-    let report = Report { completed: 3, cut: 0, killed: 1 };
+    let report = report_of(3, 0, 1);
     let end = cluster.tell(Event::Exited { child: child(1), how: Ended::Code(0) });
     assert_eq!(end, [Action::Finish(Outcome::Clean(report))]);
-    assert_eq!(report.to_string(), "shut down: 3 connections completed, 0 cut, 1 workers killed");
+    assert_eq!(report.to_string(), "shut down: 3 connections completed, 0 cut, 1 worker killed");
 }
 
 #[test]
@@ -468,7 +473,7 @@ fn who_does_not_drain_in_time_is_killed() {
     let overdue = Action::Note(Note::Overdue { worker: slot(0) });
     assert_eq!(cluster.wait(MOMENT), [overdue, signal(0, ChildSignal::Kill)]);
     assert_eq!(cluster.wait(MOMENT), []);
-    let report = Report { completed: 0, cut: 0, killed: 1 };
+    let report = report_of(0, 0, 1);
     assert_eq!(cluster.tell(killed(0)), [Action::CloseListeners, Action::Finish(Outcome::Clean(report))]);
 }
 
@@ -484,7 +489,7 @@ fn what_follows_the_drain_has_its_own_time() {
     let [Action::CloseListeners, Action::Finish(Outcome::Clean(report))] = cluster.tell(killed(0))[..] else {
         panic!()
     };
-    assert_eq!(report, Report { completed: 1, cut: 1, killed: 1 });
+    assert_eq!(report, report_of(1, 1, 1));
 }
 
 #[test]

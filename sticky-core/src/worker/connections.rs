@@ -47,8 +47,8 @@ pub(crate) enum Order {
     Release { slot: WorkerId },
     /// These slots are out of the placement.
     Evicted { slots: Vec<WorkerId> },
-    /// Empty the queues, then stop reading.
-    Drain,
+    /// Empty the queues, then stop reading. So many connections were open when the drain began.
+    Drain { open: usize },
     /// Stop reading at once.
     Abandon,
 }
@@ -159,7 +159,7 @@ pub struct Connections {
     phase: Phase,
     pause: Option<Pin<Box<Sleep>>>,
     evicted: Evicted,
-    /// Connections that were open, or have come in, since the drain began.
+    /// Connections that were open when the drain began, or have come in since.
     draining: usize,
 }
 
@@ -241,16 +241,16 @@ impl Connections {
                 self.say(FromWorker::Released { slot });
             }
             Order::Evicted { slots } => self.evicted.set(slots, Instant::now()),
-            Order::Drain if self.phase == Phase::Serving => self.empty(),
-            Order::Drain => {}
+            Order::Drain { open } if self.phase == Phase::Serving => self.empty(open),
+            Order::Drain { .. } => {}
             Order::Abandon => self.end(),
         }
     }
 
-    fn empty(&mut self) {
+    fn empty(&mut self, open: usize) {
         self.phase = Phase::Emptying;
         self.pause = None;
-        self.draining = self.worker.inner.registry.open();
+        self.draining += open;
         self.quiesce();
     }
 
@@ -348,7 +348,8 @@ impl Connections {
             refuse::refuse(stream);
             return None;
         }
-        if self.phase != Phase::Serving {
+        // Also before the acceptor has heard of the drain: then it was not open when that began.
+        if self.worker.inner.drain.is_started() {
             self.draining += 1;
         }
         Some(self.worker.inner.registry.register(stream))

@@ -1,9 +1,12 @@
 //! The news that this worker takes no new work, and until when the old may go on.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+
+/// A signal that follows another within this time is the same one: launchers signal the process and then its group.
+pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// Why a worker drains.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,8 +123,6 @@ impl DrainTrigger {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use super::connections::Order;
 use super::lifeline::{self, Control};
 use super::{DrainTrigger, Limits, Parts, Sockets, Worker, all_tcp};
 use crate::config::Config;
+use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
 use crate::id::WorkerId;
 use crate::placement::KernelHash;
@@ -45,14 +46,16 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let (trigger, drain) = DrainTrigger::new();
     // What is out of the placement already is the first thing the acceptor hears.
     let _ = sender.send(Order::Evicted { slots: welcome.evicted.clone() });
-    lifeline::start(Arc::clone(&control), sender, trigger.clone(), welcome.addresses).map_err(JoinError::Control)?;
+    let registry = Registry::new(scoreboard.row(welcome.seat));
+    lifeline::start(Arc::clone(&control), sender, trigger.clone(), registry.clone(), welcome.addresses)
+        .map_err(JoinError::Control)?;
     // A supervisor that is gone is the lifeline's business.
     let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
         id: welcome.worker,
         generation: welcome.generation,
         workers: welcome.workers,
-        row: scoreboard.row(welcome.seat),
+        registry,
         limits: Limits::of(config),
         placement: placement(&welcome),
         orders,

@@ -10,6 +10,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::connections::{BoundListener, Lent, Order};
 use super::drain::{DrainReason, DrainTrigger};
+use crate::connection::Registry;
 use crate::control::{Channel, FromWorker, ListenOrder, Received, SocketKind, ToWorker};
 use crate::notice;
 
@@ -24,12 +25,13 @@ pub(super) fn start(
     control: Arc<Control>,
     orders: UnboundedSender<Order>,
     drain: DrainTrigger,
+    registry: Registry,
     addresses: usize,
 ) -> io::Result<()> {
     let mut spares = Spares::new(addresses);
     let listen = move || {
         while let Some(received) = next(&control, &mut spares) {
-            deliver(received, &control, &orders, &drain);
+            deliver(received, &control, &orders, &drain, &registry);
         }
         orphaned(&orders, &drain);
     };
@@ -86,7 +88,13 @@ impl Spares {
     }
 }
 
-fn deliver(received: Received<ToWorker>, control: &Control, orders: &UnboundedSender<Order>, drain: &DrainTrigger) {
+fn deliver(
+    received: Received<ToWorker>,
+    control: &Control,
+    orders: &UnboundedSender<Order>,
+    drain: &DrainTrigger,
+    registry: &Registry,
+) {
     let order = match received.message {
         ToWorker::Listen(order) if received.is_cut || received.descriptors.len() < order.sockets.len() => {
             let slot = order.slot;
@@ -98,9 +106,10 @@ fn deliver(received: Received<ToWorker>, control: &Control, orders: &UnboundedSe
         ToWorker::Release(order) => Order::Release { slot: order.slot },
         ToWorker::Evicted { slots } => Order::Evicted { slots },
         ToWorker::Drain(order) => {
-            let deadline = Instant::now() + Duration::from_millis(order.timeout_ms);
-            drain.start(order.reason, deadline);
-            Order::Drain
+            // Counted before anybody hears of it: the first connections end at once.
+            let open = registry.open();
+            drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
+            Order::Drain { open }
         }
         ToWorker::Welcome(_) | ToWorker::Refused { .. } | ToWorker::Unknown => return,
     };

@@ -19,8 +19,8 @@ use tokio::sync::mpsc;
 
 pub use connections::Connections;
 pub(crate) use connections::{BoundListener, Lent, Order, block_on};
-pub(crate) use drain::DrainTrigger;
 pub use drain::{Drain, DrainReason};
+pub(crate) use drain::{DrainTrigger, SAME_SIGNAL};
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
@@ -50,7 +50,6 @@ struct Inner {
     workers: u16,
     drain: Drain,
     trigger: DrainTrigger,
-    row: Row,
     registry: Registry,
     limits: Limits,
     /// The kernel's placement, where connections can be checked against it.
@@ -114,7 +113,7 @@ pub(crate) struct Parts {
     pub(crate) id: WorkerId,
     pub(crate) generation: Generation,
     pub(crate) workers: u16,
-    pub(crate) row: Row,
+    pub(crate) registry: Registry,
     pub(crate) limits: Limits,
     pub(crate) placement: Option<KernelHash>,
     pub(crate) orders: mpsc::UnboundedReceiver<Order>,
@@ -132,8 +131,7 @@ impl Worker {
             workers: parts.workers,
             drain,
             trigger,
-            registry: Registry::new(parts.row.clone()),
-            row: parts.row,
+            registry: parts.registry,
             limits: parts.limits,
             placement: parts.placement,
             orders: Mutex::new(Some(parts.orders)),
@@ -173,7 +171,7 @@ impl Worker {
             id: WorkerId::new(0),
             generation: Generation::FIRST,
             workers: 1,
-            row: Row::detached(),
+            registry: Registry::new(Row::detached()),
             limits: Limits::default(),
             placement: None,
             orders,
@@ -203,7 +201,8 @@ impl Worker {
         self.inner.drain.clone()
     }
 
-    /// Says that the application can serve, and takes the connections: there is no other way to them.
+    /// Says that the application can serve, and takes the connections. The only other way to them is
+    /// [`into_std_listener`](Self::into_std_listener).
     ///
     /// Call it inside the tokio runtime that will serve, after everything the first request needs is there.
     ///
@@ -221,7 +220,21 @@ impl Worker {
     ///
     /// Waits until the slot's previous reader, if any, has let go of it. The framework must watch
     /// [`Worker::drain`] itself: stop accepting when it starts, and return. This worker does not stand in for slots
-    /// that are not running, and its connections are not counted.
+    /// that are not running, and its connections are not counted: the line about the end does not know of them.
+    ///
+    /// ```no_run
+    /// # async fn run(worker: sticky_core::Worker) -> Result<(), sticky_core::BoxError> {
+    /// let drain = worker.drain();
+    /// let listener = tokio::net::TcpListener::from_std(worker.into_std_listener()?)?;
+    /// // With axum: axum::serve(listener, app).with_graceful_shutdown(async move { drain.started().await })
+    /// loop {
+    ///     tokio::select! {
+    ///         () = drain.started() => return Ok(()),
+    ///         accepted = listener.accept() => drop(accepted?), // serve it
+    ///     }
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -257,7 +270,7 @@ impl Worker {
                     Some(Lent { listener: BoundListener::Tcp(listener), .. }) => return Ok(listener),
                     _ => return Err(NeedsGuard::NotTcp),
                 },
-                Some(Order::Drain | Order::Abandon) | None => return Err(NeedsGuard::Draining),
+                Some(Order::Drain { .. } | Order::Abandon) | None => return Err(NeedsGuard::Draining),
                 Some(_) => {}
             }
         }
@@ -265,7 +278,7 @@ impl Worker {
 
     fn say_ready(&self, adopts: bool) {
         if tokio::runtime::Handle::try_current().is_ok() {
-            tokio::spawn(beat(self.inner.row.clone(), beat_period(self.limits().heartbeat_timeout)));
+            tokio::spawn(beat(self.row().clone(), beat_period(self.limits().heartbeat_timeout)));
         }
         self.inner.served.store(true, Ordering::Relaxed);
         (self.inner.report)(FromWorker::Ready { adopts });
@@ -294,7 +307,7 @@ impl Worker {
     }
 
     pub(crate) fn row(&self) -> &Row {
-        &self.inner.row
+        self.inner.registry.row()
     }
 
     /// Starts the drain from inside, where no supervisor does.

@@ -6,8 +6,10 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::connections::{BoundListener, Lent, Order};
-use super::{DrainReason, DrainTrigger, Limits, Parts, Sockets, Worker, all_tcp};
+use super::{DrainReason, DrainTrigger, Limits, Parts, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::config::Config;
+use crate::connection::Registry;
+use crate::control::FromWorker;
 use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
@@ -41,27 +43,35 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let listeners = lent.map_err(system("lend a listener to itself"))?;
     let addresses = listeners.len();
     let _ = sender.send(Order::Listen { slot: id, listeners, refuse: false });
+    let lines: Vec<String> = sets.iter().map(line).collect();
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
         workers: 1,
-        row: Row::detached(),
+        registry: Registry::new(Row::detached()),
         limits: Limits::of(config),
         placement: None,
         orders,
-        report: Box::new(drop),
+        report: Box::new(move |message| tell(&message, &lines)),
         drain: DrainTrigger::new(),
         sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
     });
-    let lines: Vec<String> = sets.iter().map(line).collect();
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
-    lines.iter().for_each(notice::announce);
     Ok(worker)
 }
 
 fn line(set: &ListenerSet) -> String {
     format!("listening on {}{} (in this process, no workers)", set.address().scheme(), set.address())
+}
+
+/// What a supervisor would tell the user.
+fn tell(message: &FromWorker, lines: &[String]) {
+    match message {
+        FromWorker::Ready { .. } => lines.iter().for_each(notice::announce),
+        FromWorker::Drained(report) => notice::info(format_args!("shut down: {report}")),
+        _ => {}
+    }
 }
 
 fn lend(set: &ListenerSet) -> io::Result<Lent> {
@@ -86,12 +96,18 @@ fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec
     };
     let watch = async move {
         signals.next().await;
+        let (since, within) = (Instant::now(), worker.limits().shutdown_timeout);
+        notice::info(format_args!("shutting down within {within:?}"));
         sets.iter().for_each(ListenerSet::unpublish);
         // The acceptor has listeners of its own, and closes them when it has emptied them.
         drop(sets);
-        worker.start_drain(DrainReason::Shutdown, Instant::now() + worker.limits().shutdown_timeout);
-        let _ = orders.send(Order::Drain);
-        signals.next().await;
+        let open = worker.inner.registry.open();
+        worker.start_drain(DrainReason::Shutdown, since + within);
+        let _ = orders.send(Order::Drain { open });
+        while since.elapsed() < SAME_SIGNAL {
+            signals.next().await;
+        }
+        notice::info("stopping at once");
         std::process::exit(1);
     };
     let thread = std::thread::Builder::new().name("sticky-signals".to_owned());

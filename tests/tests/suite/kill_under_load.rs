@@ -84,8 +84,10 @@ fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
             scope.spawn(move || insist(&client, address, done))
         };
         let clients: Vec<_> = Client::loopback_addresses(CLIENTS).map(run).collect();
-        let kills = kill_some(&cluster);
-        done.store(true, Ordering::Relaxed);
+        let kills = {
+            let _ends_the_clients = SetOnDrop(&done);
+            kill_some(&cluster)
+        };
         let seen: Vec<Seen> = clients.into_iter().map(|client| client.join().expect("no client failed")).collect();
         (kills, seen)
     });
@@ -93,6 +95,15 @@ fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
     account_for_losses(&seen, &kills, &journal);
     report_recovery(&seen, &kills);
     cluster.stop();
+}
+
+/// Sets a flag at its end, also when that is a panic: the scope waits for the threads that watch it.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Asks on and on, three times on each connection; every answer must come from the same slot.

@@ -307,7 +307,7 @@ fn everything_wrong_is_said_at_once_and_in_order() {
     ];
     assert_eq!(found[..expected.len()], expected);
     assert!(
-        found[expected.len()].starts_with("STICKY_WROKERS: there is no such setting; the nearest is STICKY_WORKERS")
+        found[expected.len()].starts_with("STICKY_WROKERS: there is no such setting; did you mean STICKY_WORKERS?")
     );
     assert_eq!(found.len(), expected.len() + 1);
 }
@@ -350,8 +350,8 @@ fn an_address_is_listened_on_once() {
 
 #[test]
 fn trusted_proxies_are_refused_with_both_settings() {
-    let needs = "needs handoff dispatch (`.dispatch(..)`, `STICKY_DISPATCH`), and this version has only kernel \
-                 dispatch, which places by the connection's address alone";
+    let needs = "needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
+                 address alone; leave it unset";
     let proxies = ["loopback", "10.0.0.0/8"];
     let two_calls = builder().trusted_proxies([proxies[0]]).trusted_proxies([proxies[1]]);
     for builder in [builder().trusted_proxies(proxies), two_calls] {
