@@ -512,6 +512,7 @@ fn who_drops_a_neighbours_slot_is_not_asked_again() {
     cluster.tell(killed(0));
     cluster.wait(AFTER);
     assert_eq!(cluster.tell(Event::Dropped { child: child(1), slot: slot(0) }), [listen(2, 0)]);
+    assert_eq!(cluster.state.children[&child(1)].stage, Stage::Ready);
     assert_eq!(cluster.tell(Event::Dropped { child: child(2), slot: slot(0) }), []);
     assert_eq!(cluster.tell(ready(3)), [Action::Note(Note::Back { worker: slot(0) }), evict(&[]), listen(3, 0)]);
 }
@@ -523,6 +524,8 @@ fn a_neighbour_that_does_not_let_go_is_not_waited_for_long() {
     cluster.tell(killed(0));
     cluster.wait(AFTER);
     assert!(cluster.tell(ready(2)).contains(&release(1, 0)));
+    // Nobody else can let go in its place.
+    assert_eq!(cluster.tell(released(2, 0)), []);
     assert_eq!(cluster.deadline(), Some(RELEASE_TIME));
     assert_eq!(cluster.wait(RELEASE_TIME - MOMENT), []);
     assert_eq!(cluster.wait(MOMENT), [listen(2, 0)]);
