@@ -11,7 +11,10 @@
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::time::{Duration, Instant};
+
+use siphasher::sip::SipHasher13;
 
 use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Report};
 use super::restart::Backoff;
@@ -124,7 +127,7 @@ pub(crate) struct State {
     slots: Vec<Slot>,
     children: BTreeMap<ChildId, Child>,
     next_child: u64,
-    chance: u64,
+    draws: u64,
     report: Report,
     out: Vec<Action>,
 }
@@ -146,7 +149,7 @@ impl State {
             phase: Phase::Booting,
             children: BTreeMap::new(),
             next_child: 0,
-            chance: policy.seed,
+            draws: 0,
             report: Report::default(),
             out: Vec::new(),
             policy,
@@ -641,14 +644,10 @@ impl State {
         self.serves(id) && self.children[&id].adopts
     }
 
-    /// Whether a process accepts connections: in a shutdown, those that wait in the queues.
+    /// Whether a process accepts connections: in a drain, those that wait in the queues.
     fn serves(&self, id: ChildId) -> bool {
-        let emptying = matches!(self.phase, Phase::ShuttingDown { .. });
-        self.children.get(&id).is_some_and(|child| match child.stage {
-            Stage::Ready => !child.stopped,
-            Stage::Draining => emptying && child.was_ready && !child.stopped,
-            _ => false,
-        })
+        let child = self.children.get(&id);
+        child.is_some_and(|child| matches!(child.stage, Stage::Ready | Stage::Draining) && !child.stopped)
     }
 
     fn with(&mut self, id: ChildId, change: impl FnOnce(&mut Child)) {
@@ -657,13 +656,11 @@ impl State {
         }
     }
 
-    /// A number from 0 to 1 (splitmix64, Steele, Lea and Flood 2014).
+    /// A number from 0 to 1.
     fn draw(&mut self) -> f64 {
-        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.chance;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+        self.draws += 1;
+        let drawn = SipHasher13::new_with_keys(self.policy.seed, self.draws).finish();
+        drawn as f64 / u64::MAX as f64
     }
 }
 

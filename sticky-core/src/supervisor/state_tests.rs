@@ -555,6 +555,28 @@ fn a_queue_whose_reader_dies_in_a_shutdown_is_emptied_by_another() {
 }
 
 #[test]
+fn who_stands_in_empties_the_queue_although_the_owner_gets_ready() {
+    let mut cluster = Cluster::running(2);
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    cluster.wait(AFTER);
+    cluster.tell(Event::Terminate);
+    assert_eq!(cluster.tell(ready(2)), []);
+    assert_eq!(cluster.tell(released(1, 0)), []);
+    assert_eq!(cluster.tell(released(1, 1)), [Action::CloseListeners]);
+}
+
+#[test]
+fn chance_is_spread_from_nothing_to_one() {
+    let mut state = State::new(policy(1, Failover::Wait));
+    let drawn: Vec<f64> = (0..1000).map(|_| state.draw()).collect();
+    assert!(drawn.iter().all(|chance| (0.0..=1.0).contains(chance)));
+    let mean = drawn.iter().sum::<f64>() / 1000.0;
+    assert!((0.45..0.55).contains(&mean), "{mean}");
+    assert!(drawn.iter().any(|chance| *chance < 0.1) && drawn.iter().any(|chance| *chance > 0.9));
+}
+
+#[test]
 fn a_stopped_worker_goes_on_to_drain() {
     let mut cluster = Cluster::running(1);
     cluster.tell(Event::Stopped { child: child(0) });
