@@ -12,6 +12,8 @@
 //! so a row never compares two long runs: it takes the ratio of many short neighbouring ones.
 
 #[cfg(target_os = "linux")]
+pub mod cpus;
+#[cfg(target_os = "linux")]
 pub mod load;
 #[cfg(target_os = "linux")]
 pub mod pairs;

@@ -1,9 +1,9 @@
 //! Runs a row: short runs of its sides in turn, the order swapped from pair to pair.
 
 use std::collections::BTreeMap;
-use std::thread;
 use std::time::Duration;
 
+use crate::cpus;
 use crate::load::{self, Group, LoadError};
 use crate::report::Line;
 use crate::rows::{Compare, Load, Metric, Row};
@@ -52,7 +52,7 @@ pub enum RunError {
 ///
 /// The first thing that goes wrong: a measurement with failures in it is none.
 pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<Vec<Line>, RunError> {
-    let workers = row.workers.unwrap_or_else(cpus);
+    let workers = row.workers.unwrap_or_else(cpus::count);
     let mut samples = Vec::with_capacity(pairs);
     let mut runs = 0_u8;
     let mut sample = |side: &Side| {
@@ -74,11 +74,6 @@ pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<V
         progress(pair + 1);
     }
     Ok(row.metrics.iter().map(|metric| line(row, metric, &samples)).collect())
-}
-
-/// The CPUs this process may use.
-pub fn cpus() -> u16 {
-    thread::available_parallelism().map_or(1, |count| count.get().min(64) as u16)
 }
 
 fn sample(side: &Side, row: &Row, workers: u16, run: u8) -> Result<Sample, RunError> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 use std::{fs, io, thread};
@@ -12,6 +12,8 @@ use std::{fs, io, thread};
 use nix::sys::signal::{Signal, kill};
 use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
+
+use crate::cpus;
 
 /// A start that takes longer has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -89,7 +91,7 @@ impl Side {
     /// When it cannot be executed, ends, or is not ready within 10 s.
     pub fn start(&self, workers: u16) -> Result<Running, SideError> {
         let program = std::env::current_exe().unwrap_or_default().with_file_name(self.program);
-        let mut command = Command::new(&program);
+        let mut command = cpus::on_program_cpus(&program);
         command.env_clear().envs((self.env)(workers));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
 

@@ -25,6 +25,7 @@ mod linux {
     use std::fs;
     use std::process::ExitCode;
 
+    use sticky_benches::cpus;
     use sticky_benches::pairs;
     use sticky_benches::report::{self, Line};
     use sticky_benches::rows::{ROWS, Row};
@@ -44,6 +45,7 @@ mod linux {
             list();
             return Ok(ExitCode::SUCCESS);
         }
+        cpus::pin_load().map_err(|error| format!("failed to keep the load on one CPU: {error}"))?;
         let (lines, failed) = run(&arguments);
         println!("{}\n\n{}", machine(), report::text(&lines));
         if let Some(file) = &arguments.markdown {
@@ -115,6 +117,6 @@ mod linux {
 
     fn machine() -> String {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        format!("{} CPUs, Linux {}", pairs::cpus(), kernel.trim())
+        format!("{} CPUs, the load on the last, Linux {}", cpus::count(), kernel.trim())
     }
 }
