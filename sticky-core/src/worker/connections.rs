@@ -3,23 +3,18 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
-#[cfg(unix)]
-use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
+use super::evicted::Evicted;
+use super::listener::{Lent, Listener};
 use crate::connection::{Connection, Stream};
 use crate::control::{FromWorker, WorkerReport};
 use crate::id::WorkerId;
-#[cfg(cluster)]
-use crate::listener;
 use crate::notice;
 use crate::worker::{Worker, refuse};
 
@@ -28,9 +23,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long handshakes that have begun have to complete before a queue counts as empty: a round trip.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
-
-/// How long after a slot has come back a connection placed while it was out may still arrive.
-const EVICTION_ECHO: Duration = Duration::from_secs(10);
 
 /// Connections that are cut go in this many batches …
 const CUT_BATCHES: usize = 10;
@@ -51,80 +43,6 @@ pub(crate) enum Order {
     Drain { open: usize },
     /// Stop reading at once.
     Abandon,
-}
-
-/// A listener that has been bound and not yet registered with a runtime.
-#[derive(Debug)]
-pub(crate) enum BoundListener {
-    /// A TCP listener, non-blocking.
-    Tcp(std::net::TcpListener),
-    /// A unix listener, non-blocking.
-    #[cfg(unix)]
-    Unix(std::os::unix::net::UnixListener),
-}
-
-/// A listener as it is lent to a worker.
-#[derive(Debug)]
-pub(crate) struct Lent {
-    pub(crate) listener: BoundListener,
-    /// Whether every connection in it should belong to its slot.
-    pub(crate) placed: bool,
-}
-
-#[derive(Debug)]
-enum Listener {
-    Tcp(TcpListener),
-    #[cfg(unix)]
-    Unix(UnixListener),
-}
-
-impl Listener {
-    fn register(bound: BoundListener) -> io::Result<Self> {
-        Ok(match bound {
-            BoundListener::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
-            #[cfg(unix)]
-            BoundListener::Unix(listener) => Self::Unix(UnixListener::from_std(listener)?),
-        })
-    }
-
-    fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<Stream>> {
-        match self {
-            Self::Tcp(listener) => listener.poll_accept(cx).map_ok(|(stream, peer)| Stream::tcp(stream, peer)),
-            #[cfg(unix)]
-            Self::Unix(listener) => listener.poll_accept(cx).map_ok(|(stream, _)| Stream::unix(stream)),
-        }
-    }
-
-    /// Lets nothing new into the kernel's queue.
-    fn quiesce(&self) -> io::Result<()> {
-        match self {
-            #[cfg(cluster)]
-            Self::Tcp(tcp) => listener::quiesce(tcp),
-            _ => Ok(()),
-        }
-    }
-
-    /// Accepts from the kernel's queue itself: what tokio has not been told of yet counts too. After
-    /// [`quiesce`](Self::quiesce).
-    fn accept_queued(&self) -> io::Result<Stream> {
-        match self {
-            Self::Tcp(tcp) => {
-                let (socket, peer) = SockRef::from(tcp).accept()?;
-                #[cfg(cluster)]
-                listener::admit(&socket)?;
-                socket.set_nonblocking(true)?;
-                // Not asked of the connection: one that was reset in the queue has no peer any more.
-                let peer = peer.as_socket().ok_or(io::ErrorKind::ConnectionAborted)?;
-                Ok(Stream::tcp(TcpStream::from_std(socket.into())?, peer))
-            }
-            #[cfg(unix)]
-            Self::Unix(listener) => {
-                let (socket, _) = SockRef::from(listener).accept()?;
-                socket.set_nonblocking(true)?;
-                Ok(Stream::unix(UnixStream::from_std(socket.into())?))
-            }
-        }
-    }
 }
 
 /// One listener of one slot, lent to this worker.
@@ -439,72 +357,4 @@ fn concerns_one_connection(error: &io::Error) -> bool {
             | TimedOut
             | WouldBlock
     )
-}
-
-/// Slots that are out of the kernel's placement, or were until a moment ago.
-#[derive(Debug, Default)]
-struct Evicted {
-    now: Vec<WorkerId>,
-    before: Vec<(WorkerId, Instant)>,
-}
-
-impl Evicted {
-    fn set(&mut self, slots: Vec<WorkerId>, now: Instant) {
-        let back = self.now.iter().filter(|slot| !slots.contains(slot));
-        self.before.extend(back.map(|slot| (*slot, now + EVICTION_ECHO)));
-        self.before.retain(|(_, until)| *until > now);
-        self.now = slots;
-    }
-
-    fn contains(&self, slot: WorkerId, now: Instant) -> bool {
-        self.now.contains(&slot) || self.before.iter().any(|(id, until)| *id == slot && *until > now)
-    }
-}
-
-/// Runs a future on this thread without a runtime.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let mut future = pin!(future);
-    loop {
-        match future.as_mut().poll(&mut cx) {
-            Poll::Ready(output) => return output,
-            Poll::Pending => std::thread::park(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_evicted_slot_is_excused_for_a_while_after_it_is_back() {
-        let (slot, other) = (WorkerId::new(1), WorkerId::new(2));
-        let start = Instant::now();
-        let mut evicted = Evicted::default();
-        assert!(!evicted.contains(slot, start));
-        evicted.set(vec![slot], start);
-        assert!(evicted.contains(slot, start + EVICTION_ECHO * 9));
-        assert!(!evicted.contains(other, start));
-        evicted.set(vec![], start);
-        assert!(evicted.contains(slot, start + EVICTION_ECHO / 2));
-        assert!(!evicted.contains(slot, start + EVICTION_ECHO));
-        evicted.set(vec![], start + EVICTION_ECHO);
-        assert!(evicted.before.is_empty());
-    }
-
-    #[test]
-    fn block_on_waits_for_another_thread() {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let thread = std::thread::spawn(move || sender.send(7));
-        assert_eq!(block_on(receiver), Ok(7));
-        thread.join().unwrap().unwrap();
-    }
 }

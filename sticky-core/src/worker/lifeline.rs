@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::connections::{BoundListener, Lent, Order};
+use super::connections::Order;
 use super::drain::{DrainReason, DrainTrigger};
+use super::listener::{BoundListener, Lent};
 use crate::connection::Registry;
 use crate::control::{Channel, FromWorker, ListenOrder, Received, SocketKind, ToWorker};
 use crate::notice;

@@ -1,11 +1,14 @@
 //! What runs inside a worker: who it is, its connections, its drain, and the thread that watches the supervisor.
 
+mod block_on;
 mod connections;
 mod drain;
 #[cfg(cluster)]
 pub(crate) mod enter;
+mod evicted;
 #[cfg(cluster)]
 mod lifeline;
+mod listener;
 mod refuse;
 mod standalone;
 
@@ -17,10 +20,12 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+pub(crate) use block_on::block_on;
 pub use connections::Connections;
-pub(crate) use connections::{BoundListener, Lent, Order, block_on};
+pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, SAME_SIGNAL};
+pub(crate) use listener::{BoundListener, Lent};
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 

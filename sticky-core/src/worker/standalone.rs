@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use super::connections::{BoundListener, Lent, Order};
+use super::connections::Order;
+use super::listener::{BoundListener, Lent};
 use super::{DrainReason, DrainTrigger, Limits, Parts, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::connection::Registry;
