@@ -20,4 +20,4 @@ mod tokens;
 
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
-pub(crate) use self::request_head::RequestHead;
+pub use self::request_head::RequestHead;
