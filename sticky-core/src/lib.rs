@@ -98,7 +98,7 @@ pub mod error {
 
 pub use affinity::{Affinity, Choice};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
-pub use config::{ClusterBuilder, ConfigError, Failover};
+pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::Connection;
 pub use dispatch::Dispatch;
 pub use dispatch::handoff::RequestHead;
