@@ -5,6 +5,8 @@
 #[cfg(test)]
 #[expect(unreachable_pub, unused_imports, reason = "public once it takes the place of the `Affinity` below")]
 pub(crate) mod request;
+#[allow(dead_code, unused_imports, reason = "the sticky cookie, until handoff dispatch reads and sets it")]
+mod ticket;
 
 use std::fmt;
 use std::str::FromStr;
