@@ -7,6 +7,10 @@
 #[cfg(test)]
 mod keys;
 mod rendezvous;
+// The same holds for the sessions that are remembered.
+#[cfg(test)]
+#[allow(dead_code, reason = "until handoff dispatch asks for sessions")]
+mod sessions;
 
 pub(crate) use self::rendezvous::KernelHash;
 #[cfg(cluster)]
