@@ -38,15 +38,15 @@ pub enum FrontError {
         source: io::Error,
     },
     /// A program of the group could not be executed.
-    #[error("failed to start {program:?}; `benches/run --install` installs the rivals")]
+    #[error("failed to start {program:?}, which `benches/run --install` installs")]
     Spawn {
         /// Which.
         program: PathBuf,
         /// What the system said.
         source: io::Error,
     },
-    /// A program ended before it was ready; what it said stands above.
-    #[error("{program:?} has ended")]
+    /// A program ended before it was ready. What it said stands above; most often a part of it is not installed.
+    #[error("{program:?} has ended; `benches/run --install` installs what it needs")]
     Ended {
         /// Which.
         program: PathBuf,
