@@ -163,6 +163,8 @@ impl Picks {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
 
     #[test]
@@ -176,5 +178,46 @@ mod tests {
         assert_eq!(first(Order::Random(3), 50), first(Order::Random(3), 50));
         assert_ne!(first(Order::Random(3), 50), first(Order::Random(4), 50));
         assert!(first(Order::Random(3), 50).iter().all(|&pick| pick < 50));
+    }
+
+    /// What a request gets from a server whose every answer is `answer`.
+    async fn asked(answer: &'static str, worker: Option<usize>) -> io::Result<bool> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let target = listener.local_addr()?;
+        let server = async {
+            let (mut stream, _) = listener.accept().await?;
+            stream.read_exact(&mut [0; 4]).await?;
+            stream.write_all(answer.as_bytes()).await
+        };
+        let client = Client {
+            source: Ipv4Addr::LOCALHOST,
+            asks: Asks::Requests(Rc::new([Request { text: "GET ".to_owned(), worker }]), Order::InTurn),
+            connection: Lifetime::KeepAlive,
+            interval: None,
+            group: Group::Ordinary,
+        };
+        let asking = async {
+            let mut buffer = vec![0; 1_024];
+            let mut stream = client.open(target, &mut buffer).await?;
+            client.ask(0, &mut stream, &mut buffer).await
+        };
+        tokio::try_join!(server, asking).map(|((), kept)| kept)
+    }
+
+    #[tokio::test]
+    async fn only_the_right_worker_may_answer() {
+        let answer = "HTTP/1.1 200 OK\r\nx-worker: 1\r\ncontent-length: 0\r\n\r\n";
+        assert!(asked(answer, Some(1)).await.unwrap());
+        assert!(asked(answer, None).await.unwrap());
+        let message = asked(answer, Some(0)).await.unwrap_err().to_string();
+        assert_eq!(message, "worker Some(1) answered instead of Some(0)");
+        let nobody = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+        assert!(asked(nobody, Some(0)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_as_long_as_the_server_lets_it() {
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+        assert!(!asked(answer, None).await.unwrap());
     }
 }

@@ -107,3 +107,43 @@ async fn open_one(target: SocketAddr, upgrade: &Request, network: u8, number: us
 fn is_silent(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0; 16]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use axum::Router;
+    use axum::routing::get;
+
+    use super::*;
+    use crate::load::upgrade;
+
+    /// Holds 20 WebSockets of `router`.
+    async fn held(router: Router) -> Result<Idle<u32>, LoadError> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = listener.local_addr().unwrap();
+        let server = tokio::spawn(async move { axum::serve(listener, router).await });
+        let upgrades = Rc::new([Request { text: upgrade(&target.to_string(), "key"), worker: None }]) as Rc<[_]>;
+        let samples = Cell::new(0);
+        let count = || {
+            samples.set(samples.get() + 1);
+            samples.get()
+        };
+        let idle = hold(target, &upgrades, 250, 20, Duration::ZERO, count).await;
+        server.abort();
+        idle
+    }
+
+    #[tokio::test]
+    async fn all_but_a_tenth_are_opened_between_the_first_two_samples() {
+        let idle = held(crate::program::router()).await.unwrap();
+        assert_eq!((idle.grown, idle.samples), (18, [1, 2, 3]));
+    }
+
+    #[tokio::test]
+    async fn a_websocket_that_ends_is_missed() {
+        let ended = get(async |upgrade: axum::extract::WebSocketUpgrade| upgrade.on_upgrade(async |_| {}));
+        let error = held(Router::new().route("/ws", ended)).await.unwrap_err();
+        assert_eq!(error.to_string(), "20 of 20 idle WebSockets did not stay so");
+    }
+}
