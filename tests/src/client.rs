@@ -155,6 +155,11 @@ impl<S: Read + Write> Connection<S> {
         Self { stream, ahead: Vec::new() }
     }
 
+    /// The stream, and what was read from it beyond the last response.
+    pub fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.ahead)
+    }
+
     /// Sends raw bytes, in a segment of their own (`TCP_NODELAY` is on).
     ///
     /// # Errors

@@ -23,6 +23,11 @@ impl Response {
         find(&self.headers, name)
     }
 
+    /// Every header of that name (lower case), in order.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
     /// The first trailer of that name (lower case).
     pub fn trailer(&self, name: &str) -> Option<&str> {
         find(&self.trailers, name)
@@ -30,8 +35,8 @@ impl Response {
 
     /// Whether it says that the connection ends with it.
     pub fn announces_close(&self) -> bool {
-        let options = self.headers.iter().filter(|(name, _)| name == "connection");
-        options.flat_map(|(_, value)| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
+        let options = self.header_values("connection");
+        options.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
     }
 
     /// The body as text.

@@ -14,10 +14,14 @@ mod crash;
 mod drain;
 mod environment;
 mod failover;
+mod handoff;
+mod keys;
 mod kill_under_load;
 mod limits;
 mod listen;
+mod messages;
 mod output;
+mod pipelines;
 mod requests;
 mod shutdown;
 mod sockets;
@@ -32,6 +36,9 @@ fn main() -> ExitCode {
     let topics = [
         requests::rows(),
         affinity::rows(),
+        handoff::rows(),
+        messages::rows(),
+        pipelines::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),
