@@ -14,6 +14,7 @@ mod crash;
 mod drain;
 mod environment;
 mod failover;
+mod fair;
 mod handoff;
 mod keys;
 mod kill_under_load;
@@ -23,6 +24,7 @@ mod messages;
 mod output;
 mod pipelines;
 mod requests;
+mod rivals;
 mod shutdown;
 mod sockets;
 mod takeover;
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         handoff::rows(),
         messages::rows(),
         pipelines::rows(),
+        rivals::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),

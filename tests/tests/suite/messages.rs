@@ -117,7 +117,8 @@ fn expect_continue_is_answered(bed: &Bed) {
         let body = random.bytes(1 + number * 5_000);
         let request = match number % 4 {
             0 | 1 => Request::post("/echo", body.clone()),
-            _ => Request::post_chunked("/mirror", body.clone(), 3_000, &[]),
+            // Not `/mirror`: who answers before reading the body gives no leave to send it.
+            _ => Request::post_chunked("/echo", body.clone(), 3_000, &[]),
         };
         let request = key.on(request).header("expect", "100-continue");
         connection.send(request.head()).expect("sent");

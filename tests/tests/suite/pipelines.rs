@@ -147,7 +147,12 @@ fn leave_in_the_middle(client: &Client, messages: &[Message<'_>], random: &mut R
     let bytes: Vec<u8> = messages.iter().flat_map(|message| message.request.bytes()).collect();
     let mut connection = client.connect().expect("a connection");
     let mut sender = connection.sender().expect("the same connection");
-    let (cut, reads) = (random.below(bytes.len()), random.below(4));
+    let cut = random.below(bytes.len());
+    let whole = messages.iter().scan(0, |end, message| {
+        *end += message.request.bytes().len();
+        Some(*end)
+    });
+    let reads = random.below(whole.take_while(|end| *end <= cut).count().min(4) + 1);
     thread::scope(|scope| {
         // It may fail: the answers that nobody reads fill the connection, and then it ends.
         scope.spawn(|| sender.write_all(&bytes[..cut]));
