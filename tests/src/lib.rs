@@ -12,6 +12,7 @@
 pub mod client;
 pub mod cluster;
 pub mod events;
+pub mod front;
 pub mod journal;
 pub mod launch;
 pub mod namespace;
@@ -23,5 +24,6 @@ pub mod testbed;
 pub use client::{Client, Connection, Request, Response};
 pub use cluster::TestCluster;
 pub use events::EventLog;
+pub use front::Front;
 pub use launch::Launch;
 pub use random::Random;

@@ -15,6 +15,7 @@ mod drain;
 mod environment;
 mod failover;
 mod fair;
+mod fronts;
 mod handoff;
 mod keys;
 mod kill_under_load;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         messages::rows(),
         pipelines::rows(),
         rivals::rows(),
+        fronts::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),
