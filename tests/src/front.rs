@@ -4,11 +4,13 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crate::launch::NOBODY;
+use crate::process::{self, Signal};
 use crate::{Client, EventLog};
 
 /// A running balancer. Dropping it ends it.
@@ -31,7 +33,7 @@ impl Front {
             .concat();
         let http = http.replace("LISTEN", &address.to_string());
         let config = format!(
-            "daemon off; master_process off; pid {}/pid; error_log stderr warn;\n\
+            "daemon off; worker_processes 1; pid {}/pid; error_log stderr warn;\n\
              events {{ worker_connections 1024; }}\n\
              http {{ access_log off; {temporary} {http} }}\n",
             folder.display()
@@ -82,8 +84,12 @@ impl Drop for Front {
         if thread::panicking() {
             eprintln!("what the balancer printed:\n{}", self.events);
         }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // Killed at once, nginx would leave its worker behind.
+        process::signal(self.child.id(), Signal::TERM);
+        if !process::holds_within(Duration::from_secs(5), || matches!(self.child.try_wait(), Ok(Some(_)))) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
     }
 }
 
@@ -95,7 +101,7 @@ fn listen() -> (OwnedFd, SocketAddr) {
 }
 
 /// A folder in which the balancer may write.
-fn private(folder: &Path, name: &str) -> std::path::PathBuf {
+fn private(folder: &Path, name: &str) -> PathBuf {
     let folder = folder.join(name);
     fs::create_dir_all(&folder).expect("a folder for the balancer");
     fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("readable");
