@@ -39,7 +39,9 @@ async fn respond(testbed: Testbed, request: Request<Incoming>) -> Result<Answer,
 
 async fn route(testbed: &Testbed, request: Request<Incoming>) -> Answer {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let (route, argument) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    // The target of CONNECT has no path.
+    let path = path.strip_prefix('/').unwrap_or(&path);
+    let (route, argument) = path.split_once('/').unwrap_or((path, ""));
     let number = argument.parse::<u64>();
     // hyper leaves the body out of an answer to HEAD.
     let method = if method == Method::HEAD { Method::GET } else { method };

@@ -79,6 +79,12 @@ impl Bed {
         self.dispatch
     }
 
+    /// The same framework under another dispatch, to compare with.
+    pub(crate) const fn under_dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
+        self
+    }
+
     /// `launch`, to listen on unix paths too: clients there have no address that the kernel could place them by, so its
     /// dispatch cannot be forced.
     pub(crate) fn on_paths(&self, launch: Launch) -> Launch {

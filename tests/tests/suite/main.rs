@@ -17,6 +17,7 @@ mod failover;
 mod fair;
 mod fronts;
 mod handoff;
+mod hostile;
 mod keys;
 mod kill_under_load;
 mod limits;
@@ -26,6 +27,7 @@ mod output;
 mod pipelines;
 mod requests;
 mod rivals;
+mod shapes;
 mod shutdown;
 mod sockets;
 mod takeover;
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         pipelines::rows(),
         rivals::rows(),
         fronts::rows(),
+        hostile::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),
