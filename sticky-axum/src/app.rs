@@ -9,8 +9,8 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use axum::routing::MethodRouter;
-use sticky_core::Connection;
 use sticky_core::http::RequestBody;
+use sticky_core::{ClientAddr, Connection};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
@@ -33,7 +33,7 @@ impl<S> App for S where
 /// Serves this worker's connections until it has drained.
 pub(crate) async fn serve_worker<S: App>(worker: sticky_core::Worker, app: S) {
     let app = with_unit_state(app);
-    let make = move |connection: &Connection| ConnectionService { app: app.clone(), peer: connection.peer_addr() };
+    let make = move |connection: &Connection| ConnectionService { app: app.clone(), client: connection.client_addr() };
     sticky_core::http::serve_connections(worker.ready(), make).await;
 }
 
@@ -52,7 +52,7 @@ fn with_unit_state<S: App>(app: S) -> S {
 /// The app for one connection.
 struct ConnectionService<S> {
     app: S,
-    peer: Option<SocketAddr>,
+    client: ClientAddr,
 }
 
 impl<S: App> sticky_core::http::Service<axum::http::Request<RequestBody>> for ConnectionService<S> {
@@ -62,8 +62,8 @@ impl<S: App> sticky_core::http::Service<axum::http::Request<RequestBody>> for Co
 
     fn call(&self, request: axum::http::Request<RequestBody>) -> Self::Future {
         let mut request = request.map(body);
-        if let Some(peer) = self.peer {
-            request.extensions_mut().insert(ConnectInfo(peer));
+        if let Some(client) = self.client.get() {
+            request.extensions_mut().insert(ConnectInfo::<SocketAddr>(client));
         }
         self.app.clone().oneshot(request)
     }

@@ -2,12 +2,14 @@
 //! speaks by then.
 
 use std::io::{self, IoSlice};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+#[cfg(cluster)]
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -15,6 +17,8 @@ use tokio::net::TcpStream;
 use tokio::net::UnixStream;
 use tokio::sync::Notify;
 
+use crate::dispatch::handoff::exchange::Shutdown;
+use crate::dispatch::handoff::guard::{Guard, Step};
 use crate::scoreboard::Row;
 use crate::sys::socket::{Listed, OpenSockets};
 
@@ -34,6 +38,12 @@ struct Inner {
     acceptor: Mutex<Option<Waker>>,
 }
 
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("open", &self.open()).finish_non_exhaustive()
+    }
+}
+
 impl Registry {
     /// Nothing is open yet; `row` will show what is.
     pub(crate) fn new(row: Row) -> Self {
@@ -51,10 +61,13 @@ impl Registry {
     pub(crate) fn register(&self, stream: Stream) -> Connection {
         self.inner.open.fetch_add(1, Ordering::Relaxed);
         self.inner.row.connection_opened();
-        Connection {
-            stream: self.inner.sockets.list(stream),
-            counted: Counted { registry: self.inner.clone(), is_upgraded: false },
-        }
+        let counted = Counted { registry: self.inner.clone(), is_upgraded: false };
+        self.recount(stream, counted)
+    }
+
+    /// A connection that is counted already.
+    pub(crate) fn recount(&self, stream: Stream, counted: Counted) -> Connection {
+        Connection::new(self.inner.sockets.list(stream), counted)
     }
 
     /// The row that shows what is open.
@@ -100,52 +113,151 @@ impl Registry {
 ///
 /// Comes from [`Connections::accept`](crate::Connections::accept). Give it to whatever speaks the protocol; when that
 /// lets go of it, the drain of this worker has one connection less to wait for.
+///
+/// Under handoff dispatch it belongs to this worker for one message at a time: where the next one is another worker's,
+/// it reads as ended, and dropping it sends the client's socket there. Whoever speaks HTTP/1.1 on it therefore needs
+/// nothing but to close on end-of-stream without a word, as HTTP servers do.
 #[derive(Debug)]
 pub struct Connection {
+    /// None only while this is dropped.
+    open: Option<Open>,
+    guard: Option<Box<Guard>>,
+}
+
+#[derive(Debug)]
+struct Open {
     // Fields drop in this order: a connection counts as open until its socket is closed.
     stream: Listed<Stream>,
     counted: Counted,
 }
 
 impl Connection {
-    /// The client's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
+    fn new(stream: Listed<Stream>, counted: Counted) -> Self {
+        Self { open: Some(Open { stream, counted }), guard: None }
+    }
+
+    /// Has each of its messages judged before anybody sees it.
+    pub(crate) fn guarded(mut self, guard: Guard) -> Self {
+        self.guard = Some(Box::new(guard));
+        self
+    }
+
+    /// The other side's address: the client's, or that of a proxy in front. An IPv4-mapped one is shown as IPv4; `None`
+    /// on a unix socket. What the PROXY protocol says counts as the other side's.
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.stream.get().peer_addr()
+        self.stream().peer_addr()
     }
 
     /// The address the client connected to, an IPv4-mapped one as IPv4; `None` on a unix socket.
     pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.stream.get().local_addr()
+        self.stream().local_addr()
+    }
+
+    /// Whom the requests on this connection come from, as far as trusted proxies say. Integrations ask it when a request
+    /// arrives: behind a proxy each may be somebody else's.
+    pub fn client_addr(&self) -> ClientAddr {
+        self.guard.as_ref().map_or_else(|| ClientAddr::of(self.peer_addr()), |guard| guard.client().clone())
     }
 
     /// Counts this connection among those that have left HTTP: WebSockets and other tunnels.
     pub fn mark_upgraded(&mut self) {
-        if !self.counted.is_upgraded {
-            self.counted.is_upgraded = true;
-            self.counted.registry.row.connection_upgraded();
+        if let Some(open) = &mut self.open {
+            open.counted.mark_upgraded();
+        }
+    }
+
+    /// Whether each message on it is looked at before it is read here, which includes that its time is minded.
+    pub(crate) fn minds_messages(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.minds_messages())
+    }
+
+    /// Whether a request has begun to arrive of which nothing can be read yet.
+    pub(crate) fn is_within_head(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.is_within_head())
+    }
+
+    /// Ready when something can be read here, or the connection is not for this worker: `false`.
+    pub(crate) fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let (Some(open), Some(guard)) = (&mut self.open, &mut self.guard) else { return Poll::Ready(Ok(true)) };
+        let step = ready!(guard.poll_step(open.stream.get_mut(), cx))?;
+        Poll::Ready(Ok(step != Step::End))
+    }
+
+    /// Tells the client that who serves it is not there.
+    #[cfg(cluster)]
+    pub(crate) fn refuse(mut self) {
+        if let Some(guard) = &mut self.guard {
+            guard.refuse();
         }
     }
 
     /// Where this worker counts.
     #[cfg(feature = "http")]
     pub(crate) fn row(&self) -> &Row {
-        &self.counted.registry.row
+        &self.opened().counted.registry.row
     }
 
-    fn stream(self: Pin<&mut Self>) -> Pin<&mut Stream> {
-        Pin::new(self.get_mut().stream.get_mut())
+    fn stream(&self) -> &Stream {
+        self.opened().stream.get()
+    }
+
+    fn opened(&self) -> &Open {
+        self.open.as_ref().expect("it is there until the drop")
+    }
+
+    /// What reads and writes: the socket, and the guard where there is one.
+    fn parts(self: Pin<&mut Self>) -> (&mut Stream, &mut Option<Box<Guard>>) {
+        let Self { open, guard } = self.get_mut();
+        let open = open.as_mut().expect("it is there until the drop");
+        (open.stream.get_mut(), guard)
+    }
+
+    fn unguard_if_over(mut self: Pin<&mut Self>) {
+        if self.guard.as_ref().is_some_and(|guard| guard.is_over()) {
+            self.guard = None;
+        }
+    }
+
+    fn poll_write_guarded(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let (stream, guard) = self.as_mut().parts();
+        let Some(guard) = guard else { return Pin::new(stream).poll_write_vectored(cx, bufs) };
+        let written = ready!(guard.poll_write(stream, cx, bufs))?;
+        if written.is_upgraded {
+            self.mark_upgraded();
+            self.unguard_if_over();
+        }
+        Poll::Ready(Ok(written.length))
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if let (Some(open), Some(guard)) = (self.open.take(), self.guard.take()) {
+            guard.let_go().carry_out(open.stream.unlist(), open.counted);
+        }
     }
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_read(cx, buf)
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (stream, guard) = self.as_mut().parts();
+        let Some(guard) = guard else { return Pin::new(stream).poll_read(cx, buf) };
+        let read = guard.poll_read(stream, cx, buf);
+        self.unguard_if_over();
+        read
     }
 }
 
 impl AsyncWrite for Connection {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream().poll_write(cx, buf)
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.as_mut().parts() {
+            (stream, None) => Pin::new(stream).poll_write(cx, buf),
+            (_, Some(_)) => self.poll_write_guarded(cx, &[IoSlice::new(buf)]),
+        }
     }
 
     fn poll_write_vectored(
@@ -153,26 +265,89 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream().poll_write_vectored(cx, bufs)
+        self.poll_write_guarded(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.get().is_write_vectored()
+        self.stream().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        Pin::new(self.parts().0).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+        let (stream, guard) = self.parts();
+        match guard.as_mut().map(|guard| guard.shutdown()) {
+            Some(Shutdown::Swallow) => Poll::Ready(Ok(())),
+            Some(Shutdown::Pass) | None => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// Whom the requests on one connection come from. Cheap to clone.
+///
+/// Behind a trusted proxy the answer changes from request to request; ask when one arrives.
+#[derive(Clone, Debug)]
+pub struct ClientAddr(Client);
+
+#[derive(Clone, Debug)]
+enum Client {
+    Peer(Option<SocketAddr>),
+    /// The other side's address, and whom it speaks for.
+    Named(Arc<Mutex<(Option<SocketAddr>, Option<SocketAddr>)>>),
+}
+
+impl ClientAddr {
+    /// Nobody speaks for others here.
+    pub(crate) fn of(peer: Option<SocketAddr>) -> Self {
+        Self(Client::Peer(peer))
+    }
+
+    /// Each message may name somebody else.
+    pub(crate) fn named(peer: Option<SocketAddr>) -> Self {
+        Self(Client::Named(Arc::new(Mutex::new((peer, peer)))))
+    }
+
+    /// The client's address; with port 0 where it is a proxy that says so, since proxies seldom name the port. `None` on
+    /// a unix socket whose other side names nobody.
+    pub fn get(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Client::Peer(peer) => *peer,
+            Client::Named(named) => named.lock().unwrap_or_else(PoisonError::into_inner).1,
+        }
+    }
+
+    /// The message that begins comes from this client.
+    pub(crate) fn set(&self, client: Option<IpAddr>) {
+        if let Client::Named(named) = &self.0 {
+            let mut named = named.lock().unwrap_or_else(PoisonError::into_inner);
+            let peer = named.0.filter(|peer| client.is_none_or(|client| client == peer.ip()));
+            named.1 = peer.or_else(|| client.map(|client| SocketAddr::new(client, 0)));
+        }
+    }
+
+    /// The other side turns out to be this one.
+    pub(crate) fn set_peer(&self, peer: SocketAddr) {
+        if let Client::Named(named) = &self.0 {
+            *named.lock().unwrap_or_else(PoisonError::into_inner) = (Some(peer), Some(peer));
+        }
     }
 }
 
 /// One connection's share of the counts, given back when this is dropped.
-struct Counted {
+pub(crate) struct Counted {
     registry: Arc<Inner>,
     is_upgraded: bool,
+}
+
+impl Counted {
+    fn mark_upgraded(&mut self) {
+        if !self.is_upgraded {
+            self.is_upgraded = true;
+            self.registry.row.connection_upgraded();
+        }
+    }
 }
 
 impl std::fmt::Debug for Counted {
@@ -221,9 +396,48 @@ impl Stream {
         Self { socket: Socket::Unix(stream), peer: None }
     }
 
-    /// The client's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
+    /// A socket that another process has had.
+    ///
+    /// # Errors
+    ///
+    /// When this process's runtime does not take it.
+    #[cfg(cluster)]
+    pub(crate) fn from_fd(socket: OwnedFd, is_unix: bool, peer: Option<SocketAddr>) -> io::Result<Self> {
+        let socket = if is_unix {
+            Socket::Unix(UnixStream::from_std(socket.into())?)
+        } else {
+            Socket::Tcp(TcpStream::from_std(socket.into())?)
+        };
+        Ok(Self { socket, peer })
+    }
+
+    /// The socket alone, out of the runtime: no event of it arrives here any more.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime cannot let go of it.
+    #[cfg(cluster)]
+    pub(crate) fn into_fd(self) -> io::Result<OwnedFd> {
+        Ok(match self.socket {
+            Socket::Tcp(stream) => stream.into_std()?.into(),
+            Socket::Unix(stream) => stream.into_std()?.into(),
+        })
+    }
+
+    /// Whether this is a unix socket.
+    #[cfg(cluster)]
+    pub(crate) fn is_unix(&self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+
+    /// The other side's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// Counts this as the other side's address: a proxy says that it speaks for it.
+    pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
+        self.peer = Some(canonical(peer));
     }
 
     fn local_addr(&self) -> Option<SocketAddr> {

@@ -56,17 +56,22 @@
 // Whoever builds without processes or without HTTP leaves parts of the rest unused.
 #![cfg_attr(not(all(cluster, feature = "http")), allow(dead_code, unused_imports))]
 
+// Most of it is for the guard of handoff dispatch.
+#[allow(dead_code, unused_imports)]
 mod affinity;
 mod cluster;
 mod config;
 mod connection;
 mod control;
+mod deadline;
 mod dispatch;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
 mod listener;
 mod notice;
+// The placement of keys is for the guard of handoff dispatch.
+#[allow(dead_code, unused_imports)]
 mod placement;
 mod role;
 mod scoreboard;
@@ -77,10 +82,11 @@ mod worker;
 
 /// Everything that can go wrong on the way into a cluster, in detail.
 pub mod error {
-    pub use crate::affinity::ParseAffinityError;
+    pub use crate::affinity::{AffinityProblem, ParseAffinityError, PathProblem};
     pub use crate::config::{ConfigProblem, Given};
     pub use crate::dispatch::{DispatchError, ParseDispatchError};
     pub use crate::listener::{AddressError, ListenError};
+    pub use crate::placement::ParsePlacementError;
     pub use crate::worker::StandaloneError;
     #[cfg(cluster)]
     pub use crate::{
@@ -91,12 +97,14 @@ pub mod error {
     };
 }
 
-pub use affinity::Affinity;
+pub use affinity::{Affinity, Choice};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover};
-pub use connection::Connection;
+pub use connection::{ClientAddr, Connection};
 pub use dispatch::Dispatch;
+pub use dispatch::handoff::RequestHead;
 pub use id::{Generation, MAX_WORKERS, WorkerId};
 pub use listener::{ListenAddress, ListenAddresses};
+pub use placement::Placement;
 pub use role::{Role, role};
 pub use worker::{Connections, Drain, DrainReason, NeedsGuard, Worker};

@@ -1,7 +1,7 @@
 //! What every process of the cluster tells about itself, in memory they all share.
 //!
 //! ```text
-//! ┌────────┬───────┬───────┬── one sealed memory file; the header and each row take 128 bytes
+//! ┌────────┬───────┬───────┬── one sealed memory file; the header and each row take 256 bytes
 //! │ header │ row 0 │ row 1 │ …
 //! └────────┴───────┴───────┴── row = seat: written by the one process that sits there, read by the supervisor
 //! ```
@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::dispatch::handoff::outcome::Outcome;
 #[cfg(cluster)]
 use crate::sys::memory::{SharedWords, create_sealed};
 
@@ -26,9 +27,9 @@ use crate::sys::memory::{SharedWords, create_sealed};
 const MAGIC: u64 = u64::from_be_bytes(*b"stickysb");
 /// Changes whenever the meaning of a word in the header or a row does.
 #[cfg(cluster)]
-const LAYOUT: u64 = 1;
-/// Words in a row: two cache lines, because processors fetch lines in pairs.
-const ROW_WORDS: usize = 16;
+const LAYOUT: u64 = 2;
+/// Words in a row: an even number of cache lines, because processors fetch lines in pairs.
+const ROW_WORDS: usize = 32;
 /// The header has a row's size, so that every row is aligned to it.
 #[cfg(cluster)]
 const HEADER_WORDS: usize = ROW_WORDS;
@@ -50,6 +51,14 @@ const ACCEPTED: usize = 3;
 const REQUESTS: usize = 4;
 const MISMATCHES: usize = 5;
 const ADOPTED: usize = 6;
+const STATE: usize = 7;
+const SENT: usize = 8;
+const RECEIVED: usize = 9;
+const OUTCOMES: usize = 10;
+const _: () = assert!(OUTCOMES + Outcome::ALL.len() <= ROW_WORDS);
+
+/// The process has emptied its accept queues: it will not have new connections of others any more.
+const EMPTIED: u64 = 1;
 
 /// The rows of all processes.
 #[cfg(cluster)]
@@ -74,7 +83,7 @@ enum Memory {
     #[cfg(cluster)]
     Shared(SharedWords),
     /// One row that nobody else reads.
-    Own([AtomicU64; ROW_WORDS]),
+    Own(Box<[AtomicU64; ROW_WORDS]>),
 }
 
 /// The numbers of one row, or of several added up.
@@ -92,6 +101,35 @@ pub(crate) struct Totals {
     pub(crate) mismatches: u64,
     /// Connections taken from the listener of a slot that was not running.
     pub(crate) adopted: u64,
+    /// What became of connections that belong to other workers.
+    pub(crate) handoffs: Handoffs,
+}
+
+/// What became of connections that belong to other workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Handoffs {
+    /// Sent to their owners.
+    pub(crate) sent: u64,
+    /// Received as their owner.
+    pub(crate) received: u64,
+    /// Everything else, in the order of [`Outcome::ALL`].
+    pub(crate) outcomes: [u64; Outcome::ALL.len()],
+}
+
+impl fmt::Display for Handoffs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sent {}, received {}", self.sent, self.received)?;
+        let mut happened = Outcome::ALL.iter().zip(self.outcomes).filter(|(_, count)| *count > 0);
+        happened.try_for_each(|((_, name), count)| write!(f, ", {name} {count}"))
+    }
+}
+
+impl std::ops::AddAssign for Handoffs {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, more)| *sum += more);
+    }
 }
 
 /// Why there is no scoreboard.
@@ -164,7 +202,6 @@ impl Scoreboard {
     }
 
     /// How many rows there are.
-    #[cfg(test)]
     pub(crate) fn seats(&self) -> usize {
         self.seats
     }
@@ -216,7 +253,7 @@ impl Memory {
         match self {
             #[cfg(cluster)]
             Self::Shared(memory) => memory.words(),
-            Self::Own(words) => words,
+            Self::Own(words) => words.as_slice(),
         }
     }
 }
@@ -250,6 +287,31 @@ impl Row {
     /// Counts a connection that the kernel placed otherwise than its twin says.
     pub(crate) fn mismatch(&self) {
         self.add(MISMATCHES);
+    }
+
+    /// Counts a connection sent to its owner.
+    pub(crate) fn sent(&self) {
+        self.add(SENT);
+    }
+
+    /// Counts a connection received as its owner, or for it.
+    pub(crate) fn received(&self) {
+        self.add(RECEIVED);
+    }
+
+    /// Counts what became of a connection that did not simply move.
+    pub(crate) fn outcome(&self, outcome: Outcome) {
+        self.add(OUTCOMES + outcome.index());
+    }
+
+    /// Says that this process will not accept connections any more.
+    pub(crate) fn emptied(&self) {
+        self.word(STATE).store(EMPTIED, Relaxed);
+    }
+
+    /// Whether the process in this seat, if there is one that serves, may still accept connections.
+    pub(crate) fn may_accept(&self) -> bool {
+        self.last_heartbeat() != 0 && self.get(STATE) != EMPTIED
     }
 
     /// Counts a request that begins.
@@ -294,7 +356,13 @@ impl Row {
             requests: self.get(REQUESTS),
             mismatches: self.get(MISMATCHES),
             adopted: self.get(ADOPTED),
+            handoffs: self.handoffs(),
         }
+    }
+
+    fn handoffs(&self) -> Handoffs {
+        let outcomes = Outcome::ALL.map(|(outcome, _)| self.get(OUTCOMES + outcome.index()));
+        Handoffs { sent: self.get(SENT), received: self.get(RECEIVED), outcomes }
     }
 
     /// Makes the row ready for the next process in this seat. For the supervisor, when no process sits there.
@@ -337,6 +405,7 @@ impl std::ops::AddAssign for Totals {
         self.requests += other.requests;
         self.mismatches += other.mismatches;
         self.adopted += other.adopted;
+        self.handoffs += other.handoffs;
     }
 }
 
@@ -363,8 +432,20 @@ mod tests {
         (0..5).for_each(|_| row.request());
         (0..6).for_each(|_| row.mismatch());
         (0..7).for_each(|_| row.adopted());
-        let expected =
-            Totals { connections_open: 3, upgraded_open: 2, accepted: 4, requests: 5, mismatches: 6, adopted: 7 };
+        (0..2).for_each(|_| row.sent());
+        row.received();
+        row.outcome(Outcome::LateHead);
+        let mut handoffs = Handoffs { sent: 2, received: 1, ..Handoffs::default() };
+        handoffs.outcomes[Outcome::LateHead.index()] = 1;
+        let expected = Totals {
+            connections_open: 3,
+            upgraded_open: 2,
+            accepted: 4,
+            requests: 5,
+            mismatches: 6,
+            adopted: 7,
+            handoffs,
+        };
         assert_eq!(board.row(1).totals(), expected);
         assert_eq!(board.row(1).last_heartbeat(), 1234);
         for untouched in [0, 2] {
@@ -387,16 +468,53 @@ mod tests {
 
     #[test]
     fn folding_keeps_counts_and_forgets_what_was_open() {
-        let ended =
-            Totals { connections_open: 9, upgraded_open: 8, accepted: 1, requests: 2, mismatches: 3, adopted: 4 };
+        let handoffs = Handoffs { sent: 5, ..Handoffs::default() };
+        let ended = Totals {
+            connections_open: 9,
+            upgraded_open: 8,
+            accepted: 1,
+            requests: 2,
+            mismatches: 3,
+            adopted: 4,
+            handoffs,
+        };
         let mut sum = Totals { connections_open: 1, ..Totals::default() };
         sum.fold(ended);
         sum.fold(ended);
-        let expected =
-            Totals { connections_open: 1, upgraded_open: 0, accepted: 2, requests: 4, mismatches: 6, adopted: 8 };
+        let handoffs = Handoffs { sent: 10, ..Handoffs::default() };
+        let expected = Totals {
+            connections_open: 1,
+            upgraded_open: 0,
+            accepted: 2,
+            requests: 4,
+            mismatches: 6,
+            adopted: 8,
+            handoffs,
+        };
         assert_eq!(sum, expected);
         sum += ended;
         assert_eq!((sum.connections_open, sum.upgraded_open), (10, 8));
+    }
+
+    #[test]
+    fn handoffs_are_shown_with_what_happened() {
+        let row = Row::detached();
+        row.sent();
+        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0");
+        row.outcome(Outcome::Loop);
+        row.outcome(Outcome::RefusedHead);
+        row.outcome(Outcome::RefusedHead);
+        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0, loops 1, refused_heads 2");
+    }
+
+    #[test]
+    fn a_process_accepts_from_its_first_beat_until_it_says_otherwise() {
+        let row = Row::detached();
+        assert!(!row.may_accept());
+        row.heartbeat(1);
+        assert!(row.may_accept());
+        row.emptied();
+        assert!(!row.may_accept());
     }
 
     #[test]
@@ -405,7 +523,7 @@ mod tests {
         let address = |row: &Row| std::ptr::from_ref(row.word(0)).addr();
         let (first, second) = (board.row(0), board.row(1));
         assert_eq!(address(&first) % 128, 0);
-        assert_eq!(address(&second) - address(&first), 128);
+        assert_eq!(address(&second) - address(&first), 256);
     }
 
     #[test]
@@ -443,7 +561,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(error.starts_with("the scoreboard has layout 2 and this program expects 1: restart"), "{error}");
+        assert!(error.starts_with("the scoreboard has layout 3 and this program expects 2: restart"), "{error}");
     }
 
     #[test]
@@ -451,7 +569,7 @@ mod tests {
         for (word, value) in [(header::SEATS, u64::MAX), (header::SEATS, 0), (header::ROW_WORDS, 8)] {
             let board = Scoreboard::create(1).unwrap();
             board.memory.words()[word].store(value, Relaxed);
-            assert!(matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 32, .. })), "{word}: {value}");
+            assert!(matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 64, .. })), "{word}: {value}");
         }
     }
 }

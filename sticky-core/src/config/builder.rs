@@ -9,6 +9,7 @@ use super::trusted::TrustedProxies;
 use crate::affinity::Affinity;
 use crate::dispatch::Dispatch;
 use crate::listener::address::ListenAddresses;
+use crate::placement::Placement;
 
 /// Says how a [`Cluster`](crate::Cluster) shall be. Everything has a default.
 ///
@@ -27,8 +28,11 @@ pub struct ClusterBuilder {
     pub(super) workers: Option<u64>,
     pub(super) threads_per_worker: Option<u64>,
     pub(super) affinity: Option<Affinity>,
+    pub(super) placement: Option<Placement>,
     pub(super) dispatch: Option<Dispatch>,
     pub(super) trusted_proxies: Option<Vec<String>>,
+    pub(super) client_address_header: Option<String>,
+    pub(super) proxy_protocol: Option<bool>,
     pub(super) failover: Option<Failover>,
     pub(super) first_port: Option<Option<u64>>,
     pub(super) hash_seed: Option<u64>,
@@ -74,7 +78,7 @@ impl ClusterBuilder {
         self
     }
 
-    /// What of a client decides which worker serves it.
+    /// What of a client decides which worker serves it. Whatever is inside the request takes handoff dispatch.
     ///
     /// Default: `client-ip`.
     pub fn affinity(mut self, affinity: Affinity) -> Self {
@@ -82,7 +86,16 @@ impl ClusterBuilder {
         self
     }
 
-    /// Forces the way connections reach their worker. This version has only [`Dispatch::Kernel`].
+    /// Which worker gets a session that is seen for the first time. All but [`Placement::Rendezvous`] take handoff
+    /// dispatch.
+    ///
+    /// Default: `rendezvous`.
+    pub fn placement(mut self, placement: Placement) -> Self {
+        self.placement = Some(placement);
+        self
+    }
+
+    /// Forces the way connections reach their worker. This version has [`Dispatch::Kernel`] and [`Dispatch::Handoff`].
     ///
     /// Default: chosen by the affinity.
     pub fn dispatch(mut self, dispatch: Dispatch) -> Self {
@@ -91,14 +104,36 @@ impl ClusterBuilder {
     }
 
     /// Peers whose word about the client's address is taken: addresses (`10.0.0.1`), networks (`10.0.0.0/8`), and
-    /// the presets `loopback`, `private` and `unix`. Further calls add peers.
+    /// the presets `loopback`, `private` and `unix`. Further calls add peers. Anything but an empty list takes handoff
+    /// dispatch.
     ///
-    /// This needs handoff dispatch, which this version does not have: anything but an empty list is an error.
+    /// Whoever is trusted can say to be any client, so this is for proxies that write
+    /// [`client_address_header`](Self::client_address_header) anew or add to it, and for nobody else.
     ///
     /// Default: `none`.
     pub fn trusted_proxies<P: Into<String>>(mut self, proxies: impl IntoIterator<Item = P>) -> Self {
         let all = self.trusted_proxies.get_or_insert_default();
         all.extend(proxies.into_iter().map(Into::into));
+        self
+    }
+
+    /// The header in which trusted proxies name the client: `x-forwarded-for`, `forwarded` (RFC 7239), or one with a
+    /// single address such as `x-real-ip`. No other is read. An error without
+    /// [`trusted_proxies`](Self::trusted_proxies).
+    ///
+    /// Default: `x-forwarded-for`.
+    pub fn client_address_header(mut self, name: impl Into<String>) -> Self {
+        self.client_address_header = Some(name.into());
+        self
+    }
+
+    /// Whether trusted proxies begin every connection with the PROXY protocol, version 1 or 2. Then one of theirs that
+    /// begins otherwise is closed; other peers' connections begin as always. An error without
+    /// [`trusted_proxies`](Self::trusted_proxies).
+    ///
+    /// Default: `off`.
+    pub fn proxy_protocol(mut self, on: bool) -> Self {
+        self.proxy_protocol = Some(on);
         self
     }
 

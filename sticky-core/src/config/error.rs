@@ -72,6 +72,16 @@ pub enum ConfigProblem {
         /// The known name that is most like it.
         nearest: &'static str,
     },
+    /// Add the setting that is missing, or take this one away: by itself it has no effect.
+    #[error("{given} needs {missing}: {why}")]
+    Incomplete {
+        /// The setting and its value.
+        given: Given,
+        /// The setting to add, as in code and as variable.
+        missing: String,
+        /// What is missing without it.
+        why: &'static str,
+    },
     /// Two settings cannot both hold, or need what this version does not have.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),

@@ -26,11 +26,12 @@ pub use self::builder::ClusterBuilder;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
 pub use self::failover::Failover;
-#[cfg(test)]
+use self::parse::Value as _;
 pub(crate) use self::trusted::TrustedProxies;
-use crate::affinity::Affinity;
+use crate::affinity::{Affinity, ProxyTrust};
 use crate::dispatch::Dispatch;
 use crate::listener::address::ListenAddress;
+use crate::placement::Placement;
 
 /// What the configuration depends on beside code and environment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,15 @@ pub(crate) struct Config {
     pub(crate) threads_per_worker: NonZeroUsize,
     /// Never empty.
     pub(crate) listen: Vec<ListenAddress>,
+    /// Checked: its text form reads back, but for functions.
     pub(crate) affinity: Affinity,
+    /// Where a session goes that is seen for the first time.
+    pub(crate) placement: Placement,
+    /// Who is believed about the client's address, and where it is written.
+    pub(crate) trust: ProxyTrust,
+    /// Whether trusted proxies begin their connections with the PROXY protocol. Never without trusted proxies.
+    #[allow(dead_code, reason = "read by the guard of handoff dispatch")]
+    pub(crate) proxy_protocol: bool,
     /// The dispatch chosen.
     pub(crate) dispatch: Dispatch,
     /// Why that dispatch, in words for the log.
@@ -86,9 +95,15 @@ impl Config {
     /// What all processes of a cluster must agree on, as text. A worker with another one is refused: its clients
     /// would change workers.
     pub(crate) fn fingerprint(&self) -> String {
-        let Self { affinity, dispatch, .. } = self;
+        let Self { affinity, dispatch, placement, trust, .. } = self;
         let seed = self.hash_seed.map_or_else(|| "drawn".to_owned(), |seed| seed.to_string());
-        format!("affinity={affinity} dispatch={dispatch} placement=rendezvous hash_seed={seed}")
+        let mut text = format!("affinity={affinity} dispatch={dispatch} placement={placement} hash_seed={seed}");
+        if !trust.proxies.is_empty() {
+            let (proxies, header, protocol) = (trust.proxies.show(), &trust.header, self.proxy_protocol);
+            let trust = format!(" trusted_proxies={proxies} client_address_header={header} proxy_protocol={protocol}");
+            text.push_str(&trust);
+        }
+        text
     }
 }
 
@@ -96,15 +111,31 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn fingerprint(builder: ClusterBuilder, variables: &[(&str, &str)]) -> String {
+        let machine = Machine { cpus: NonZeroUsize::MIN };
+        builder.resolve(&variables.iter().copied().collect(), &machine).unwrap().fingerprint()
+    }
+
     #[test]
     fn a_fingerprint_names_what_must_agree() {
-        let environment = Environment::from_iter([("STICKY_HASH_SEED", "7")]);
-        let machine = Machine { cpus: NonZeroUsize::MIN };
-        let config = ClusterBuilder::default().resolve(&environment, &machine).unwrap();
-        let expected = "affinity=client-ip dispatch=kernel placement=rendezvous hash_seed=7";
-        assert_eq!(config.fingerprint(), expected);
-        let config = ClusterBuilder::default().resolve(&Environment::from_iter([("", ""); 0]), &machine).unwrap();
-        assert!(config.fingerprint().ends_with("hash_seed=drawn"));
+        let text = fingerprint(ClusterBuilder::default(), &[("STICKY_HASH_SEED", "7")]);
+        assert_eq!(text, "affinity=client-ip dispatch=kernel placement=rendezvous hash_seed=7");
+        let text = fingerprint(
+            ClusterBuilder::default(),
+            &[
+                ("STICKY_AFFINITY", "cookie:a | client-ip"),
+                ("STICKY_PLACEMENT", "local"),
+                ("STICKY_TRUSTED_PROXIES", "loopback, 10.0.0.0/8"),
+                ("STICKY_CLIENT_ADDRESS_HEADER", "X-Real-IP"),
+                ("STICKY_PROXY_PROTOCOL", "on"),
+            ],
+        );
+        let expected = "affinity=cookie:a|client-ip dispatch=handoff placement=local hash_seed=drawn \
+                        trusted_proxies=loopback,10.0.0.0/8 client_address_header=x-real-ip proxy_protocol=true";
+        assert_eq!(text, expected);
+        let custom = Affinity::custom(|_| crate::Choice::nothing()).or(Affinity::client_ip());
+        let text = fingerprint(ClusterBuilder::default().affinity(custom), &[]);
+        assert!(text.starts_with("affinity=custom|client-ip dispatch=handoff "), "{text}");
     }
 
     #[test]

@@ -66,14 +66,27 @@ impl Value for Option<u64> {
     }
 }
 
+/// A switch.
+impl Value for bool {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "yes" | "on" | "1" => Ok(true),
+            "false" | "no" | "off" | "0" => Ok(false),
+            _ => Err("not a switch".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
 /// A switch that can be left to the program: `auto`.
 impl Value for Option<bool> {
     fn parse(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(None),
-            "true" | "yes" | "on" | "1" => Ok(Some(true)),
-            "false" | "no" | "off" | "0" => Ok(Some(false)),
-            _ => Err("not a switch".to_owned()),
+            _ => bool::parse(text).map(Some),
         }
     }
 
@@ -143,12 +156,15 @@ mod tests {
     #[test]
     fn switches() {
         round_trip(&[("auto", None), ("true", Some(true)), ("false", Some(false))]);
+        round_trip(&[("true", true), ("false", false)]);
         for (text, value) in [("yes", true), ("on", true), ("1", true), ("no", false), ("off", false), ("0", false)] {
             assert_eq!(Option::<bool>::parse(text), Ok(Some(value)));
+            assert_eq!(bool::parse(text), Ok(value));
         }
         for text in ["", "True", "2"] {
             assert_eq!(Option::<bool>::parse(text), Err("not a switch".to_owned()));
         }
+        assert_eq!(bool::parse("auto"), Err("not a switch".to_owned()));
         assert!(Some(true).is_allowed(&Allowed::Text("")));
     }
 

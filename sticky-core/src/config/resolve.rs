@@ -1,5 +1,7 @@
 //! From builder, environment and machine to one typed value: pure, and everything that is wrong at once.
 
+mod route;
+
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
@@ -10,12 +12,12 @@ use super::env::Environment;
 use super::error::{ConfigError, ConfigProblem, Given};
 use super::parse::Value;
 use super::settings::{self, PREFIX, Setting};
-use super::trusted::TrustedProxies;
 use super::{Config, Machine};
-use crate::affinity::Affinity;
-use crate::dispatch::{self, Choice, Dispatch, Wishes};
+use crate::affinity::{Affinity, ParseAffinityError};
+use crate::dispatch::Dispatch;
 use crate::id::MAX_WORKERS;
 use crate::listener::address::{ListenAddress, ListenAddresses};
+use crate::placement::Placement;
 
 const DEFAULT_PORT: u16 = 5000;
 const DEFAULT_BACKLOG: u32 = 4096;
@@ -49,20 +51,21 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     /// Reads the settings in the order of their table, which is then the order of the problems.
-    fn config(&mut self, builder: ClusterBuilder, machine: &Machine) -> Config {
-        let trusted_proxies = builder.trusted_proxies_text();
-        let listen = self.listen(builder.listen);
+    fn config(&mut self, mut builder: ClusterBuilder, machine: &Machine) -> Config {
+        let listen = self.listen(std::mem::take(&mut builder.listen));
         let workers = self.workers(builder.workers, machine);
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
-        let affinity = self.value(&settings::AFFINITY, builder.affinity).unwrap_or_default();
-        let choice = self.dispatch(&affinity, builder.dispatch, trusted_proxies);
+        let route = self.route(&mut builder);
         Config {
             workers: workers.unwrap_or(1),
             threads_per_worker,
             listen,
-            affinity,
-            dispatch: choice.dispatch,
-            dispatch_reason: choice.reason,
+            affinity: route.affinity,
+            placement: route.placement,
+            trust: route.trust,
+            proxy_protocol: route.proxy_protocol,
+            dispatch: route.choice.dispatch,
+            dispatch_reason: route.choice.reason,
             failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
             first_port: self.first_port(builder.first_port, workers),
             hash_seed: self.value(&settings::HASH_SEED, builder.hash_seed),
@@ -120,30 +123,6 @@ impl Resolver<'_> {
         let by_default = machine.cpus.get() / usize::from(workers.max(1));
         let threads = self.value(&settings::THREADS_PER_WORKER, code).and_then(size);
         threads.or(NonZeroUsize::new(by_default)).unwrap_or(NonZeroUsize::MIN)
-    }
-
-    fn dispatch(&mut self, affinity: &Affinity, code: Option<Dispatch>, trusted_proxies: Option<String>) -> Choice {
-        let forced = self.pick(&settings::DISPATCH, code).map(|found| (found.value, found.given.to_string()));
-        let trusted = self.trusted_proxies(trusted_proxies).filter(|found| !found.value.is_empty());
-        let trusted = trusted.map(|found| found.given.to_string());
-        let wishes = Wishes {
-            affinity,
-            key_in_request: trusted.as_deref(),
-            forced: forced.as_ref().map(|(dispatch, given)| (*dispatch, given.as_str())),
-        };
-        dispatch::choose(&wishes).unwrap_or_else(|error| {
-            self.problems.push(error.into());
-            Choice { dispatch: Dispatch::Kernel, reason: String::new() }
-        })
-    }
-
-    fn trusted_proxies(&mut self, code: Option<String>) -> Option<Found<TrustedProxies>> {
-        let setting = &settings::TRUSTED_PROXIES;
-        let code = code.and_then(|text| {
-            let parsed = TrustedProxies::parse(&text);
-            self.accept(setting, Given::Builder { method: setting.name, value: text }, parsed)
-        });
-        self.pick(setting, code.map(|found| found.value))
     }
 
     /// The first port of the upstreams: every worker needs one, counted up from it.
@@ -264,7 +243,17 @@ fn has_fixed_place(address: &ListenAddress) -> bool {
 
 impl Value for Affinity {
     fn parse(text: &str) -> Result<Self, String> {
-        text.parse().map_err(|_| "not an affinity of this version".to_owned())
+        text.parse().map_err(|error: ParseAffinityError| error.mistakes())
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Value for Placement {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| "not a placement".to_owned())
     }
 
     fn show(&self) -> String {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::parse::Value as _;
 use super::trusted::TrustedProxies;
-use crate::affinity::Affinity;
+use crate::affinity::{AddressHeader, Affinity};
 use crate::dispatch::Dispatch;
 use crate::id::MAX_WORKERS;
 use crate::listener::address::ListenAddress;
+use crate::placement::Placement;
 
 /// What the names of our environment variables begin with. One that begins so and is not known is an error.
 pub(super) const PREFIX: &str = "STICKY_";
@@ -80,18 +81,23 @@ const fn durations(least: Duration, most: Duration) -> Allowed {
     Allowed::Duration { least, most }
 }
 
+const SWITCH: &str = "`true`, `yes`, `on`, `1`, `false`, `no`, `off` or `0`";
+
 const TEN_MILLIS: Duration = Duration::from_millis(10);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 22] = [
+pub(super) static SETTINGS: [&Setting; 25] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
     &AFFINITY,
+    &PLACEMENT,
     &DISPATCH,
     &TRUSTED_PROXIES,
+    &CLIENT_ADDRESS_HEADER,
+    &PROXY_PROTOCOL,
     &FAILOVER,
     &FIRST_PORT,
     &HASH_SEED,
@@ -146,6 +152,15 @@ pub(super) static AFFINITY: Setting = Setting {
     about: "what of a client decides which worker serves it",
 };
 
+pub(super) static PLACEMENT: Setting = Setting {
+    name: "placement",
+    variable: Some("STICKY_PLACEMENT"),
+    fallbacks: &[],
+    default: "rendezvous",
+    allowed: Allowed::Text(Placement::ALLOWED),
+    about: "which worker gets a session that is seen for the first time",
+};
+
 pub(super) static DISPATCH: Setting = Setting {
     name: "dispatch",
     variable: Some("STICKY_DISPATCH"),
@@ -161,7 +176,25 @@ pub(super) static TRUSTED_PROXIES: Setting = Setting {
     fallbacks: &[],
     default: "none",
     allowed: Allowed::Text(TrustedProxies::ALLOWED),
-    about: "peers whose word about the client's address is taken; needs handoff dispatch, so not in this version",
+    about: "peers whose word about the client's address is taken",
+};
+
+pub(super) static CLIENT_ADDRESS_HEADER: Setting = Setting {
+    name: "client_address_header",
+    variable: Some("STICKY_CLIENT_ADDRESS_HEADER"),
+    fallbacks: &[],
+    default: "x-forwarded-for",
+    allowed: Allowed::Text(AddressHeader::ALLOWED),
+    about: "the header in which trusted proxies name the client; all others are the client's own words",
+};
+
+pub(super) static PROXY_PROTOCOL: Setting = Setting {
+    name: "proxy_protocol",
+    variable: Some("STICKY_PROXY_PROTOCOL"),
+    fallbacks: &[],
+    default: "off",
+    allowed: Allowed::Text(SWITCH),
+    about: "trusted proxies begin every connection with the PROXY protocol, version 1 or 2",
 };
 
 pub(super) static FAILOVER: Setting = Setting {

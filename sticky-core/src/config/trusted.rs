@@ -1,12 +1,11 @@
-//! The proxies whose word about the client's address is taken.
+//! The proxies whose word about the client's address is taken, and the header in which they give it.
 
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
 use super::parse::Value;
-#[cfg(test)]
-use crate::affinity::request::Peer;
+use crate::affinity::{AddressHeader, Peer};
 
 /// Networks that a preset stands for.
 const PRESETS: [(&str, &[&str]); 2] = [
@@ -33,6 +32,17 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.unix
     }
 
+    /// Whether this peer is trusted. An IPv4-mapped IPv6 address counts as the IPv4 address.
+    pub(crate) fn trusts(&self, peer: Peer) -> bool {
+        match peer {
+            Peer::Unix => self.unix,
+            Peer::Ip(address) => {
+                let address = address.to_canonical();
+                self.networks.iter().any(|network| network.contains(&address))
+            }
+        }
+    }
+
     fn add(&mut self, entry: &str) -> Result<(), String> {
         let networks = match PRESETS.iter().find(|(name, _)| *name == entry) {
             Some((_, networks)) => networks.iter().map(|network| read_network(network)).collect::<Result<_, _>>()?,
@@ -44,25 +54,11 @@ impl TrustedProxies {
         self.written.push(entry.to_owned());
         Ok(())
     }
-}
 
-// `trusts` leaves `cfg(test)` with the guard of handoff dispatch, which asks it for every request.
-#[cfg(test)]
-impl TrustedProxies {
     /// The proxies of a text that is right, for tests elsewhere.
+    #[cfg(test)]
     pub(crate) fn of(text: &str) -> Self {
         Self::parse(text).unwrap()
-    }
-
-    /// Whether this peer is trusted. An IPv4-mapped IPv6 address counts as the IPv4 address.
-    pub(crate) fn trusts(&self, peer: Peer) -> bool {
-        match peer {
-            Peer::Unix => self.unix,
-            Peer::Ip(address) => {
-                let address = address.to_canonical();
-                self.networks.iter().any(|network| network.contains(&address))
-            }
-        }
     }
 }
 
@@ -96,6 +92,16 @@ impl Value for TrustedProxies {
 
     fn show(&self) -> String {
         if self.is_empty() { "none".to_owned() } else { self.written.join(",") }
+    }
+}
+
+impl Value for AddressHeader {
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse()
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
     }
 }
 

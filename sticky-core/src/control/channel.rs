@@ -15,7 +15,7 @@ use serde::{Serialize, de::DeserializeOwned};
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The most descriptors in one message: the kernel allows 253 (SCM_MAX_FD).
-const MAX_DESCRIPTORS: usize = 253;
+pub(crate) const MAX_DESCRIPTORS: usize = 253;
 
 /// A connected pair of control sockets, both closed on exec: SOCK_SEQPACKET keeps messages apart and still says
 /// when the other side is gone.

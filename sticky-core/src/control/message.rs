@@ -17,6 +17,8 @@ pub(crate) const PROTOCOL: RangeInclusive<u32> = 1..=1;
 pub(crate) enum ToWorker {
     /// The answer to [`Hello`]; carries the scoreboard's descriptor.
     Welcome(Welcome),
+    /// Follows the welcome until all of its channels have come; carries some of them, in the order of their slots.
+    Channels,
     /// The hello was not accepted: end with this error.
     Refused { reason: String },
     /// Read this slot's sockets; carries one descriptor for each.
@@ -50,6 +52,9 @@ pub(crate) struct Welcome {
     /// The slots that are out of the placement now.
     #[serde(default)]
     pub(crate) evicted: Vec<WorkerId>,
+    /// How many channels follow: one into each slot, or none where connections do not move.
+    #[serde(default)]
+    pub(crate) channels: u16,
 }
 
 /// See [`ToWorker::Listen`].
@@ -73,6 +78,8 @@ pub(crate) enum SocketKind {
     SharedTcp,
     /// A unix listener that all slots accept from.
     SharedUnix,
+    /// The receiving end of the slot's channel.
+    Channel,
 }
 
 /// See [`ToWorker::Release`].
@@ -164,16 +171,18 @@ mod tests {
             placed: true,
             addresses: 2,
             evicted: vec![slot],
+            channels: 4,
         };
         golden(
             ToWorker::Welcome(welcome),
-            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3]}"#,
+            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3],"channels":4}"#,
         );
+        golden(ToWorker::Channels, r#"{"type":"channels"}"#);
         golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);
-        let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix];
+        let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix, SocketKind::Channel];
         golden(
             ToWorker::Listen(ListenOrder { slot, sockets, refuse: true }),
-            r#"{"type":"listen","slot":3,"sockets":["tcp","shared_tcp","shared_unix"],"refuse":true}"#,
+            r#"{"type":"listen","slot":3,"sockets":["tcp","shared_tcp","shared_unix","channel"],"refuse":true}"#,
         );
         golden(ToWorker::Release(ReleaseOrder { slot }), r#"{"type":"release","slot":3}"#);
         golden(ToWorker::Evicted { slots: vec![slot] }, r#"{"type":"evicted","slots":[3]}"#);

@@ -5,6 +5,7 @@
 //! supervisor                       worker
 //!     │ ◄──────────── Hello ───────── │   versions, what must agree
 //!     │ ───────────── Welcome ──────► │   identity, seed, scoreboard
+//!     │ ───────────── Channels ─────► │   the ways into the other slots, where connections move
 //!     │ ◄──────────── Ready ───────── │
 //!     │ ───────────── Listen ───────► │   you read this slot's sockets now
 //!     │ ───────────── Release ──────► │   stop reading them …
@@ -21,7 +22,7 @@ mod channel;
 mod message;
 
 #[cfg(cluster)]
-pub(crate) use channel::{Channel, Received, pair};
+pub(crate) use channel::{Channel, MAX_DESCRIPTORS, Received, pair};
 pub(crate) use message::{
     DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, ReleaseOrder, SocketKind, ToWorker, Welcome, WorkerReport,
 };

@@ -3,12 +3,8 @@
 //! | key | clear-text HTTP/1.1 |
 //! |---|---|
 //! | the client address, no trusted proxy | kernel |
-//! | anything inside the request | handoff (not in this version) |
+//! | anything inside the request, or through trusted proxies | handoff |
 
-// The sans-IO half of handoff dispatch: where messages begin and end, and when a connection may move.
-// It leaves `cfg(test)` with the guard that drives it.
-#[cfg(test)]
-#[expect(dead_code, reason = "used by the guard")]
 pub(crate) mod handoff;
 #[cfg(all(target_os = "linux", not(sticky_portable)))]
 pub(crate) mod kernel;
@@ -17,6 +13,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::affinity::Affinity;
+use crate::placement::Placement;
 
 /// How connections reach the worker their key names. Chosen for you; `.dispatch(..)` forces one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -24,7 +21,7 @@ use crate::affinity::Affinity;
 pub enum Dispatch {
     /// The kernel places each new connection by the client's address. No process touches a byte of it.
     Kernel,
-    /// Workers read the request's head and move the connection to the session's owner. Not in this version.
+    /// Workers read the request's head and move the connection to the session's owner.
     Handoff,
     /// A proxy process forwards each request to the session's owner. Not in this version.
     Proxy,
@@ -32,7 +29,7 @@ pub enum Dispatch {
 
 impl Dispatch {
     /// Every text form there is, for error messages and documentation.
-    pub(crate) const ALLOWED: &'static str = "`kernel`; `handoff` and `proxy` are not in this version";
+    pub(crate) const ALLOWED: &'static str = "`kernel` or `handoff`; `proxy` is not in this version";
 }
 
 impl fmt::Display for Dispatch {
@@ -66,12 +63,48 @@ pub struct ParseDispatchError {
 }
 
 /// What the choice rests on. The texts are settings with their values, as the errors name them.
-pub(crate) struct Wishes<'a> {
-    pub(crate) affinity: &'a Affinity,
-    /// The setting that puts the key inside the request, if one does: trusted proxies, and later other affinities.
-    pub(crate) key_in_request: Option<&'a str>,
-    /// The dispatch that is forced, and the setting that forces it.
-    pub(crate) forced: Option<(Dispatch, &'a str)>,
+pub(crate) struct Wishes {
+    pub(crate) affinity: Wish<Affinity>,
+    pub(crate) placement: Wish<Placement>,
+    /// The setting that trusts proxies to name the client, if one does.
+    pub(crate) trusted_proxies: Option<String>,
+    /// The setting that has them do so by the PROXY protocol, if one does.
+    pub(crate) proxy_protocol: Option<String>,
+    /// The dispatch that is forced, if one is.
+    pub(crate) forced: Option<Wish<Dispatch>>,
+}
+
+/// A value, and the setting that it comes from.
+pub(crate) struct Wish<T> {
+    pub(crate) value: T,
+    /// Empty if nobody said anything: such a value is in nobody's way.
+    pub(crate) given: String,
+}
+
+/// A setting that only a dispatch that reads requests can do justice to.
+struct Need<'a> {
+    given: &'a str,
+    /// In words for the log.
+    reason: String,
+}
+
+impl Wishes {
+    /// Everything that takes reading requests, the best reason first.
+    fn needs(&self) -> Vec<Need<'_>> {
+        let affinity = self.affinity.value.reads_requests().then_some(&self.affinity.given);
+        let placement = (self.placement.value != Placement::Rendezvous).then_some(&self.placement.given);
+        let needs = [
+            (affinity, self.affinity_reason()),
+            (self.trusted_proxies.as_ref(), "the client address comes through trusted proxies".to_owned()),
+            (self.proxy_protocol.as_ref(), "the client address comes by the PROXY protocol".to_owned()),
+            (placement, format!("placement is {}", self.placement.value)),
+        ];
+        needs.into_iter().filter_map(|(given, reason)| Some(Need { given: given?, reason })).collect()
+    }
+
+    fn affinity_reason(&self) -> String {
+        format!("affinity is {}", self.affinity.value.describe())
+    }
 }
 
 /// A dispatch, and why it is that one, in words for the log: `kernel dispatch: affinity is the client address`.
@@ -96,17 +129,8 @@ pub enum DispatchError {
         /// The setting that forces the dispatch, with its value.
         forced: String,
     },
-    /// Take the setting away.
-    #[error(
-        "{setting} needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
-         address alone; leave it unset"
-    )]
-    NeedsHandoff {
-        /// The setting that puts the key inside the request, with its value.
-        setting: String,
-    },
-    /// Take the setting away, or force kernel dispatch.
-    #[error("{forced}: {dispatch} dispatch is not in this version, which has only `kernel`")]
+    /// Take the setting away, or force another dispatch.
+    #[error("{forced}: {dispatch} dispatch is not in this version, which has `kernel` and `handoff`")]
     NotInThisVersion {
         /// The dispatch that is asked for.
         dispatch: Dispatch,
@@ -116,66 +140,110 @@ pub enum DispatchError {
 }
 
 /// Chooses the dispatch: the one forced if it can be had, else the cheapest that can see the key.
-pub(crate) fn choose(wishes: &Wishes<'_>) -> Result<Choice, DispatchError> {
-    match (wishes.forced, wishes.key_in_request) {
-        (Some((dispatch @ (Dispatch::Handoff | Dispatch::Proxy), forced)), _) => {
-            Err(DispatchError::NotInThisVersion { dispatch, forced: forced.to_owned() })
-        }
-        (Some((Dispatch::Kernel, forced)), Some(setting)) => {
-            Err(DispatchError::Contradiction { setting: setting.to_owned(), forced: forced.to_owned() })
-        }
-        (None, Some(setting)) => Err(DispatchError::NeedsHandoff { setting: setting.to_owned() }),
-        (Some((Dispatch::Kernel, _)) | None, None) => {
-            Ok(Choice { dispatch: Dispatch::Kernel, reason: format!("affinity is {}", wishes.affinity.describe()) })
+///
+/// # Errors
+///
+/// Every setting that the dispatch forced cannot do justice to.
+pub(crate) fn choose(wishes: &Wishes) -> Result<Choice, Vec<DispatchError>> {
+    let needs = wishes.needs();
+    let cheapest = if needs.is_empty() { Dispatch::Kernel } else { Dispatch::Handoff };
+    if let Some(Wish { value: forced, given }) = &wishes.forced {
+        let contradiction =
+            |need: &Need<'_>| DispatchError::Contradiction { setting: need.given.to_owned(), forced: given.clone() };
+        match forced {
+            Dispatch::Proxy => {
+                return Err(vec![DispatchError::NotInThisVersion { dispatch: *forced, forced: given.clone() }]);
+            }
+            Dispatch::Kernel if !needs.is_empty() => return Err(needs.iter().map(contradiction).collect()),
+            Dispatch::Kernel | Dispatch::Handoff => {}
         }
     }
+    let dispatch = wishes.forced.as_ref().map_or(cheapest, |forced| forced.value);
+    let reason = needs.into_iter().next().map_or_else(|| wishes.affinity_reason(), |need| need.reason);
+    Ok(Choice { dispatch, reason })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn choose_with(trusted: bool, forced: Option<Dispatch>) -> Result<Choice, String> {
+    /// The dispatch and the reason, or all errors, for an affinity and further settings.
+    fn choose_for(affinity: &str, placement: Placement, others: [bool; 2], forced: Option<Dispatch>) -> Outcome {
+        let [trusted, protocol] = others;
         let wishes = Wishes {
-            affinity: &Affinity::client_ip(),
-            key_in_request: trusted.then_some("TRUSTED"),
-            forced: forced.map(|dispatch| (dispatch, "FORCED")),
+            affinity: Wish { value: affinity.parse().unwrap(), given: "AFFINITY".to_owned() },
+            placement: Wish { value: placement, given: "PLACEMENT".to_owned() },
+            trusted_proxies: trusted.then(|| "TRUSTED".to_owned()),
+            proxy_protocol: protocol.then(|| "PROTOCOL".to_owned()),
+            forced: forced.map(|value| Wish { value, given: "FORCED".to_owned() }),
         };
-        choose(&wishes).map_err(|error| error.to_string())
+        match choose(&wishes) {
+            Ok(choice) => Ok((choice.dispatch, choice.reason)),
+            Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+        }
     }
+
+    type Outcome = Result<(Dispatch, String), Vec<String>>;
+
+    const NEITHER: [bool; 2] = [false; 2];
+
+    /// Everything that takes reading requests, with its setting and its reason.
+    const NEEDS: [(&str, Placement, [bool; 2], &str, &str); 6] = [
+        ("cookie:a|client-ip", RENDEZVOUS, NEITHER, "AFFINITY", "affinity is the cookie `a`, else the client address"),
+        ("client-ip", RENDEZVOUS, [true, false], "TRUSTED", "the client address comes through trusted proxies"),
+        ("client-ip", RENDEZVOUS, [false, true], "PROTOCOL", "the client address comes by the PROXY protocol"),
+        ("client-ip", Placement::Local, NEITHER, "PLACEMENT", "placement is local"),
+        ("client-ip", Placement::RoundRobin, NEITHER, "PLACEMENT", "placement is round-robin"),
+        ("client-ip", Placement::FewestConnections, NEITHER, "PLACEMENT", "placement is fewest-connections"),
+    ];
+
+    const RENDEZVOUS: Placement = Placement::Rendezvous;
 
     #[test]
     fn the_client_address_is_placed_by_the_kernel() {
-        for forced in [None, Some(Dispatch::Kernel)] {
-            let choice = choose_with(false, forced).unwrap();
-            assert_eq!((choice.dispatch, choice.reason.as_str()), (Dispatch::Kernel, "affinity is the client address"));
+        for (forced, dispatch) in [
+            (None, Dispatch::Kernel),
+            (Some(Dispatch::Kernel), Dispatch::Kernel),
+            (Some(Dispatch::Handoff), Dispatch::Handoff),
+        ] {
+            let choice = choose_for("client-ip", RENDEZVOUS, NEITHER, forced);
+            assert_eq!(choice, Ok((dispatch, "affinity is the client address".to_owned())));
         }
     }
 
     #[test]
-    fn trusted_proxies_need_a_dispatch_that_reads_the_request() {
-        let error = choose_with(true, None).unwrap_err();
-        assert_eq!(
-            error,
-            "TRUSTED needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
-             address alone; leave it unset"
-        );
-        let error = choose_with(true, Some(Dispatch::Kernel)).unwrap_err();
-        assert_eq!(
-            error,
-            "TRUSTED needs what is inside the request, and FORCED places by the connection's address alone: change \
-             one of the two"
-        );
+    fn what_is_inside_the_request_takes_handoff() {
+        for (affinity, placement, others, _, reason) in NEEDS {
+            for forced in [None, Some(Dispatch::Handoff)] {
+                let choice = choose_for(affinity, placement, others, forced);
+                assert_eq!(choice, Ok((Dispatch::Handoff, reason.to_owned())));
+            }
+        }
     }
 
     #[test]
-    fn handoff_and_proxy_are_not_in_this_version() {
-        for dispatch in [Dispatch::Handoff, Dispatch::Proxy] {
-            for trusted in [false, true] {
-                let error = choose_with(trusted, Some(dispatch)).unwrap_err();
-                let expected = format!("FORCED: {dispatch} dispatch is not in this version, which has only `kernel`");
-                assert_eq!(error, expected);
-            }
+    fn kernel_dispatch_cannot_be_forced_on_what_is_inside_the_request() {
+        let contradiction = |setting: &str| {
+            format!(
+                "{setting} needs what is inside the request, and FORCED places by the connection's address alone: \
+                 change one of the two"
+            )
+        };
+        for (affinity, placement, others, setting, _) in NEEDS {
+            let errors = choose_for(affinity, placement, others, Some(Dispatch::Kernel));
+            assert_eq!(errors, Err(vec![contradiction(setting)]));
+        }
+        let errors = choose_for("query:a", Placement::Local, [true; 2], Some(Dispatch::Kernel));
+        let settings = ["AFFINITY", "TRUSTED", "PROTOCOL", "PLACEMENT"];
+        assert_eq!(errors, Err(settings.map(contradiction).to_vec()));
+    }
+
+    #[test]
+    fn proxy_dispatch_is_not_in_this_version() {
+        for others in [NEITHER, [true; 2]] {
+            let errors = choose_for("client-ip", RENDEZVOUS, others, Some(Dispatch::Proxy));
+            let expected = "FORCED: proxy dispatch is not in this version, which has `kernel` and `handoff`";
+            assert_eq!(errors, Err(vec![expected.to_owned()]));
         }
     }
 

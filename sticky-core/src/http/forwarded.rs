@@ -39,9 +39,9 @@ fn forwarding_header(headers: &HeaderMap) -> Option<&'static HeaderName> {
 fn warning(header: &HeaderName, peer: SocketAddr) -> String {
     let peer = peer.ip();
     format!(
-        "{peer} sends {header}, so it is a proxy: all clients behind it land on this one worker, because kernel \
-         dispatch places a connection by its peer's address. Telling them apart takes STICKY_TRUSTED_PROXIES={peer}, \
-         which needs handoff dispatch, and this version does not have that yet"
+        "{peer} sends {header}, so it is a proxy, and not a trusted one: all clients behind it have its address \
+         here. STICKY_TRUSTED_PROXIES={peer} with \
+         STICKY_CLIENT_ADDRESS_HEADER={header} tells them apart"
     )
 }
 
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn the_warning_has_the_line_to_paste() {
         let warning = warning(&FORWARDED, "192.0.2.7:4711".parse().unwrap());
-        assert!(warning.contains("STICKY_TRUSTED_PROXIES=192.0.2.7,"), "{warning}");
-        assert!(warning.contains("does not have that yet"), "{warning}");
+        let line = "STICKY_TRUSTED_PROXIES=192.0.2.7 with STICKY_CLIENT_ADDRESS_HEADER=forwarded tells them apart";
+        assert!(warning.ends_with(line), "{warning}");
     }
 }

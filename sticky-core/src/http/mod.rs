@@ -38,12 +38,13 @@ pub use self::body::RequestBody;
 use self::service::Tracked;
 use self::socket::Socket;
 use self::timers::Timeouts;
-use crate::connection::Connection;
+use crate::connection::{ClientAddr, Connection};
 use crate::worker::{Connections, Limits, Worker};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The client's address, in the extensions of every request that [`serve`] passes on; not there on unix sockets.
+/// The client's address, in the extensions of every request that [`serve`] passes on: the peer's, or the one that trusted
+/// proxies name. Not there on unix sockets whose other side names nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddr(pub SocketAddr);
 
@@ -80,7 +81,7 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let make = |connection: &Connection| WithPeer { service: service.clone(), peer: connection.peer_addr() };
+    let make = |connection: &Connection| WithPeer { service: service.clone(), client: connection.client_addr() };
     serve_connections(worker.ready(), make).await;
 }
 
@@ -102,8 +103,10 @@ where
     let is_alone = connections.worker().workers() <= 1;
     while let Some(connection) = connections.accept().await {
         let service = make(&connection);
-        let suspect = connection.peer_addr().filter(|_| !is_alone);
+        let suspect = connection.peer_addr().filter(|peer| !is_alone && !connections.worker().believes(*peer));
         let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
+        // One that minds its messages minds its timers, too.
+        let timeouts = if connection.minds_messages() { Timeouts::NONE } else { timeouts };
         tokio::spawn(serve_connection(connection, service, activity, timeouts));
     }
     connections.finish().await;
@@ -158,7 +161,7 @@ impl Timeouts {
 /// A service for plain hyper.
 struct WithPeer<S> {
     service: S,
-    peer: Option<SocketAddr>,
+    client: ClientAddr,
 }
 
 impl<S: Service<Request<Incoming>>> Service<Request<RequestBody>> for WithPeer<S> {
@@ -168,8 +171,8 @@ impl<S: Service<Request<Incoming>>> Service<Request<RequestBody>> for WithPeer<S
 
     fn call(&self, request: Request<RequestBody>) -> Self::Future {
         let mut request = request.map(RequestBody::into_incoming);
-        if let Some(peer) = self.peer {
-            request.extensions_mut().insert(PeerAddr(peer));
+        if let Some(client) = self.client.get() {
+            request.extensions_mut().insert(PeerAddr(client));
         }
         self.service.call(request)
     }

@@ -137,7 +137,12 @@ impl AsyncRead for Socket {
             return self.poll_first_read(cx, buf);
         }
         let before = buf.filled().len();
-        ready!(Pin::new(&mut self.connection).poll_read(cx, buf))?;
+        let read = Pin::new(&mut self.connection).poll_read(cx, buf)?;
+        if read.is_pending() && self.connection.is_within_head() {
+            // It is not between requests, although nothing of this one can be read yet.
+            self.activity.read();
+        }
+        ready!(read);
         self.note_read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }

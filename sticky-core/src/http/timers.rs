@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A connection that is this young may still send its first request when the drain has started: its client connected
-/// to a server that was up, and the request is right behind.
-pub(crate) const FIRST_REQUEST_GRACE: Duration = Duration::from_millis(250);
+use crate::deadline::later;
+pub(crate) use crate::worker::FIRST_REQUEST_GRACE;
 
 /// How long a connection that has been told to close may take to do so.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -17,6 +16,11 @@ pub(crate) struct Timeouts {
     pub(crate) first_byte: Duration,
     pub(crate) head: Duration,
     pub(crate) idle: Duration,
+}
+
+impl Timeouts {
+    /// Somebody else minds the time.
+    pub(crate) const NONE: Self = Self { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
 }
 
 /// What a connection is doing, as far as its timers are concerned.
@@ -101,12 +105,6 @@ impl Clock {
     pub(crate) fn next_look(&self, stage: Stage, now: Instant) -> Instant {
         self.deadline(stage).unwrap_or_else(|| later(now, self.timeouts.idle))
     }
-}
-
-/// `timeout` after `instant`; a timeout too long for the clock is thirty years.
-fn later(instant: Instant, timeout: Duration) -> Instant {
-    let far = Duration::from_secs(30 * 365 * 24 * 3600);
-    instant.checked_add(timeout.min(far)).unwrap_or(instant)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use crate::affinity::request::AffinityKey;
+use crate::affinity::AffinityKey;
 use crate::id::WorkerId;
 
 /// The placement of keys on a set of slots.
@@ -83,7 +83,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::affinity::request::KeyHasher;
+    use crate::affinity::KeyHasher;
 
     const SEED: u64 = 0x0123_4567_89ab_cdef;
 

@@ -88,8 +88,14 @@ impl KernelHash {
 
     /// The slot an address belongs to. `None` if the placement has no slots.
     pub(crate) fn owner(&self, address: IpAddr) -> Option<WorkerId> {
+        self.first(address, |_| true)
+    }
+
+    /// The first slot in the order of the address for which `is_usable` holds: the owner if it is, else who stands in.
+    pub(crate) fn first(&self, address: IpAddr, is_usable: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
         let key = self.key.reduce(address);
-        self.slots.iter().max_by_key(|mix| mix.score(key)).map(|mix| mix.slot)
+        let usable = self.slots.iter().filter(|mix| is_usable(mix.slot));
+        usable.max_by_key(|mix| mix.score(key)).map(|mix| mix.slot)
     }
 
     /// All slots in the order in which they take the address: its owner first, then whoever follows if that is out.

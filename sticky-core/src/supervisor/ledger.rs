@@ -1,7 +1,8 @@
 //! What the scoreboard's numbers add up to, and what about them the user should know.
 
+use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
-use crate::scoreboard::Totals;
+use crate::scoreboard::{Handoffs, Totals};
 
 /// Connections after which it is strange that all of them have gone to one worker.
 const ENOUGH: u64 = 100;
@@ -11,18 +12,33 @@ const ENOUGH: u64 = 100;
 pub(super) struct Ledger {
     ended: Vec<Totals>,
     misplaced: bool,
+    looped: bool,
     lopsided: bool,
 }
 
 impl Ledger {
     pub(super) fn new(workers: u16) -> Self {
         let ended = vec![Totals::default(); usize::from(workers)];
-        Self { ended, misplaced: false, lopsided: workers < 2 }
+        Self { ended, misplaced: false, looped: false, lopsided: workers < 2 }
+    }
+
+    /// Takes it as it comes when one worker accepts all connections: their addresses are not their keys.
+    pub(super) fn without_spread(mut self) -> Self {
+        self.lopsided = true;
+        self
     }
 
     /// Keeps what a process that has ended did.
     pub(super) fn fold(&mut self, slot: WorkerId, totals: Totals) {
         self.ended[slot.index()].fold(totals);
+    }
+
+    /// What became of connections that belong to other workers than they reached, in all processes that have ended; none
+    /// if there were none.
+    pub(super) fn handoffs(&self) -> Option<Handoffs> {
+        let mut all = Handoffs::default();
+        self.ended.iter().for_each(|totals| all += totals.handoffs);
+        (all != Handoffs::default()).then_some(all)
     }
 
     /// What there is to say about the numbers, each thing once; `live` are those of the processes there are.
@@ -33,6 +49,10 @@ impl Ledger {
         if !self.misplaced && all.iter().any(|totals| totals.mismatches > 0) {
             self.misplaced = true;
             remarks.push(Remark::Misplaced);
+        }
+        if !self.looped && all.iter().any(|totals| totals.handoffs.outcomes[Outcome::Loop.index()] > 0) {
+            self.looped = true;
+            remarks.push(Remark::Looped);
         }
         if !self.lopsided && all.iter().map(|totals| totals.accepted).sum::<u64>() >= ENOUGH {
             self.lopsided = true;
@@ -53,6 +73,8 @@ fn only_one(all: &[Totals]) -> Option<WorkerId> {
 pub(super) enum Remark {
     /// The kernel gave a worker somebody else's client.
     Misplaced,
+    /// Workers do not agree about whose a connection is.
+    Looped,
     /// All connections so far went to this worker.
     Lopsided(WorkerId),
 }
@@ -62,6 +84,10 @@ impl std::fmt::Display for Remark {
         match self {
             Self::Misplaced => f.write_str(
                 "placement mismatch: the kernel has put a connection on the wrong worker; please report this bug",
+            ),
+            Self::Looped => f.write_str(
+                "handoff loop: workers disagree about whose a connection is and pass it on to each other; does an \
+                 affinity function give different answers in different workers? If not, please report this bug",
             ),
             Self::Lopsided(worker) => write!(
                 f,

@@ -20,8 +20,9 @@ use super::reap::Reaper;
 use super::state::{Policy, State};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
-use crate::control::{DrainOrder, Hello, ListenOrder, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
+use crate::control::{DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
+use crate::dispatch::handoff::channel::Pair;
 use crate::id::{Generation, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
@@ -99,6 +100,7 @@ struct Supervisor {
     state: State,
     seed: u64,
     listeners: Vec<ListenerSet>,
+    channels: Vec<Pair>,
     scoreboard: Scoreboard,
     launcher: Launcher,
     output: Output,
@@ -120,7 +122,12 @@ impl Supervisor {
         let seed = config.hash_seed.unwrap_or_else(random);
         let launcher = Launcher::new(&config).map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
+        let channels =
+            super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
         let scoreboard = Scoreboard::create(State::seats(config.workers))?;
+        let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
+        let ledger = Ledger::new(config.workers);
+        let ledger = if is_by_address { ledger } else { ledger.without_spread() };
         let policy = Policy {
             workers: config.workers,
             boot_timeout: config.boot_timeout,
@@ -133,13 +140,14 @@ impl Supervisor {
             state: State::new(policy),
             seed,
             listeners,
+            channels,
             scoreboard,
             launcher,
             output,
             members: BTreeMap::new(),
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
-            ledger: Ledger::new(config.workers),
+            ledger,
             evicted: Vec::new(),
             stop,
             in_terminal: std::io::stderr().is_terminal(),
@@ -208,11 +216,16 @@ impl Supervisor {
                     workers: self.config.workers,
                     seat: member.seat,
                     seed: self.seed,
-                    placed: self.config.dispatch == Dispatch::Kernel,
+                    placed: self.config.dispatch != Dispatch::Proxy,
                     addresses: self.listeners.len(),
                     evicted: self.evicted.clone(),
+                    channels: u16::try_from(self.channels.len()).unwrap_or_default(),
                 };
                 member.process.send(&ToWorker::Welcome(welcome), &[self.scoreboard.as_fd()]);
+                let senders: Vec<_> = self.channels.iter().map(|pair| pair.sender.as_fd()).collect();
+                for some in senders.chunks(MAX_DESCRIPTORS) {
+                    member.process.send(&ToWorker::Channels, some);
+                }
                 member.greeted = true;
                 if let Some(early) = member.early.take() {
                     member.process.send(&early, &[]);
@@ -253,7 +266,7 @@ impl Supervisor {
         let live = self.members.values().map(|member| (member.slot, self.scoreboard.row(member.seat).totals()));
         for remark in self.ledger.remarks(live) {
             match remark {
-                Remark::Misplaced => notice::error(remark),
+                Remark::Misplaced | Remark::Looped => notice::error(remark),
                 Remark::Lopsided(_) => notice::warn(remark),
             }
         }
@@ -354,7 +367,7 @@ impl Supervisor {
     fn lend(&self, child: ChildId, slot: WorkerId, refuse: bool) {
         let Some(member) = self.members.get(&child) else { return };
         let own = member.slot == slot;
-        let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, slot, own);
+        let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, &self.channels, slot, own);
         member.process.send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
     }
 
@@ -390,7 +403,10 @@ impl Supervisor {
             let how = match set.kind() {
                 ListenerKind::PerSlot(_) => format!("{dispatch} dispatch: {dispatch_reason}"),
                 // Who comes in there has no address of its own to be placed by.
-                ListenerKind::Shared(_) => "shared: no affinity, any worker takes any connection".to_owned(),
+                ListenerKind::Shared(_) if *dispatch == Dispatch::Kernel => {
+                    "shared: no affinity, any worker takes any connection".to_owned()
+                }
+                ListenerKind::Shared(_) => format!("shared, {dispatch} dispatch: {dispatch_reason}"),
             };
             notice::announce(format_args!("listening on {scheme}{address} ({workers} worker{s}, {how})"));
         }
@@ -398,6 +414,9 @@ impl Supervisor {
 
     fn finish(&mut self, outcome: Outcome) {
         self.read_scoreboard();
+        if let Some(handoffs) = self.ledger.handoffs() {
+            notice::info(format_args!("handoff: {handoffs}"));
+        }
         self.outcome = Some(match outcome {
             Outcome::Clean(report) => {
                 notice::info(report);

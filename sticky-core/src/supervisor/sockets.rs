@@ -1,10 +1,13 @@
 //! The public sockets as the supervisor handles them: taking them at start, lending them, moving the placement.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::SuperviseError;
 use crate::config::Config;
 use crate::control::SocketKind;
+use crate::dispatch::Dispatch;
+use crate::dispatch::handoff::channel::Pair;
 use crate::dispatch::kernel::{self, AttachError, ProofError};
 use crate::id::WorkerId;
 use crate::listener::{self, ListenerKind, ListenerSet, LocalAddress, Sharing};
@@ -30,8 +33,22 @@ pub(super) fn place(listeners: &[ListenerSet], seed: u64, slots: &[WorkerId]) ->
     listeners.iter().try_for_each(|set| set.place(&placement))
 }
 
+/// The slots' channels, where connections move between workers.
+pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
+    match config.dispatch {
+        Dispatch::Handoff => WorkerId::all(config.workers).map(|_| Pair::new()).collect(),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// The sockets to lend to who reads this slot. One that all share needs no other reader when the slot's own is gone.
-pub(super) fn of_slot(listeners: &[ListenerSet], slot: WorkerId, own: bool) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
+pub(super) fn of_slot<'a>(
+    listeners: &'a [ListenerSet],
+    channels: &'a [Pair],
+    slot: WorkerId,
+    own: bool,
+) -> (Vec<SocketKind>, Vec<BorrowedFd<'a>>) {
+    let channel = channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd()));
     let lent = listeners.iter().filter_map(|set| {
         let kind = match (set.kind(), set.address()) {
             (ListenerKind::PerSlot(_), _) => SocketKind::Tcp,
@@ -41,5 +58,5 @@ pub(super) fn of_slot(listeners: &[ListenerSet], slot: WorkerId, own: bool) -> (
         };
         Some((kind, set.for_slot(slot).as_fd()))
     });
-    lent.unzip()
+    lent.chain(channel).unzip()
 }

@@ -123,6 +123,11 @@ impl<T> Listed<T> {
         &self.socket
     }
 
+    /// The socket alone: nobody will cut it any more.
+    pub(crate) fn unlist(self) -> T {
+        self.socket
+    }
+
     /// The socket, to read and to write. It must not be replaced by another: its number would stay in the table.
     pub(crate) fn get_mut(&mut self) -> &mut T {
         &mut self.socket

@@ -3,6 +3,8 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+#[cfg(cluster)]
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -11,18 +13,24 @@ use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use super::evicted::Evicted;
-use super::listener::{Lent, Listener};
+use super::listener::{Arrival, Lent, Listener};
+use super::lobby::{self, Lobby};
 use crate::connection::{Connection, Stream};
 use crate::control::{FromWorker, WorkerReport};
+#[cfg(cluster)]
+use crate::dispatch::handoff::message::Message;
 use crate::id::WorkerId;
 use crate::notice;
-use crate::worker::{Worker, refuse};
+use crate::worker::Worker;
 
 /// How long to leave connections in the kernel's queue when this process or the machine is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long handshakes that have begun have to complete before a queue counts as empty: a round trip.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
+
+/// How long until the next look at whether other workers still accept connections, which then may be sent here.
+const LOOK_PAUSE: Duration = Duration::from_millis(10);
 
 /// Connections that are cut go in this many batches …
 const CUT_BATCHES: usize = 10;
@@ -61,6 +69,10 @@ enum Phase {
     Emptying,
     /// The queues have been found empty; handshakes that had begun may still complete.
     Lingering,
+    /// This worker accepts nothing any more, and reads what others that still do may send.
+    Settling,
+    /// Nobody accepts anything any more; what was sent last is read.
+    Sealed,
     Ended,
 }
 
@@ -77,12 +89,14 @@ pub struct Connections {
     phase: Phase,
     pause: Option<Pin<Box<Sleep>>>,
     evicted: Evicted,
+    lobby: Option<Lobby>,
     /// Connections that were open when the drain began, or have come in since.
     draining: usize,
 }
 
 impl Connections {
     pub(super) fn new(worker: Worker, orders: mpsc::UnboundedReceiver<Order>) -> Self {
+        let lobby = worker.inner.plan.as_ref().map(|plan| Lobby::new(plan, &worker));
         Self {
             worker,
             orders,
@@ -91,6 +105,7 @@ impl Connections {
             phase: Phase::Serving,
             pause: None,
             evicted: Evicted::default(),
+            lobby,
             draining: 0,
         }
     }
@@ -116,33 +131,62 @@ impl Connections {
             if self.phase == Phase::Ended {
                 return Poll::Ready(None);
             }
+            if let Some(lobby) = &mut self.lobby
+                && let Poll::Ready(connection) = lobby.poll_opened(cx)
+            {
+                return Poll::Ready(Some(connection));
+            }
             if let Some(pause) = &mut self.pause {
                 std::task::ready!(pause.as_mut().poll(cx));
                 self.pause = None;
             }
-            let accepted = match self.phase {
-                Phase::Emptying | Phase::Lingering | Phase::Ended => self.accept_queued(),
-                Phase::Serving => {
-                    if let Some(limit) = self.worker.limits().max_connections {
-                        std::task::ready!(self.worker.inner.registry.poll_room(cx, limit));
-                    }
-                    std::task::ready!(self.poll_readers(cx))
-                }
-            };
-            match accepted {
-                None if self.phase == Phase::Emptying && !self.is_late() => {
-                    self.phase = Phase::Lingering;
-                    self.pause = Some(Box::pin(tokio::time::sleep(HANDSHAKE_TIME)));
-                }
-                None => self.end(),
-                Some((reader, Ok(stream))) => {
-                    if let Some(connection) = self.admit(reader, stream) {
+            match std::task::ready!(self.poll_arrival(cx)) {
+                None => self.go_on(),
+                Some((reader, Ok(arrival))) => {
+                    if let Some(connection) = self.admit(reader, arrival) {
                         return Poll::Ready(Some(connection));
                     }
                 }
                 Some((_, Err(error))) => self.accept_failed(&error),
             }
         }
+    }
+
+    /// What has come in; in a drain none when the queues are empty.
+    fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Arrival>)>> {
+        if self.phase != Phase::Serving {
+            return Poll::Ready(self.accept_queued());
+        }
+        if let Some(limit) = self.worker.limits().max_connections {
+            std::task::ready!(self.worker.inner.registry.poll_room(cx, limit));
+        }
+        self.poll_readers(cx)
+    }
+
+    /// The queues are empty, or it is too late for what is in them: the next step of the drain.
+    fn go_on(&mut self) {
+        let is_late = self.is_late();
+        match (self.phase, &self.lobby) {
+            (Phase::Emptying, _) if !is_late => self.step(Phase::Lingering, HANDSHAKE_TIME),
+            (Phase::Lingering | Phase::Settling, Some(lobby)) if !is_late => {
+                if lobby.is_empty() {
+                    self.worker.row().emptied();
+                }
+                if lobby.is_empty() && !lobby.somebody_accepts() {
+                    lobby.handoff().seal();
+                    self.step(Phase::Sealed, HANDSHAKE_TIME);
+                } else {
+                    self.step(Phase::Settling, LOOK_PAUSE);
+                }
+            }
+            (Phase::Sealed, Some(lobby)) if !is_late && !lobby.is_empty() => self.step(Phase::Sealed, LOOK_PAUSE),
+            _ => self.end(),
+        }
+    }
+
+    fn step(&mut self, phase: Phase, pause: Duration) {
+        self.phase = phase;
+        self.pause = Some(Box::pin(tokio::time::sleep(pause)));
     }
 
     fn take_orders(&mut self, cx: &mut Context<'_>) {
@@ -158,7 +202,12 @@ impl Connections {
                 self.readers.retain(|reader| reader.slot != slot);
                 self.say(FromWorker::Released { slot });
             }
-            Order::Evicted { slots } => self.evicted.set(slots, Instant::now()),
+            Order::Evicted { slots } => {
+                if let Some(lobby) = &self.lobby {
+                    lobby.handoff().judge().leave_out(&slots);
+                }
+                self.evicted.set(slots, Instant::now());
+            }
             Order::Drain { open } if self.phase == Phase::Serving => self.empty(open),
             Order::Drain { .. } => {}
             Order::Abandon => self.end(),
@@ -199,7 +248,7 @@ impl Connections {
     }
 
     /// The first reader with a connection, starting behind the one that had the last.
-    fn poll_readers(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Stream>)>> {
+    fn poll_readers(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Arrival>)>> {
         for step in 0..self.readers.len() {
             let index = (self.next + step) % self.readers.len();
             if let Poll::Ready(accepted) = self.readers[index].listener.poll_accept(cx) {
@@ -211,8 +260,11 @@ impl Connections {
     }
 
     /// A connection from the kernel's queues, for which there is no waiting any more.
-    fn accept_queued(&mut self) -> Option<(usize, io::Result<Stream>)> {
-        let readers = self.readers.iter().enumerate().filter(|_| !self.is_late());
+    fn accept_queued(&mut self) -> Option<(usize, io::Result<Arrival>)> {
+        if self.is_late() {
+            return None;
+        }
+        let readers = self.readers.iter_mut().enumerate();
         let mut accepted = readers.map(|(index, reader)| (index, reader.listener.accept_queued()));
         accepted.find(|(_, accepted)| !matches!(accepted, Err(error) if error.kind() == io::ErrorKind::WouldBlock))
     }
@@ -252,9 +304,24 @@ impl Connections {
         self.pause = Some(Box::pin(tokio::time::sleep(PAUSE)));
     }
 
-    /// Counts and checks a new connection; `None` when it was answered here.
-    fn admit(&mut self, reader: usize, stream: Stream) -> Option<Connection> {
+    /// Takes in what has come; `None` when there is nothing to serve, or not yet.
+    fn admit(&mut self, reader: usize, arrival: Arrival) -> Option<Connection> {
         let Reader { slot, placed, refuse, .. } = self.readers[reader];
+        match arrival {
+            Arrival::New(stream) => self.admit_new(slot, placed, refuse, stream),
+            #[cfg(cluster)]
+            Arrival::Moved(socket, message) => self.admit_moved(slot, refuse, socket, message),
+            #[cfg(cluster)]
+            Arrival::Lost(loss) => {
+                self.worker.row().outcome(loss.outcome());
+                notice::warn(format_args!("worker {} has lost a connection sent to it: {loss}", self.id()));
+                None
+            }
+        }
+    }
+
+    /// Counts and checks a connection that a client has begun.
+    fn admit_new(&mut self, slot: WorkerId, placed: bool, refuse: bool, stream: Stream) -> Option<Connection> {
         let row = self.worker.row();
         row.accepted();
         if slot != self.id() {
@@ -263,14 +330,43 @@ impl Connections {
             self.check_placement(peer.ip());
         }
         if refuse {
-            refuse::refuse(stream);
+            lobby::refuse(stream);
             return None;
         }
-        // Also before the acceptor has heard of the drain: then it was not open when that began.
+        self.note_draining();
+        let connection = self.worker.inner.registry.register(stream);
+        match &mut self.lobby {
+            Some(lobby) => lobby.admit(connection),
+            None => Some(connection),
+        }
+    }
+
+    /// Takes in a connection that another worker has sent to `slot`.
+    #[cfg(cluster)]
+    fn admit_moved(&mut self, slot: WorkerId, refuse: bool, socket: OwnedFd, message: Message) -> Option<Connection> {
+        self.worker.row().received();
+        self.note_draining();
+        let is_ours = slot == self.id();
+        let lobby = self.lobby.as_mut()?;
+        let connection = match lobby.handoff().receive(socket, message, is_ours) {
+            Ok(connection) => connection,
+            Err(error) => {
+                notice::warn(format_args!("a connection sent to worker {slot} is closed: {error}"));
+                return None;
+            }
+        };
+        if refuse {
+            connection.refuse();
+            return None;
+        }
+        lobby.wait_for(connection)
+    }
+
+    /// Counts what comes in after the drain has begun, also before the acceptor has heard of that: it was not open then.
+    fn note_draining(&mut self) {
         if self.worker.inner.drain.is_started() {
             self.draining += 1;
         }
-        Some(self.worker.inner.registry.register(stream))
     }
 
     /// Compares what the kernel did with what it should have done.

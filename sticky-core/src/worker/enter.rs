@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 
 use super::connections::Order;
 use super::lifeline::{self, Control};
-use super::{DrainTrigger, Limits, Parts, Sockets, Worker, all_tcp};
+use super::{DrainTrigger, Limits, Parts, Plan, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
+use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::id::WorkerId;
 use crate::placement::KernelHash;
 use crate::scoreboard::Scoreboard;
@@ -39,6 +40,7 @@ pub enum JoinError {
 pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
     let control = Arc::new(Control::new(socket));
     let (welcome, scoreboard) = greet(&control, config)?;
+    let channels = receive_channels(&control, welcome.channels)?;
     ignore_terminal_signals();
     prefer_for_oom_killer();
     let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
@@ -47,8 +49,10 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     // What is out of the placement already is the first thing the acceptor hears.
     let _ = sender.send(Order::Evicted { slots: welcome.evicted.clone() });
     let registry = Registry::new(scoreboard.row(welcome.seat));
-    lifeline::start(Arc::clone(&control), sender, trigger.clone(), registry.clone(), welcome.addresses)
+    let sockets = welcome.addresses + usize::from(welcome.channels > 0);
+    lifeline::start(Arc::clone(&control), sender, trigger.clone(), registry.clone(), sockets)
         .map_err(JoinError::Control)?;
+    let rows = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
     // A supervisor that is gone is the lifeline's business.
     let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
@@ -62,6 +66,7 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         report: Box::new(report),
         drain: (trigger, drain),
         sockets: Sockets { dispatch: config.dispatch, addresses: welcome.addresses, all_tcp: all_tcp(config) },
+        plan: Plan::of(config, judge(&welcome, config), channels, rows),
     });
     report_panics(worker.clone());
     Ok(worker)
@@ -83,6 +88,30 @@ fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd), JoinE
         Some(_) => Err(JoinError::Greeting),
         None => Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
     }
+}
+
+/// The ways into the other slots, which follow the welcome.
+fn receive_channels(control: &Control, count: u16) -> Result<Vec<OwnedFd>, JoinError> {
+    let mut channels = Vec::with_capacity(usize::from(count));
+    while channels.len() < usize::from(count) {
+        match control.receive().map_err(JoinError::Control)? {
+            Some(Received { is_cut: true, .. }) => return Err(JoinError::Control(out_of_descriptors())),
+            Some(Received { message: ToWorker::Channels, descriptors, .. }) if !descriptors.is_empty() => {
+                channels.extend(descriptors);
+            }
+            Some(_) => return Err(JoinError::Greeting),
+            None => return Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+        }
+    }
+    Ok(channels)
+}
+
+fn out_of_descriptors() -> io::Error {
+    rustix::io::Errno::MFILE.into()
+}
+
+fn judge(welcome: &Welcome, config: &Config) -> Judge {
+    Judge::new(welcome.worker, welcome.workers, welcome.seed, Rules::of(config))
 }
 
 fn placement(welcome: &Welcome) -> Option<KernelHash> {

@@ -21,15 +21,15 @@ const ORPHAN_TIME: Duration = Duration::from_secs(1);
 /// The worker's end of the control socket.
 pub(super) type Control = Channel<FromWorker, ToWorker>;
 
-/// Starts the thread. `addresses` is the most descriptors a message brings.
+/// Starts the thread. `sockets` is the most descriptors a message brings.
 pub(super) fn start(
     control: Arc<Control>,
     orders: UnboundedSender<Order>,
     drain: DrainTrigger,
     registry: Registry,
-    addresses: usize,
+    sockets: usize,
 ) -> io::Result<()> {
-    let mut spares = Spares::new(addresses);
+    let mut spares = Spares::new(sockets);
     let listen = move || {
         while let Some(received) = next(&control, &mut spares) {
             deliver(received, &control, &orders, &drain, &registry);
@@ -112,7 +112,7 @@ fn deliver(
             drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
             Order::Drain { open }
         }
-        ToWorker::Welcome(_) | ToWorker::Refused { .. } | ToWorker::Unknown => return,
+        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.
     if let Err(untaken) = orders.send(order) {
@@ -131,6 +131,7 @@ fn listen_order(order: ListenOrder, descriptors: Vec<OwnedFd>) -> Order {
         SocketKind::Tcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: true },
         SocketKind::SharedTcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: false },
         SocketKind::SharedUnix => Lent { listener: BoundListener::Unix(fd.into()), placed: false },
+        SocketKind::Channel => Lent { listener: BoundListener::Channel(fd), placed: false },
     });
     Order::Listen { slot, listeners: listeners.collect(), refuse }
 }

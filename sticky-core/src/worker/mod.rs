@@ -6,13 +6,17 @@ mod drain;
 #[cfg(cluster)]
 pub(crate) mod enter;
 mod evicted;
+pub(crate) mod farewell;
 #[cfg(cluster)]
 mod lifeline;
 mod listener;
-mod refuse;
+mod lobby;
+mod opening;
 mod standalone;
 
 use std::fmt;
+#[cfg(feature = "http")]
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -25,14 +29,17 @@ pub use connections::Connections;
 pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, SAME_SIGNAL};
+pub(crate) use farewell::Answer;
 pub(crate) use listener::{BoundListener, Lent};
+pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
-use crate::dispatch::Dispatch;
+use crate::dispatch::handoff::judge::Judge;
+use crate::dispatch::{Dispatch, handoff};
 use crate::id::{Generation, WorkerId};
 use crate::listener::ListenAddress;
 use crate::placement::KernelHash;
@@ -59,6 +66,8 @@ struct Inner {
     limits: Limits,
     /// The kernel's placement, where connections can be checked against it.
     placement: Option<KernelHash>,
+    /// What handing connections over takes, where that is the dispatch.
+    plan: Option<Plan>,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -66,6 +75,34 @@ struct Inner {
     untaken: OnceLock<mpsc::UnboundedReceiver<Order>>,
     /// Whether what this worker says last is of interest no more: it was ready.
     served: AtomicBool,
+}
+
+/// What a worker needs to hand connections over.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) settings: handoff::Settings,
+    /// Taken when the connections are.
+    pub(crate) senders: Mutex<handoff::Senders>,
+    /// Every process of the cluster, to tell when none accepts any more.
+    pub(crate) rows: Vec<Row>,
+}
+
+impl Plan {
+    /// None where the kernel's placement is all there is.
+    pub(crate) fn of(config: &Config, judge: Judge, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
+        let settings = handoff::Settings {
+            timeouts: handoff::Timeouts {
+                first_byte: config.first_byte_timeout,
+                head: config.head_timeout,
+                idle: config.idle_timeout,
+            },
+            patience: config.failover.after(),
+            proxy_protocol: config.proxy_protocol,
+        };
+        let plan = Self { judge: Arc::new(judge), settings, senders: Mutex::new(senders), rows };
+        (config.dispatch == Dispatch::Handoff).then_some(plan)
+    }
 }
 
 /// What there is to listen on.
@@ -125,6 +162,7 @@ pub(crate) struct Parts {
     pub(crate) report: Box<dyn Fn(FromWorker) + Send + Sync>,
     pub(crate) drain: (DrainTrigger, Drain),
     pub(crate) sockets: Sockets,
+    pub(crate) plan: Option<Plan>,
 }
 
 impl Worker {
@@ -142,6 +180,7 @@ impl Worker {
             orders: Mutex::new(Some(parts.orders)),
             report: parts.report,
             sockets: parts.sockets,
+            plan: parts.plan,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -183,6 +222,7 @@ impl Worker {
             report,
             drain: DrainTrigger::new(),
             sockets: Sockets { dispatch: Dispatch::Kernel, addresses: 0, all_tcp: true },
+            plan: None,
         })
     }
 
@@ -305,6 +345,12 @@ impl Worker {
         if !self.inner.served.load(Ordering::Relaxed) {
             (self.inner.report)(words_message(words));
         }
+    }
+
+    /// Whether this peer is trusted to say for whom it speaks.
+    #[cfg(feature = "http")]
+    pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
+        self.inner.plan.as_ref().is_some_and(|plan| plan.judge.trusts(Some(peer)))
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -7,10 +7,11 @@ use tokio::sync::mpsc;
 
 use super::connections::Order;
 use super::listener::{BoundListener, Lent};
-use super::{DrainReason, DrainTrigger, Limits, Parts, SAME_SIGNAL, Sockets, Worker, all_tcp};
+use super::{DrainReason, DrainTrigger, Limits, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
+use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
@@ -56,6 +57,13 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         report: Box::new(move |message| tell(&message, &lines)),
         drain: DrainTrigger::new(),
         sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
+        // Nobody to send anything to; but what proxies in front say is read here, too.
+        plan: Plan::of(
+            config,
+            Judge::new(id, 1, config.hash_seed.unwrap_or_default(), Rules::of(config)),
+            Vec::new(),
+            Vec::new(),
+        ),
     });
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;

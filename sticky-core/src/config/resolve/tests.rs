@@ -2,7 +2,8 @@
 
 use super::super::settings::SETTINGS;
 use super::*;
-use crate::config::Failover;
+use crate::affinity::AddressHeader;
+use crate::config::{Failover, TrustedProxies};
 
 const MACHINE: Machine = Machine { cpus: NonZeroUsize::new(8).unwrap() };
 
@@ -41,7 +42,11 @@ fn shown(config: &Config, name: &str) -> String {
         "workers" => config.workers.to_string(),
         "threads_per_worker" => config.threads_per_worker.to_string(),
         "affinity" => config.affinity.to_string(),
+        "placement" => config.placement.to_string(),
         "dispatch" => config.dispatch.to_string(),
+        "trusted_proxies" => config.trust.proxies.show(),
+        "client_address_header" => config.trust.header.to_string(),
+        "proxy_protocol" => if config.proxy_protocol { "on" } else { "off" }.to_owned(),
         "failover" => config.failover.to_string(),
         "first_port" => config.first_port.map(u64::from).show(),
         "hash_seed" => or(config.hash_seed.map(|seed| seed.to_string()), "drawn at start"),
@@ -70,7 +75,7 @@ fn the_defaults_are_the_table_s() {
             "threads_per_worker" => "1",
             "dispatch" => "kernel",
             // Not in the configuration: consumed while it is resolved.
-            "trusted_proxies" | "prefer_env" => continue,
+            "prefer_env" => continue,
             _ => setting.default,
         };
         assert_eq!(shown(&config, setting.name), expected, "{}", setting.name);
@@ -102,12 +107,13 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 19] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
-    ("affinity", |b| b.affinity(Affinity::client_ip()), "client-ip", "client-ip"),
-    ("dispatch", |b| b.dispatch(Dispatch::Kernel), "kernel", "kernel"),
+    ("affinity", |b| b.affinity(Affinity::client_ip()), "client-ip", "cookie:session|client-ip"),
+    ("placement", |b| b.placement(Placement::RoundRobin), "round-robin", "local"),
+    ("dispatch", |b| b.dispatch(Dispatch::Kernel), "kernel", "handoff"),
     ("failover", |b| b.failover(Failover::Wait), "wait", "refuse:3s"),
     ("first_port", |b| b.first_port(8000), "8000", "8100"),
     ("hash_seed", |b| b.hash_seed(u64::MAX), "18446744073709551615", "0"),
@@ -274,7 +280,7 @@ fn everything_wrong_is_said_at_once_and_in_order() {
         .env("fine", "=");
     let variables = [
         ("STICKY_LISTEN", "a,b"),
-        ("STICKY_AFFINITY", "cookie:session"),
+        ("STICKY_AFFINITY", "cookie:|session"),
         ("STICKY_DISPATCH", "fast"),
         ("STICKY_DRAIN_TIMEOUT", "30"),
         ("STICKY_PREFIX_OUTPUT", "maybe"),
@@ -288,8 +294,11 @@ fn everything_wrong_is_said_at_once_and_in_order() {
         format!(".listen(\":1,:x\"): \"x\" is not a port from 0 to 65535 {listen}"),
         format!("STICKY_LISTEN=\"a,b\": \"a\" has no port, \"b\" has no port {listen}"),
         ".workers(300): out of range (allowed: a whole number from 0 to 256; 0 serves in this process)".to_owned(),
-        "STICKY_AFFINITY=\"cookie:session\": not an affinity of this version (allowed: `client-ip`)".to_owned(),
-        "STICKY_DISPATCH=\"fast\": not a dispatch (allowed: `kernel`; `handoff` and `proxy` are not in this version)"
+        format!(
+            "STICKY_AFFINITY=\"cookie:|session\": \"session\" is no affinity; \"cookie:\" lacks a name (allowed: {})",
+            Affinity::ALLOWED
+        ),
+        "STICKY_DISPATCH=\"fast\": not a dispatch (allowed: `kernel` or `handoff`; `proxy` is not in this version)"
             .to_owned(),
         ".boot_timeout(1µs): out of range (allowed: a duration like `500ms`, `30s`, `5m` or `1h`, from 10ms to 1h)"
             .to_owned(),
@@ -348,17 +357,24 @@ fn an_address_is_listened_on_once() {
     assert_eq!(config(builder().listen(":0,:0,a:0,a:0,[::1]:0,[::1]:0"), &[]).listen.len(), 6);
 }
 
+/// The dispatch and why, of a configuration that is right.
+fn chosen(builder: ClusterBuilder, variables: &Variables<'_>) -> (Dispatch, String) {
+    let config = config(builder, variables);
+    (config.dispatch, config.dispatch_reason)
+}
+
 #[test]
-fn trusted_proxies_are_refused_with_both_settings() {
-    let needs = "needs handoff dispatch, which is not in this version: kernel dispatch places by the connection's \
-                 address alone; leave it unset";
+fn trusted_proxies_take_handoff() {
+    let reason = "the client address comes through trusted proxies".to_owned();
     let proxies = ["loopback", "10.0.0.0/8"];
     let two_calls = builder().trusted_proxies([proxies[0]]).trusted_proxies([proxies[1]]);
     for builder in [builder().trusted_proxies(proxies), two_calls] {
-        assert_eq!(problems(builder, &[]), [format!(".trusted_proxies(loopback,10.0.0.0/8) {needs}")]);
+        let config = config(builder, &[]);
+        assert_eq!((config.dispatch, &config.dispatch_reason), (Dispatch::Handoff, &reason));
+        assert_eq!(config.trust.proxies, TrustedProxies::of("loopback,10.0.0.0/8"));
     }
     let variable = ("STICKY_TRUSTED_PROXIES", "unix");
-    assert_eq!(problems(builder(), &[variable]), [format!("STICKY_TRUSTED_PROXIES=\"unix\" {needs}")]);
+    assert_eq!(chosen(builder(), &[variable]), (Dispatch::Handoff, reason));
     let contradiction = "needs what is inside the request, and STICKY_DISPATCH=\"kernel\" places by the connection's \
                          address alone: change one of the two";
     assert_eq!(
@@ -366,19 +382,96 @@ fn trusted_proxies_are_refused_with_both_settings() {
         [format!("STICKY_TRUSTED_PROXIES=\"unix\" {contradiction}")]
     );
     let nobody = || builder().trusted_proxies([""; 0]);
-    assert!(resolve(nobody(), &[variable]).is_ok());
-    assert_eq!(problems(nobody().prefer_env(), &[variable]).len(), 1);
-    assert!(resolve(builder(), &[("STICKY_TRUSTED_PROXIES", "none")]).is_ok());
+    assert_eq!(chosen(nobody(), &[variable]).0, Dispatch::Kernel);
+    assert_eq!(chosen(nobody().prefer_env(), &[variable]).0, Dispatch::Handoff);
+    assert_eq!(chosen(builder(), &[("STICKY_TRUSTED_PROXIES", "none")]).0, Dispatch::Kernel);
     let found = problems(builder().trusted_proxies(["x"]), &[]);
     let allowed = TrustedProxies::ALLOWED;
     assert_eq!(found, [format!(".trusted_proxies(x): \"x\" is not a network (allowed: {allowed})")]);
 }
 
 #[test]
-fn other_dispatches_are_not_in_this_version() {
-    let rest = "dispatch is not in this version, which has only `kernel`";
-    let found = problems(builder(), &[("STICKY_DISPATCH", "handoff")]);
-    assert_eq!(found, [format!("STICKY_DISPATCH=\"handoff\": handoff {rest}")]);
+fn proxies_name_the_client_in_one_header_or_by_the_protocol() {
+    let trusting = || builder().trusted_proxies(["loopback"]);
+    let header = |builder, variables: &Variables<'_>| shown(&config(builder, variables), "client_address_header");
+    let variable = ("STICKY_CLIENT_ADDRESS_HEADER", "X-Real-IP");
+    assert_eq!(header(trusting(), &[]), "x-forwarded-for");
+    assert_eq!(header(trusting(), &[variable]), "x-real-ip");
+    assert_eq!(header(trusting().client_address_header("Forwarded"), &[variable]), "forwarded");
+    assert_eq!(header(trusting().client_address_header("Forwarded").prefer_env(), &[variable]), "x-real-ip");
+    let found = problems(trusting().client_address_header("a b"), &[]);
+    let allowed = AddressHeader::ALLOWED;
+    assert_eq!(found, [format!(".client_address_header(a b): \"a b\" is not a header name (allowed: {allowed})")]);
+
+    let protocol = |builder, variables: &Variables<'_>| config(builder, variables).proxy_protocol;
+    let variable = ("STICKY_PROXY_PROTOCOL", "on");
+    assert!(protocol(trusting(), &[variable]));
+    assert!(protocol(trusting().proxy_protocol(true), &[("STICKY_PROXY_PROTOCOL", "off")]));
+    assert!(!protocol(trusting().proxy_protocol(false), &[variable]));
+    assert!(!protocol(builder(), &[("STICKY_PROXY_PROTOCOL", "off")]));
+    let found = problems(trusting(), &[variable, ("STICKY_DISPATCH", "kernel")]);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with(".trusted_proxies(loopback) needs what"), "{found:?}");
+    assert!(found[1].starts_with("STICKY_PROXY_PROTOCOL=\"on\" needs what"), "{found:?}");
+}
+
+#[test]
+fn what_only_trusted_proxies_can_do_needs_some() {
+    let variables = [("STICKY_CLIENT_ADDRESS_HEADER", "forwarded"), ("STICKY_PROXY_PROTOCOL", "on")];
+    let expected = [
+        "STICKY_CLIENT_ADDRESS_HEADER=\"forwarded\" needs trusted_proxies (STICKY_TRUSTED_PROXIES): nobody else is \
+         believed",
+        "STICKY_PROXY_PROTOCOL=\"on\" needs trusted_proxies (STICKY_TRUSTED_PROXIES): nobody else may begin with it",
+    ];
+    assert_eq!(problems(builder(), &variables), expected);
+    assert_eq!(problems(builder().trusted_proxies([""; 0]), &variables), expected);
+    let found = problems(builder().client_address_header("x-real-ip").proxy_protocol(true), &[]);
+    assert!(found[0].starts_with(".client_address_header(x-real-ip) needs trusted_proxies"), "{found:?}");
+    assert!(found[1].starts_with(".proxy_protocol(true) needs trusted_proxies"), "{found:?}");
+    // Proxies that are misspelt are a mistake of their own.
+    assert_eq!(problems(builder(), &[variables[0], variables[1], ("STICKY_TRUSTED_PROXIES", "x")]).len(), 1);
+}
+
+#[test]
+fn affinities_inside_the_request_take_handoff() {
+    let reason = "affinity is the cookie `session`, else the client address".to_owned();
+    let affinity = || Affinity::cookie("session").or(Affinity::client_ip());
+    let text = ("STICKY_AFFINITY", "cookie:session|client-ip");
+    assert_eq!(chosen(builder().affinity(affinity()), &[]), (Dispatch::Handoff, reason.clone()));
+    assert_eq!(chosen(builder(), &[text]), (Dispatch::Handoff, reason));
+    let custom = Affinity::custom(|_| crate::Choice::nothing());
+    assert_eq!(chosen(builder().affinity(custom), &[]).1, "affinity is a function of the request");
+    assert_eq!(chosen(builder(), &[("STICKY_PLACEMENT", "local")]).1, "placement is local");
+    let contradiction = "needs what is inside the request, and .dispatch(kernel) places by the connection's address \
+                         alone: change one of the two";
+    let forced = builder().dispatch(Dispatch::Kernel).affinity(affinity()).placement(Placement::Local);
+    assert_eq!(
+        problems(forced, &[]),
+        [".affinity(cookie:session|client-ip)", ".placement(local)"].map(|given| format!("{given} {contradiction}"))
+    );
+}
+
+#[test]
+fn affinities_of_code_are_checked_like_texts() {
+    let allowed = Affinity::ALLOWED;
+    let affinity = Affinity::client_ip().or(Affinity::cookie("a b"));
+    let expected = "\"cookie:a b\" has a name with ' ' in it; names are visible ASCII without delimiters, as in \
+                    `x-user`; \"cookie:a b\" is never asked, because every client has an address: put `client-ip` last";
+    assert_eq!(
+        problems(builder().affinity(affinity), &[]),
+        [format!(".affinity(client-ip|cookie:a b): {expected} (allowed: {allowed})")]
+    );
+    assert_eq!(
+        problems(builder(), &[("STICKY_AFFINITY", "client-ip|cookie:a b")]),
+        [format!("STICKY_AFFINITY=\"client-ip|cookie:a b\": {expected} (allowed: {allowed})")]
+    );
+}
+
+#[test]
+fn dispatch_can_be_forced_as_far_as_it_is_there() {
+    let reason = "affinity is the client address".to_owned();
+    assert_eq!(chosen(builder(), &[("STICKY_DISPATCH", "handoff")]), (Dispatch::Handoff, reason));
+    let rest = "dispatch is not in this version, which has `kernel` and `handoff`";
     assert_eq!(problems(builder().dispatch(Dispatch::Proxy), &[]), [format!(".dispatch(proxy): proxy {rest}")]);
 }
 

@@ -8,7 +8,8 @@
 //!     Pass             socket ──► framework's buffer, say passed(n) or eof(), return
 //!     Fetch            socket ──► received(bytes) or eof(), go on
 //!     Park             keep the framework's waker; socket ──► received(bytes) or eof() within the bound, go on; else pending
-//!     Decide           opening(); then serve(), step_aside() or an answer of its own and close()
+//!     Decide           opening(); then serve(), which is_judged() asks for, step_aside(), or an answer of its own and
+//!                      close()
 //!     End              end-of-stream, as often as asked
 //!     Refuse, Abort    answer (or not), close() and linger
 //! }}
@@ -90,7 +91,7 @@ pub(crate) enum Standing {
     New,
     /// It has carried messages, and nobody has judged whose the next one is.
     Used,
-    /// The worker that sent it has judged that the next message is for this one.
+    /// The worker that sent it has judged that the next message is for this one: it is to be served as it is.
     Judged,
 }
 
@@ -296,13 +297,8 @@ impl Exchange {
         }
     }
 
-    fn read_opened(&mut self) -> Next {
-        let next = self.when_settled(Next::Decide);
-        if next == Next::Decide && self.standing == Standing::Judged {
-            self.serve();
-            return self.read();
-        }
-        next
+    fn read_opened(&self) -> Next {
+        self.when_settled(Next::Decide)
     }
 
     /// How much may still be read if the buffer may hold `bound`, which never exceeds the bound of a head.
@@ -373,6 +369,11 @@ impl Exchange {
             Inbound::OpenedHttp2 => Some(Opening::Http2),
             _ => None,
         }
+    }
+
+    /// Whether another worker has judged that what begins here is for this one.
+    pub(crate) fn is_judged(&self) -> bool {
+        self.standing == Standing::Judged
     }
 
     /// It is for this worker: deliver it. Does nothing before [`Next::Decide`].

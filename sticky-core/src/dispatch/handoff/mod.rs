@@ -1,4 +1,14 @@
-//! The sans-IO pieces of the guard: where messages begin and end, and what may happen between them.
+//! Handoff dispatch: a worker reads a message's head, and where it is another's the connection itself moves there.
+//!
+//! ```text
+//!  accept ─► Guard: reads the head ─► Judge: whose? ─ mine ─► framework ◄─► Guard ◄─► socket
+//!              ▲                                   │                         │ next message: another's
+//!              │ Receiver                          └──────► Outbox ◄─────────┘ end-of-stream, drop
+//!              │                                              │
+//!              └──── channel of this slot ◄─ descriptor + bytes read ahead ─► channel of that slot
+//! ```
+//!
+//! The sans-IO half knows where messages begin and end, and what may happen between them:
 //!
 //! ```text
 //!              socket bytes ──► HeadReader ──► Head ──► RequestBody ──► framework
@@ -6,18 +16,233 @@
 //!              socket ◄────────────── Response (counts what was accepted) ◄┘
 //! ```
 //!
-//! Nothing here reads, writes, waits, or looks at a clock.
+//! Nothing in it reads, writes, waits, or looks at a clock. Around it, [`guard`] does the reading and writing, [`watch`]
+//! minds the time, [`judge`] asks affinity and placement, [`message`] and [`channel`] carry a connection from process to
+//! process, [`outbox`] has those that wait for a slot, and [`outcome`] names everything that can happen instead.
 
+#[cfg(cluster)]
+pub(crate) mod channel;
+mod chunked;
 pub(crate) mod exchange;
+pub(crate) mod guard;
 pub(crate) mod head;
+pub(crate) mod judge;
+pub(crate) mod message;
+#[cfg(cluster)]
+mod outbox;
+pub(crate) mod outcome;
+mod preamble;
+mod refusal;
 mod request_body;
 mod request_head;
 mod response;
-
-mod chunked;
-mod refusal;
 mod tokens;
+mod watch;
 
+use std::net::SocketAddr;
+#[cfg(cluster)]
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use self::exchange::{Moving, Standing};
+use self::guard::Guard;
+use self::judge::Judge;
+use self::message::Message;
+#[cfg(cluster)]
+use self::outbox::{Handed, Outbox, Parcel};
+use self::outcome::Outcome;
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
-pub(crate) use self::request_head::RequestHead;
+pub use self::request_head::RequestHead;
+pub(crate) use self::watch::Timeouts;
+use crate::connection::{Connection, Counted, Registry, Stream};
+use crate::id::WorkerId;
+use crate::notice;
+use crate::worker::{Answer, farewell};
+
+/// What one worker has for its part in handing connections over.
+#[derive(Debug)]
+pub(crate) struct Handoff {
+    judge: Arc<Judge>,
+    settings: Settings,
+    registry: Registry,
+    /// Where the acceptor takes what comes back.
+    returned: mpsc::UnboundedSender<Connection>,
+    runtime: Handle,
+    /// Everything ends, and the others take nothing any more.
+    is_sealed: AtomicBool,
+    #[cfg(cluster)]
+    outbox: Outbox,
+}
+
+/// The part of the configuration that handing over depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) timeouts: Timeouts,
+    /// How long a connection waits for its owner; none is for ever.
+    pub(crate) patience: Option<Duration>,
+    /// Whether trusted peers begin with the PROXY protocol.
+    pub(crate) proxy_protocol: bool,
+}
+
+/// The way to the other slots.
+#[cfg(cluster)]
+pub(crate) type Senders = Vec<OwnedFd>;
+/// There are no other slots.
+#[cfg(not(cluster))]
+pub(crate) type Senders = Vec<std::convert::Infallible>;
+
+impl Handoff {
+    /// To be called inside the runtime that serves.
+    pub(crate) fn new(
+        judge: Arc<Judge>,
+        settings: Settings,
+        registry: Registry,
+        senders: Senders,
+        returned: mpsc::UnboundedSender<Connection>,
+    ) -> Self {
+        #[cfg(not(cluster))]
+        let _ = senders;
+        Self {
+            judge,
+            settings,
+            registry,
+            returned,
+            runtime: Handle::current(),
+            is_sealed: AtomicBool::new(false),
+            #[cfg(cluster)]
+            outbox: Outbox::new(senders),
+        }
+    }
+
+    pub(crate) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        self.settings.timeouts
+    }
+
+    fn expects_preamble(&self, peer: Option<SocketAddr>) -> bool {
+        self.settings.proxy_protocol && self.judge.trusts(peer)
+    }
+
+    fn count(&self, outcome: Outcome) {
+        self.registry.row().outcome(outcome);
+    }
+
+    /// From now on nothing is sent any more: the others have ended, or are about to.
+    pub(crate) fn seal(&self) {
+        self.is_sealed.store(true, Relaxed);
+    }
+
+    fn is_sealed(&self) -> bool {
+        self.is_sealed.load(Relaxed)
+    }
+
+    #[cfg(cluster)]
+    fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    #[cfg(cluster)]
+    fn count_sent(&self) {
+        self.registry.row().sent();
+    }
+
+    /// A connection that another worker has sent. If it was sent to this slot the message that begins is ours; as the
+    /// stand-in for another slot this worker looks again.
+    ///
+    /// # Errors
+    ///
+    /// When the runtime does not take it.
+    #[cfg(cluster)]
+    pub(crate) fn receive(
+        self: &Arc<Self>,
+        socket: OwnedFd,
+        mut message: Message,
+        is_ours: bool,
+    ) -> std::io::Result<Connection> {
+        if !is_ours && message.moving.standing == Standing::Judged {
+            message.moving.standing = Standing::New;
+        }
+        let stream = Stream::from_fd(socket, message.is_unix, message.peer)?;
+        let connection = self.registry.register(stream);
+        Ok(connection.guarded(Guard::resume(Arc::clone(self), message.peer, message.moving, message.hops)))
+    }
+
+    /// Sends a connection to its owner, now or as soon as that is possible.
+    #[cfg(cluster)]
+    fn send(self: &Arc<Self>, owner: WorkerId, stream: Stream, moving: Moving, hops: u8, counted: Counted) {
+        let message = Message { moving, hops, peer: stream.peer_addr(), is_unix: stream.is_unix() };
+        let socket = match stream.into_fd() {
+            Ok(socket) => socket,
+            Err(error) => return notice::error(format_args!("a connection cannot be moved: {error}")),
+        };
+        match self.outbox.hand_in(owner, Parcel { socket, message, counted }, self.settings.patience) {
+            Handed::Sent => self.count_sent(),
+            Handed::Waits { because, is_first } => {
+                self.count(because);
+                if is_first {
+                    self.runtime.spawn(outbox::run(Arc::clone(self), owner));
+                }
+            }
+            Handed::Back(parcel, outcome) => self.take_back(owner, parcel, outcome),
+        }
+    }
+
+    #[cfg(not(cluster))]
+    fn send(self: &Arc<Self>, _: WorkerId, _: Stream, _: Moving, _: u8, _: Counted) {
+        // Without other workers everything is served here.
+    }
+
+    /// A connection could not be sent to `owner`. If that is out meanwhile the next in order serves it; else its client is
+    /// told to come again, because a session must not be served by a worker that does not have it.
+    #[cfg(cluster)]
+    fn take_back(self: &Arc<Self>, owner: WorkerId, parcel: Parcel, outcome: Outcome) {
+        let is_out = outcome == Outcome::Expired && self.judge.is_out(owner);
+        self.count(if is_out { Outcome::DeadSlot } else { outcome });
+        if outcome == Outcome::ReceiverGone {
+            return;
+        }
+        let Parcel { socket, message, counted } = parcel;
+        let _inside = self.runtime.enter();
+        let stream = match Stream::from_fd(socket, message.is_unix, message.peer) {
+            Ok(stream) => stream,
+            Err(error) => {
+                return notice::error(format_args!("a connection that could not be moved is closed: {error}"));
+            }
+        };
+        if is_out {
+            let moving = Moving { standing: Standing::New, ..message.moving };
+            let guard = Guard::resume(Arc::clone(self), message.peer, moving, message.hops);
+            let _ = self.returned.send(self.registry.recount(stream, counted).guarded(guard));
+        } else {
+            self.runtime.spawn(farewell::say(Answer::Unavailable, stream, counted));
+        }
+    }
+}
+
+/// Where a connection goes when a framework lets go of it.
+#[derive(Debug)]
+pub(crate) enum Departure {
+    Close,
+    Answer { handoff: Arc<Handoff>, answer: Answer },
+    Move { handoff: Arc<Handoff>, owner: WorkerId, moving: Moving, hops: u8 },
+}
+
+impl Departure {
+    /// Sends the connection there.
+    pub(crate) fn carry_out(self, stream: Stream, counted: Counted) {
+        match self {
+            Self::Close => drop((stream, counted)),
+            Self::Answer { handoff, answer } => drop(handoff.runtime.spawn(farewell::say(answer, stream, counted))),
+            Self::Move { handoff, owner, moving, hops } => handoff.send(owner, stream, moving, hops, counted),
+        }
+    }
+}

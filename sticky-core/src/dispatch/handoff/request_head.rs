@@ -44,9 +44,20 @@ impl HeaderSpan {
     }
 }
 
-/// The head of a request, before any framework has seen it.
+/// The head of a request, before any framework has seen it: what [`Affinity::custom`](crate::Affinity::custom) gets.
+///
+/// ```
+/// use sticky_core::{Choice, RequestHead};
+///
+/// fn by_tenant(head: &RequestHead<'_>) -> Choice {
+///     match head.host().and_then(|host| host.split_once('.')) {
+///         Some((tenant, _)) => Choice::key(tenant.to_ascii_lowercase()),
+///         None => Choice::nothing(),
+///     }
+/// }
+/// ```
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct RequestHead<'a> {
+pub struct RequestHead<'a> {
     bytes: &'a [u8],
     method: Span,
     target: Span,
@@ -59,42 +70,93 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The method, as sent: methods are case-sensitive.
-    pub(crate) fn method(&self) -> &'a str {
+    ///
+    /// ```
+    /// # use sticky_core::RequestHead;
+    /// fn may_change_something(head: &RequestHead<'_>) -> bool {
+    ///     !matches!(head.method(), "GET" | "HEAD" | "OPTIONS")
+    /// }
+    /// ```
+    pub fn method(&self) -> &'a str {
         self.method.text(self.bytes)
     }
 
     /// The path as the application sees it, not decoded. `http://host/path` and `/path` have the same; `*` for
     /// `OPTIONS *`, empty for `CONNECT`.
-    pub(crate) fn path(&self) -> &'a str {
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_first_segment(head: &RequestHead<'_>) -> Choice {
+    ///     head.path().split('/').nth(1).map_or(Choice::nothing(), Choice::key)
+    /// }
+    /// ```
+    pub fn path(&self) -> &'a str {
         self.parts().path
     }
 
     /// What follows the first `?`, not decoded; `Some("")` when nothing does.
-    pub(crate) fn query(&self) -> Option<&'a str> {
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_whole_query(head: &RequestHead<'_>) -> Choice {
+    ///     head.query().map_or(Choice::nothing(), Choice::key)
+    /// }
+    /// ```
+    pub fn query(&self) -> Option<&'a str> {
         self.parts().query
     }
 
     /// The host the client asked for, with its port if it named one: from the target where that has one, else from the
     /// first Host header.
-    pub(crate) fn host(&self) -> Option<&'a str> {
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_host(head: &RequestHead<'_>) -> Choice {
+    ///     head.host().map_or(Choice::nothing(), |host| Choice::key(host.to_ascii_lowercase()))
+    /// }
+    /// ```
+    pub fn host(&self) -> Option<&'a str> {
         let from_header = || std::str::from_utf8(self.header("host")?).ok();
         self.parts().authority.or_else(from_header)
     }
 
     /// The first header of that name, in any case, without blanks around its value.
-    pub(crate) fn header(&self, name: &str) -> Option<&'a [u8]> {
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_user(head: &RequestHead<'_>) -> Choice {
+    ///     head.header("x-user").map_or(Choice::nothing(), Choice::key)
+    /// }
+    /// ```
+    pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.header_lines(name).next()
     }
 
-    /// Every header of that name, in order.
-    pub(crate) fn header_lines(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
+    /// Every header of that name, in any case, in order.
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_the_last_hop(head: &RequestHead<'_>) -> Choice {
+    ///     head.header_lines("via").next_back().map_or(Choice::nothing(), Choice::key)
+    /// }
+    /// ```
+    pub fn header_lines(&self, name: &str) -> impl DoubleEndedIterator<Item = &'a [u8]> {
         let Self { bytes, headers, .. } = *self;
         let is_named = move |header: &&HeaderSpan| header.name.bytes(bytes).eq_ignore_ascii_case(name.as_bytes());
         headers.iter().filter(is_named).map(move |header| header.value.bytes(bytes))
     }
 
     /// All headers in order, names as sent.
-    pub(crate) fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+    ///
+    /// ```
+    /// # use sticky_core::{Choice, RequestHead};
+    /// fn by_any_session_header(head: &RequestHead<'_>) -> Choice {
+    ///     let is_session = |name: &str| name.to_ascii_lowercase().ends_with("-session");
+    ///     let value = head.headers().find(|(name, _)| is_session(name)).map(|(_, value)| value);
+    ///     value.map_or(Choice::nothing(), Choice::key)
+    /// }
+    /// ```
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let Self { bytes, headers, .. } = *self;
         headers.iter().map(move |header| (header.name.text(bytes), header.value.bytes(bytes)))
     }

@@ -281,10 +281,11 @@ fn a_message_for_another_worker_moves_with_all_that_was_read() {
     assert_eq!(moving.standing, Standing::Judged);
 
     let mut owner = Exchange::resume(MAX_HEAD, moving);
-    assert_eq!(deliver(&mut owner), [POST, b"hello"].concat(), "it is not judged again");
+    assert_eq!((owner.read(), owner.is_judged()), (Next::Decide, true));
+    assert_eq!(serve(&mut owner), [POST, b"hello"].concat());
     answer(&mut owner);
     owner.received(&GET[4..]);
-    assert_eq!(owner.read(), Next::Decide, "the next one is");
+    assert_eq!((owner.read(), owner.is_judged()), (Next::Decide, false), "the next one has to be judged");
 }
 
 #[test]
@@ -469,7 +470,7 @@ fn http2_is_decided_on_once_and_left_alone() {
     assert_eq!(other.read(), Next::Decide);
     other.step_aside().unwrap();
     let mut owner = Exchange::resume(MAX_HEAD, other.into_moving().unwrap());
-    assert_eq!(deliver(&mut owner), PREFACE);
+    assert_eq!(serve(&mut owner), PREFACE);
 }
 
 #[test]
@@ -610,10 +611,10 @@ impl<'a> Play<'a> {
             assert_eq!(self.exchange.read(), Next::End(End::Aside));
             let moving = std::mem::replace(&mut self.exchange, new()).into_moving().unwrap();
             self.exchange = Exchange::resume(MAX_HEAD, moving);
+            assert_eq!((self.exchange.read(), self.exchange.is_judged()), (Next::Decide, true));
             self.slot = pair.slot;
-        } else {
-            self.exchange.serve();
         }
+        self.exchange.serve();
         assert_eq!(self.exchange.read(), Next::Deliver);
         self.delivered.push((self.slot, Vec::new()));
         self.answered = 0;

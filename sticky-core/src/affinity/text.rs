@@ -149,6 +149,12 @@ impl ParseAffinityError {
         &self.problems
     }
 
+    /// Every mistake, without what would be allowed.
+    pub(crate) fn mistakes(&self) -> String {
+        let texts: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
+        texts.join("; ")
+    }
+
     /// No error if there are no problems.
     fn of(problems: Vec<AffinityProblem>) -> Result<(), Self> {
         if problems.is_empty() { Ok(()) } else { Err(Self { problems }) }
@@ -157,8 +163,7 @@ impl ParseAffinityError {
 
 impl fmt::Display for ParseAffinityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<_> = self.problems.iter().map(ToString::to_string).collect();
-        f.write_str(&texts.join("; "))
+        write!(f, "{} (allowed: {})", self.mistakes(), Affinity::ALLOWED)
     }
 }
 
@@ -169,13 +174,13 @@ impl std::error::Error for ParseAffinityError {}
 #[non_exhaustive]
 pub enum AffinityProblem {
     /// Use one of the sources in the message.
-    #[error("{part:?} is no affinity, which is {}", Affinity::ALLOWED)]
+    #[error("{part:?} is no affinity")]
     UnknownSource {
         /// The part as written.
         part: String,
     },
     /// Say which cookie, header or parameter.
-    #[error("{part:?} lacks a name, as in {}", Affinity::ALLOWED)]
+    #[error("{part:?} lacks a name")]
     NoName {
         /// The part as written.
         part: String,
@@ -209,10 +214,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::affinity::request::Choice;
+    use crate::affinity::Choice;
 
     fn errors(text: &str) -> String {
-        text.parse::<Affinity>().unwrap_err().to_string()
+        text.parse::<Affinity>().unwrap_err().mistakes()
     }
 
     #[test]
@@ -250,17 +255,17 @@ mod tests {
         assert_eq!(custom.to_string(), "cookie:a|custom");
         assert_eq!(custom.describe(), "the cookie `a`, else a function of the request");
         assert_eq!(custom.check(), Ok(()));
-        assert_eq!(errors("custom"), format!("\"custom\" is no affinity, which is {}", Affinity::ALLOWED));
+        assert_eq!(errors("custom"), "\"custom\" is no affinity");
     }
 
     #[test]
     fn parts_that_are_no_affinity() {
         for text in ["", "client_ip", "Client-IP", "cookie", "Cookie:a", "sticky-cookie", "client-ip:", ":", "path"] {
-            assert_eq!(errors(text), format!("{text:?} is no affinity, which is {}", Affinity::ALLOWED));
+            assert_eq!(errors(text), format!("{text:?} is no affinity"));
         }
         assert_eq!(
-            Affinity::ALLOWED,
-            "`client-ip`, `cookie:session`, `header:x-user`, `query:k` or `path:/room/{id}`, with fallbacks after `|`"
+            "x".parse::<Affinity>().unwrap_err().to_string(),
+            "\"x\" is no affinity (allowed: `client-ip`, `cookie:session`, `header:x-user`, `query:k` or `path:/room/{id}`, with fallbacks after `|`)"
         );
     }
 
@@ -268,7 +273,7 @@ mod tests {
     fn names_that_cannot_be() {
         for text in ["cookie:", "header: ", "query:|client-ip"] {
             let part = text.trim_end_matches("|client-ip").trim();
-            assert_eq!(errors(text), format!("{part:?} lacks a name, as in {}", Affinity::ALLOWED));
+            assert_eq!(errors(text), format!("{part:?} lacks a name"));
         }
         for (text, character) in [
             ("cookie:a b", ' '),
@@ -323,7 +328,7 @@ mod tests {
         for part in ["\"x\" is no", "\"cookie:\" lacks", "\"path:y\" is no path", "\"path:y\" is never asked"] {
             assert!(parts.iter().any(|text| text.starts_with(part)), "{part} in {parts:?}");
         }
-        assert_eq!(error.to_string(), parts.join("; "));
+        assert_eq!(error.mistakes(), parts.join("; "));
     }
 
     proptest! {

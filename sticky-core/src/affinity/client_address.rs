@@ -62,6 +62,10 @@ pub(crate) enum AddressHeader {
 }
 
 impl AddressHeader {
+    /// What there is, for error messages and documentation.
+    pub(crate) const ALLOWED: &'static str =
+        "`x-forwarded-for`, `forwarded`, or a header with one address, such as `x-real-ip`";
+
     /// The header's name, in lower case.
     pub(crate) fn name(&self) -> &str {
         match self {

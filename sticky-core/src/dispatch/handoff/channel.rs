@@ -1,0 +1,256 @@
+//! The way into a slot: a pair of sockets of which the supervisor keeps both ends. Every worker has the sending end,
+//! the slot's reader the other one. One message is one connection.
+//!
+//! The pair is SOCK_SEQPACKET: messages stay apart, and a descriptor never arrives without its bytes (unix(7)).
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, SocketType, sockopt,
+};
+
+use super::message::{MAX_MESSAGE, Malformed, Message};
+use super::outcome::Outcome;
+
+/// How much the kernel may hold for a slot that does not read: thousands of usual messages. Without privileges
+/// `net.core.wmem_max` caps it, by default at some 500.
+const BUFFER: usize = 8 * 1024 * 1024;
+
+/// A channel's two ends, neither blocking, both closed on exec.
+#[derive(Debug)]
+pub(crate) struct Pair {
+    pub(crate) sender: OwnedFd,
+    pub(crate) receiver: OwnedFd,
+}
+
+impl Pair {
+    pub(crate) fn new() -> io::Result<Self> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (sender, receiver) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // Only the privileged may exceed the system's bound; the others get as much as it allows.
+        sockopt::set_socket_send_buffer_size_force(&sender, BUFFER)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, BUFFER))?;
+        Ok(Self { sender, receiver })
+    }
+}
+
+/// Why a connection could not be sent.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    /// The slot has not read for a while.
+    Full,
+    /// As many descriptors are on their way as this user may have there (ETOOMANYREFS).
+    TooManyInFlight,
+    /// The message is larger than the channel.
+    TooLarge,
+    /// Nobody holds the receiving end any more: the cluster has ended.
+    Gone,
+}
+
+/// Sends a connection to the slot behind this socket. Never blocks.
+///
+/// # Errors
+///
+/// Nothing was sent; the descriptor is still the caller's.
+pub(crate) fn send(channel: BorrowedFd<'_>, message: &Message, connection: BorrowedFd<'_>) -> Result<(), SendError> {
+    let header = message.header();
+    let parts = [IoSlice::new(&header), IoSlice::new(&message.moving.read_ahead)];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [connection];
+    ancillary.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let sent = rustix::io::retry_on_intr(|| rustix::net::sendmsg(channel, &parts, &mut ancillary, flags));
+    match sent {
+        Ok(_) => Ok(()),
+        Err(Errno::TOOMANYREFS) => Err(SendError::TooManyInFlight),
+        Err(Errno::MSGSIZE) => Err(SendError::TooLarge),
+        // Out of memory passes, too.
+        Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => Err(SendError::Full),
+        Err(_) => Err(SendError::Gone),
+    }
+}
+
+/// What a receiving end had.
+#[derive(Debug)]
+pub(crate) enum Received {
+    /// A connection with what was said about it.
+    Connection(OwnedFd, Message),
+    /// A connection that cannot be used, and is closed by now.
+    Lost(Loss),
+    /// Nothing for now.
+    Nothing,
+}
+
+/// Why a connection that arrived is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// This process was out of descriptors when it read the message (MSG_CTRUNC): somebody took the one kept free.
+    NoDescriptor,
+    /// The message was longer than any may be (MSG_TRUNC).
+    Truncated,
+    /// It was not of our form.
+    Malformed(Malformed),
+}
+
+impl Loss {
+    /// What it counts as.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::NoDescriptor => Outcome::OutOfDescriptors,
+            Self::Truncated | Self::Malformed(Malformed::Field) => Outcome::Truncated,
+            Self::Malformed(Malformed::Version) => Outcome::Version,
+        }
+    }
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoDescriptor => "this process is out of descriptors",
+            Self::Truncated => "its message is too long",
+            Self::Malformed(Malformed::Version) => "its message is of another version of sticky",
+            Self::Malformed(Malformed::Field) => "its message makes no sense",
+        })
+    }
+}
+
+/// Receives one connection. The caller keeps a descriptor free for it: without one the kernel closes the connection.
+///
+/// # Errors
+///
+/// What the system says of the socket itself.
+pub(crate) fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8; MAX_MESSAGE]) -> io::Result<Received> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+    let received = rustix::io::retry_on_intr(|| {
+        let mut parts = [IoSliceMut::new(buffer)];
+        rustix::net::recvmsg(channel, &mut parts, &mut ancillary, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT)
+    });
+    let received = match received {
+        Err(Errno::AGAIN) => return Ok(Received::Nothing),
+        other => other?,
+    };
+    let descriptor = ancillary.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut rights) => rights.next(),
+        _ => None,
+    });
+    let Some(descriptor) = descriptor else {
+        if received.bytes == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        return Ok(Received::Lost(Loss::NoDescriptor));
+    };
+    if received.flags.contains(ReturnFlags::TRUNC) {
+        return Ok(Received::Lost(Loss::Truncated));
+    }
+    Ok(match Message::read(&buffer[..received.bytes]) {
+        Ok(message) => Received::Connection(descriptor, message),
+        Err(malformed) => Received::Lost(Loss::Malformed(malformed)),
+    })
+}
+
+/// A receiving end in the hands of a reader, with the descriptor it keeps free for what arrives.
+#[derive(Debug)]
+pub(crate) struct Receiver {
+    socket: OwnedFd,
+    spare: Option<OwnedFd>,
+    buffer: Box<[u8; MAX_MESSAGE]>,
+}
+
+impl Receiver {
+    pub(crate) fn new(socket: OwnedFd) -> Self {
+        Self { socket, spare: None, buffer: Box::new([0; MAX_MESSAGE]) }
+    }
+
+    /// Receives one connection.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor can be kept free for it (EMFILE, ENFILE): nothing has been read, and all waits in the channel.
+    pub(crate) fn receive(&mut self) -> io::Result<Received> {
+        let spare = match self.spare.take() {
+            Some(spare) => spare,
+            None => self.socket.try_clone()?,
+        };
+        // Closed as late as can be: in between another thread could take the number.
+        drop(spare);
+        let received = receive(self.socket.as_fd(), &mut self.buffer);
+        // Failing here is told by the next call.
+        self.spare = self.socket.try_clone().ok();
+        received
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use bytes::BytesMut;
+
+    use super::super::exchange::{Moving, Standing};
+    use super::*;
+
+    fn message(length: usize) -> Message {
+        let read_ahead = BytesMut::from(&vec![b'x'; length][..]);
+        Message { moving: Moving { read_ahead, standing: Standing::Judged }, hops: 1, peer: None, is_unix: true }
+    }
+
+    #[test]
+    fn a_connection_arrives_with_its_bytes() {
+        let pair = Pair::new().unwrap();
+        let mut receiver = Receiver::new(pair.receiver);
+        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+        for length in [0, 1, 8192, usize::from(u16::MAX)] {
+            let (ours, mut theirs) = UnixStream::pair().unwrap();
+            send(pair.sender.as_fd(), &message(length), ours.as_fd()).unwrap();
+            drop(ours);
+            let Received::Connection(descriptor, received) = receiver.receive().unwrap() else { panic!("{length}") };
+            assert_eq!(received, message(length));
+            assert!(rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+            UnixStream::from(descriptor).write_all(b"hello").unwrap();
+            let mut text = String::new();
+            theirs.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "hello");
+        }
+        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+    }
+
+    #[test]
+    fn a_slot_that_does_not_read_blocks_nobody() {
+        let pair = Pair::new().unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let sent = (0..1_000_000).find_map(|_| send(pair.sender.as_fd(), &message(1000), ours.as_fd()).err());
+        assert!(matches!(sent, Some(SendError::Full | SendError::TooManyInFlight)), "{sent:?}");
+        drop(pair.receiver);
+        let gone = send(pair.sender.as_fd(), &message(0), ours.as_fd());
+        assert!(matches!(gone, Err(SendError::Gone)), "{gone:?}");
+    }
+
+    #[test]
+    fn what_is_no_connection_is_told() {
+        let pair = Pair::new().unwrap();
+        let mut receiver = Receiver::new(pair.receiver);
+        rustix::io::write(&pair.sender, b"no descriptor").unwrap();
+        assert!(matches!(receiver.receive().unwrap(), Received::Lost(Loss::NoDescriptor)));
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        let mut later = message(0);
+        later.hops = 9;
+        send(pair.sender.as_fd(), &later, ours.as_fd()).unwrap();
+        assert!(matches!(receiver.receive().unwrap(), Received::Connection(_, Message { hops: 9, .. })));
+        drop(pair.sender);
+        assert_eq!(receiver.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+}

@@ -1,0 +1,223 @@
+//! Whose a message is: the affinity asked, its answer placed. Pure but for the set of slots that are out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::exchange::Opening;
+use crate::affinity::{Affinity, Destination, KeyHasher, Peer, ProxyTrust};
+use crate::config::{Config, Failover};
+use crate::id::{MAX_WORKERS, WorkerId};
+use crate::placement::{KernelHash, Rendezvous};
+
+/// What to do with a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is this worker's, or nobody's in particular.
+    Serve,
+    /// It is this other worker's.
+    Send(WorkerId),
+    /// Its owner does not exist, and nobody may stand in.
+    Refuse,
+}
+
+/// Everything a verdict rests on.
+#[derive(Debug)]
+pub(crate) struct Judge {
+    own: WorkerId,
+    workers: u16,
+    affinity: Affinity,
+    trust: ProxyTrust,
+    failover: Failover,
+    hasher: KeyHasher,
+    keys: Rendezvous,
+    addresses: KernelHash,
+    out: SlotSet,
+}
+
+impl Judge {
+    pub(crate) fn new(own: WorkerId, workers: u16, seed: u64, rules: Rules) -> Self {
+        Self {
+            own,
+            workers,
+            affinity: rules.affinity,
+            trust: rules.trust,
+            failover: rules.failover,
+            hasher: KeyHasher::new(seed),
+            keys: Rendezvous::of_all(workers),
+            addresses: KernelHash::of_all(seed, workers),
+            out: SlotSet::default(),
+        }
+    }
+
+    /// Whose this is.
+    pub(crate) fn verdict(&self, opening: &Opening<'_>, client: Option<IpAddr>) -> Verdict {
+        if self.workers <= 1 {
+            return Verdict::Serve;
+        }
+        let destination = match opening {
+            Opening::Request(head) => self.affinity.key(head, client, &self.hasher),
+            // Its requests come one beside the other, so that only what they have in common can be the key.
+            Opening::Http2 => client.map(Destination::Address),
+        };
+        match destination.map(|destination| self.owner(destination)) {
+            None => Verdict::Serve,
+            Some(Some(owner)) if owner == self.own => Verdict::Serve,
+            Some(Some(owner)) => Verdict::Send(owner),
+            Some(None) => Verdict::Refuse,
+        }
+    }
+
+    fn owner(&self, destination: Destination) -> Option<WorkerId> {
+        let is_in = |slot: WorkerId| !self.is_out(slot);
+        match destination {
+            Destination::Key(key) => self.keys.first(key, is_in),
+            Destination::Address(address) => self.addresses.first(address, is_in),
+            Destination::Worker(slot) if slot.get() < self.workers && is_in(slot) => Some(slot),
+            Destination::Worker(slot) => match self.failover {
+                // Everyone who names that slot goes to the same other one.
+                Failover::Next { .. } => self.keys.first(self.hasher.of_text(slot.to_string()), is_in),
+                Failover::Wait | Failover::Refuse { .. } => None,
+            },
+        }
+    }
+
+    /// The address of the client that sent this head, for the application.
+    pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
+        match opening {
+            Opening::Request(head) => self.trust.client(Peer::from(peer), head),
+            Opening::Http2 => peer.map(|peer| peer.ip()),
+        }
+    }
+
+    /// Whether clients may be somebody else than the peers of their connections.
+    pub(crate) fn trusts_anybody(&self) -> bool {
+        !self.trust.proxies.is_empty()
+    }
+
+    /// Whether this peer's word about its clients is taken.
+    pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        self.trust.proxies.trusts(Peer::from(peer))
+    }
+
+    /// Leaves these slots out from now on, and no others.
+    pub(crate) fn leave_out(&self, slots: &[WorkerId]) {
+        self.out.set(slots);
+    }
+
+    /// Whether a slot is left out.
+    pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
+        self.out.contains(slot)
+    }
+}
+
+/// The part of the configuration that verdicts rest on.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) affinity: Affinity,
+    pub(crate) trust: ProxyTrust,
+    pub(crate) failover: Failover,
+}
+
+impl Rules {
+    pub(crate) fn of(config: &Config) -> Self {
+        Self { affinity: config.affinity.clone(), trust: config.trust.clone(), failover: config.failover }
+    }
+}
+
+/// A set of slots that is read for every message and seldom changes. While it changes a reader may see a part of it.
+#[derive(Debug, Default)]
+struct SlotSet([AtomicU64; MAX_WORKERS as usize / 64]);
+
+impl SlotSet {
+    fn set(&self, slots: &[WorkerId]) {
+        for (index, word) in self.0.iter().enumerate() {
+            let bits = slots.iter().filter(|slot| slot.index() / 64 == index).map(|slot| 1 << (slot.index() % 64));
+            word.store(bits.fold(0, |word: u64, bit: u64| word | bit), Relaxed);
+        }
+    }
+
+    fn contains(&self, slot: WorkerId) -> bool {
+        let word = self.0.get(slot.index() / 64);
+        word.is_some_and(|word| word.load(Relaxed) >> (slot.index() % 64) & 1 == 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::HeadParts;
+    use super::*;
+    use crate::affinity::Choice;
+
+    fn judge(affinity: Affinity, failover: Failover) -> Judge {
+        let rules = Rules { affinity, trust: ProxyTrust::default(), failover };
+        Judge::new(WorkerId::new(1), 4, 7, rules)
+    }
+
+    fn keyed(judge: &Judge, key: &str) -> Verdict {
+        let parts = HeadParts::new("GET", "/", &[("x-key", key.as_bytes())]);
+        judge.verdict(&Opening::Request(parts.head()), Some("192.0.2.1".parse().unwrap()))
+    }
+
+    #[test]
+    fn a_key_has_one_owner_and_another_only_while_that_is_out() {
+        let judge = judge(Affinity::header("x-key"), Failover::default());
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let before: Vec<Verdict> = keys.iter().map(|key| keyed(&judge, key)).collect();
+        for slot in [0, 2, 3] {
+            assert!(before.contains(&Verdict::Send(WorkerId::new(slot))));
+        }
+        assert!(before.contains(&Verdict::Serve));
+        let out = WorkerId::new(3);
+        judge.leave_out(&[out]);
+        for (key, before) in keys.iter().zip(&before) {
+            let now = keyed(&judge, key);
+            assert_ne!(now, Verdict::Send(out));
+            assert!(now == *before || *before == Verdict::Send(out));
+        }
+        judge.leave_out(&[]);
+        assert_eq!(keys.iter().map(|key| keyed(&judge, key)).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn without_a_key_it_is_served_where_it_is() {
+        let judge = judge(Affinity::header("x-key"), Failover::default());
+        assert_eq!(keyed(&judge, ""), Verdict::Serve);
+    }
+
+    #[test]
+    fn addresses_are_placed_as_the_kernel_does() {
+        let judge = judge(Affinity::client_ip(), Failover::default());
+        let kernel = KernelHash::of_all(7, 4);
+        for last in 0..=255 {
+            let client = IpAddr::from([192, 0, 2, last]);
+            let expected = match kernel.owner(client).unwrap() {
+                owner if owner.get() == 1 => Verdict::Serve,
+                owner => Verdict::Send(owner),
+            };
+            let parts = HeadParts::new("GET", "/", &[]);
+            assert_eq!(judge.verdict(&Opening::Request(parts.head()), Some(client)), expected);
+            assert_eq!(judge.verdict(&Opening::Http2, Some(client)), expected);
+        }
+    }
+
+    #[test]
+    fn a_worker_that_does_not_exist_is_one_that_is_not_running() {
+        let named = || Affinity::custom(|_| Choice::worker(WorkerId::new(9)));
+        assert_eq!(keyed(&judge(named(), Failover::Wait), ""), Verdict::Refuse);
+        let refuse = Failover::Refuse { after: Failover::DEFAULT_AFTER };
+        assert_eq!(keyed(&judge(named(), refuse), ""), Verdict::Refuse);
+        assert_ne!(keyed(&judge(named(), Failover::default()), ""), Verdict::Refuse);
+    }
+
+    #[test]
+    fn a_set_of_slots_holds_what_was_put_in_last() {
+        let set = SlotSet::default();
+        let slots = [0, 63, 64, 255].map(WorkerId::new);
+        set.set(&slots);
+        let held = |set: &SlotSet| WorkerId::all(256).filter(|slot| set.contains(*slot)).collect::<Vec<_>>();
+        assert_eq!(held(&set), slots);
+        assert!(!set.contains(WorkerId::new(u16::MAX)));
+        set.set(&slots[..1]);
+        assert_eq!(held(&set), slots[..1]);
+    }
+}

@@ -1,0 +1,118 @@
+//! How long a guarded connection may stay as it is.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::exchange::Phase;
+use crate::deadline::later;
+
+/// How long each phase may last.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) first_byte: Duration,
+    pub(crate) head: Duration,
+    pub(crate) idle: Duration,
+}
+
+impl Timeouts {
+    fn of(self, phase: Phase) -> Option<Duration> {
+        match phase {
+            Phase::Fresh => Some(self.first_byte),
+            Phase::Head => Some(self.head),
+            Phase::Idle => Some(self.idle),
+            Phase::Message | Phase::Tunnel | Phase::Over => None,
+        }
+    }
+}
+
+/// Since when a connection is in its phase. It looks at the clock only when that changes.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    phase: Option<(Phase, Instant)>,
+    /// Fires no later than there is something to decide. It is set again when it has fired, not for every message.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watch {
+    /// The next phase begins anew, even if it is the same as before.
+    pub(crate) fn restart(&mut self) {
+        self.phase = None;
+    }
+
+    /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
+        let Some(timeout) = timeouts.of(phase) else { return Poll::Pending };
+        let since = match self.phase {
+            Some((same, since)) if same == phase => since,
+            _ => {
+                let now = Instant::now();
+                self.phase = Some((phase, now));
+                now
+            }
+        };
+        let deadline = later(since, timeout);
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
+        if sleep.deadline() > deadline {
+            sleep.as_mut().reset(deadline);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(deadline);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    const TIMEOUTS: Timeouts =
+        Timeouts { first_byte: Duration::from_secs(60), head: Duration::from_secs(10), idle: Duration::from_secs(75) };
+
+    async fn waits(watch: &mut Watch, phase: Phase) -> u64 {
+        let start = Instant::now();
+        poll_fn(|cx| watch.poll(cx, phase, TIMEOUTS)).await;
+        start.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_phase_has_its_own_time_and_begins_with_itself() {
+        let mut watch = Watch::default();
+        assert_eq!(waits(&mut watch, Phase::Fresh).await, 60);
+        assert_eq!(waits(&mut watch, Phase::Head).await, 10);
+        assert_eq!(waits(&mut watch, Phase::Idle).await, 75);
+        assert_eq!(waits(&mut watch, Phase::Idle).await, 0);
+        watch.restart();
+        assert_eq!(waits(&mut watch, Phase::Idle).await, 75);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_phase_that_is_left_in_time_costs_nothing() {
+        let mut watch = Watch::default();
+        for _ in 0..100 {
+            watch.restart();
+            let some =
+                tokio::time::timeout(Duration::from_secs(9), poll_fn(|cx| watch.poll(cx, Phase::Head, TIMEOUTS)));
+            assert!(some.await.is_err());
+        }
+        assert_eq!(waits(&mut watch, Phase::Head).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_executing_takes_as_long_as_it_takes() {
+        let mut watch = Watch::default();
+        for phase in [Phase::Message, Phase::Tunnel, Phase::Over] {
+            let endless =
+                tokio::time::timeout(Duration::from_secs(86400), poll_fn(|cx| watch.poll(cx, phase, TIMEOUTS)));
+            assert!(endless.await.is_err());
+        }
+    }
+}
