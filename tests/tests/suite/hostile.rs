@@ -67,7 +67,7 @@ fn hostile_shapes_are_refused_or_framed(bed: &Bed) {
                 lead_in(&mut connection, position, other);
                 let tail = match shape.fate {
                     Fate::Served(_) => good(other).bytes(),
-                    Fate::Refused(_) | Fate::Broken(_) => smuggled(other),
+                    Fate::Refused(_) | Fate::Broken => smuggled(other),
                 };
                 send_after(&mut connection, position, other, [shape.bytes.as_slice(), &tail].concat());
                 check(&mut connection, &shape, position, key, other);
@@ -102,9 +102,12 @@ fn check(connection: &mut Connection, shape: &Shape, position: Position, key: &K
     let what = format!("{} ({position:?})", shape.name);
     let answer = connection.response().unwrap_or_else(|error| panic!("{what}: {error}"));
     match shape.fate {
-        Fate::Refused(status) | Fate::Broken(status) => {
-            assert_eq!(answer.status, status, "{what}: {answer:?}");
-            assert!(answer.announces_close(), "{what}: {answer:?}");
+        Fate::Refused(_) | Fate::Broken => {
+            let meant = if let Fate::Refused(status) = shape.fate { vec![status] } else { vec![400, 431] };
+            assert!(meant.contains(&answer.status), "{what}: {answer:?}");
+            // An application that reads a body which breaks off may answer, not knowing that its framework will close.
+            let is_by_application = shape.fate == Fate::Broken && answer.header("x-worker").is_some();
+            assert!(answer.announces_close() || is_by_application, "{what}: {answer:?}");
             let rest = connection.read_to_end().unwrap_or_else(|error| panic!("{what}: {error} instead of an end"));
             assert!(rest.is_empty(), "{what}: {}", String::from_utf8_lossy(&rest));
         }
@@ -162,17 +165,18 @@ const BODIES: &[&str] = &[
     "\r\n\r\n0\r\n\r\n",
 ];
 
-/// A request put together at random, most of it wrong.
-fn mixture(key: &str, number: usize, random: &mut Random) -> String {
-    let method = random.choose(&["GET", "POST", "POST", "POST", "OPTIONS", "NOBODY"]);
-    let target = random.choose(&["/echo", "/echo", "/mirror", "/upload", "/whoami", "/nowhere", "http://a/echo", "*"]);
+/// A request put together at random, most of it wrong; and whether its body is surely read by what serves it.
+fn mixture(key: &str, number: usize, random: &mut Random) -> (String, bool) {
+    let method = *random.choose(&["GET", "POST", "POST", "POST", "POST", "NOBODY"]);
+    let target = *random.choose(&["/echo", "/echo", "/mirror", "/upload", "http://a/echo", "/whoami", "*"]);
     let version = random.choose(&["1.1", "1.1", "1.1", "1.1", "1.0", "1.2"]);
     let mut lines = vec![format!("{method} {target} HTTP/{version}"), format!("x-request: {number}")];
     lines.push(format!("x-key: {key}"));
     for _ in 0..random.below(4) {
         lines.push((*random.choose(WORDS)).to_owned());
     }
-    lines.join("\r\n") + "\r\n\r\n" + *random.choose(BODIES)
+    let is_read = method == "POST" && target != "/whoami" && target != "*";
+    (lines.join("\r\n") + "\r\n\r\n" + *random.choose(BODIES), is_read)
 }
 
 /// What the application has answered to all that was sent, up to the end.
@@ -195,6 +199,14 @@ fn served(client: &Client, bytes: &[u8], random: &mut Random) -> (Vec<Response>,
     }
 }
 
+/// What of an answer must be the same.
+type Essence = (u16, Option<String>, String);
+
+fn essence(answers: &[Response]) -> Vec<Essence> {
+    let of = |answer: &Response| (answer.status, answer.header("x-request").map(str::to_owned), answer.text());
+    answers.iter().map(of).collect()
+}
+
 /// What handoff lets through, hyper alone must answer alike: the same requests, as many, with the same bodies. Where
 /// handoff refuses, what came before must be the same.
 fn random_shapes_are_framed_as_by_hyper(bed: &Bed) {
@@ -204,26 +216,28 @@ fn random_shapes_are_framed_as_by_hyper(bed: &Bed) {
     let mut random = Random::drawn();
     let (mut same, mut refused) = (0, 0);
     for _ in 0..MIXTURES {
-        let text: String =
-            (0..3).map(|number| mixture(&random.choose(&keys).name.clone(), number, &mut random)).collect();
+        let name = |number: usize| &keys[number % 2].name;
+        let parts: Vec<_> = (0..3).map(|number| mixture(name(number), number, &mut random)).collect();
+        let text: String = parts.iter().map(|(text, _)| text.as_str()).collect();
         let (ours, refusal) = served(&cluster.client(), text.as_bytes(), &mut random);
         let (theirs, _) = served(&alone.client(), text.as_bytes(), &mut random);
-        let essence = |answers: &[Response]| -> Vec<_> {
-            let of = |answer: &Response| (answer.status, answer.header("x-request").map(str::to_owned), answer.text());
-            answers.iter().map(of).collect()
-        };
         let (ours, theirs) = (essence(&ours), essence(&theirs));
-        assert!(theirs.starts_with(&ours), "{text:?}\nours: {ours:?}\ntheirs: {theirs:?}");
-        if ours.len() < theirs.len() {
-            let refusal = refusal.unwrap_or_else(|| panic!("{text:?}\nours: {ours:?}\ntheirs: {theirs:?}"));
-            assert!([400, 431, 505].contains(&refusal.status), "{text:?}: {refusal:?}");
-            refused += 1;
-        } else {
-            same += 1;
+        let (short, long) = if ours.len() < theirs.len() { (&ours, &theirs) } else { (&theirs, &ours) };
+        let what = || format!("{text:?}\nours: {ours:?}\ntheirs: {theirs:?}\nrefusal: {refusal:?}");
+        assert!(long.starts_with(short), "{}", what());
+        // After a body that nobody reads hyper goes on if it has all of it already, and ends the connection if not.
+        let is_chance = short.last().is_some_and(|_| !parts[short.len() - 1].1);
+        match &refusal {
+            _ if short.len() == long.len() => same += 1,
+            Some(refusal) if ours.len() < theirs.len() => {
+                assert!([400, 431, 505].contains(&refusal.status), "{}", what());
+                refused += 1;
+            }
+            _ => assert!(is_chance, "{}", what()),
         }
     }
     println!("{same} mixtures were framed alike, {refused} were refused where hyper alone went on");
-    assert!(same > MIXTURES / 10);
+    assert!(same > MIXTURES / 2 && refused > 0);
     Moves::at_end_of(&cluster);
 }
 

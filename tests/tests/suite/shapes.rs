@@ -7,8 +7,8 @@ use crate::keys::Key;
 pub(crate) enum Fate {
     /// Answered with this status in the application's place, and the connection closed.
     Refused(u16),
-    /// The same, where the message has begun: what was wrong is in its body.
-    Broken(u16),
+    /// The same with 400 or 431, by handoff or by the framework, which has begun to read: what was wrong is in the body.
+    Broken,
     /// Answered by the application with this status; the connection goes on.
     Served(u16),
 }
@@ -32,7 +32,7 @@ pub(crate) fn all(key: &Key) -> Vec<Shape> {
         add(name, Fate::Refused(400), post(lines, body));
     }
     for (name, chunks) in CHUNKS {
-        add(name, Fate::Broken(400), post("transfer-encoding: chunked", chunks));
+        add(name, Fate::Broken, post("transfer-encoding: chunked", chunks));
     }
     for (name, fate, head) in heads(&key.name) {
         add(name, fate, head.into_bytes());
@@ -169,7 +169,6 @@ fn heads(key: &str) -> Vec<(&'static str, Fate, String)> {
         ("a NUL in the target", refused, get("GET /\0 HTTP/1.1")),
         ("a target without a slash", refused, get("GET nowhere HTTP/1.1")),
         ("a method in parentheses", refused, get("(GET) / HTTP/1.1")),
-        ("CONNECT to a path", refused, get("CONNECT /echo HTTP/1.1")),
         ("CONNECT with a body", refused, get("CONNECT test:80 HTTP/1.1\r\ncontent-length: 5") + "hello"),
         ("line feeds alone", refused, get("GET / HTTP/1.1").replace('\r', "")),
         ("a line feed at the end", refused, get("GET / HTTP/1.1").replace("\r\n\r\n", "\r\n\n")),
@@ -183,6 +182,7 @@ fn heads(key: &str) -> Vec<(&'static str, Fate, String)> {
         ("a whole address", Fate::Served(200), get("GET http://other:80/ HTTP/1.1")),
         ("a method nobody knows", Fate::Served(404), get("NOBODY /nowhere HTTP/1.1")),
         ("the asterisk", Fate::Served(404), get("OPTIONS * HTTP/1.1")),
+        ("CONNECT to a path", Fate::Served(404), get("CONNECT /echo HTTP/1.1")),
         ("CONNECT to a host", Fate::Served(404), get("CONNECT test:80 HTTP/1.1")),
         ("HTTP/1.0 that is kept", Fate::Served(200), get("GET / HTTP/1.0\r\nconnection: keep-alive")),
     ]
@@ -204,7 +204,7 @@ fn large(key: &str) -> Vec<(&'static str, Fate, Vec<u8>)> {
         ("a target of 33 kB", Fate::Refused(431), format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(33_000)).into()),
         ("a head without an end", Fate::Refused(431), format!("GET / HTTP/1.1\r\nx-a: {}", "a".repeat(70_000)).into()),
         ("a method without an end", Fate::Refused(431), "A".repeat(70_000).into()),
-        ("an extension of 5 kB", Fate::Broken(400), chunked(format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(5_000)))),
-        ("trailers of 17 kB", Fate::Broken(431), chunked(format!("0\r\nx-a: {}\r\n\r\n", "a".repeat(17_000)))),
+        ("an extension of 5 kB", Fate::Broken, chunked(format!("5;{}\r\nhello\r\n0\r\n\r\n", "a".repeat(5_000)))),
+        ("trailers of 17 kB", Fate::Broken, chunked(format!("0\r\nx-a: {}\r\n\r\n", "a".repeat(17_000)))),
     ]
 }
