@@ -10,6 +10,8 @@ use libtest_mimic::Arguments;
 mod affinity;
 mod bed;
 mod boot;
+mod chaos;
+mod chaos_client;
 mod crash;
 mod drain;
 mod environment;
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         rivals::rows(),
         fronts::rows(),
         hostile::rows(),
+        chaos::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),
