@@ -31,6 +31,7 @@ pub(crate) mod message;
 #[cfg(cluster)]
 mod outbox;
 pub(crate) mod outcome;
+mod placer;
 mod preamble;
 mod refusal;
 mod request_body;
@@ -205,6 +206,7 @@ impl Handoff {
     /// told to come again, because a session must not be served by a worker that does not have it.
     #[cfg(cluster)]
     fn take_back(self: &Arc<Self>, owner: WorkerId, parcel: Parcel, outcome: Outcome) {
+        self.judge.give_up(owner);
         let is_out = outcome == Outcome::Expired && self.judge.is_out(owner);
         self.count(if is_out { Outcome::DeadSlot } else { outcome });
         if outcome == Outcome::ReceiverGone {
