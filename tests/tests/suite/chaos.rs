@@ -163,7 +163,7 @@ fn account(seen: &[Seen], harms: &[Harm], journal: &Path) {
         let begun = begun.get(&loss.name).map(|pids| pids[0]);
         let reason = reason(loss, begun, harms);
         let reason = reason.unwrap_or_else(|| {
-            panic!("lost without a reason; begun by {begun:?}: {loss:?}; harms near: {:#?}", near(loss, harms))
+            panic!("no reason for {loss:?}; begun by {begun:?}; before: {:#?}", before(loss, harms))
         });
         *reasons.entry(reason).or_default() += 1;
     }
@@ -175,6 +175,13 @@ fn account(seen: &[Seen], harms: &[Harm], journal: &Path) {
         "{killed} killed, {stopped} stopped, {starved} starved: {answers} requests answered, {messages} WebSocket messages echoed; lost: {reasons:?}"
     );
     assert!(killed > 0 && stopped > 0 && starved > 0 && answers > 1_000 && messages > 100);
+}
+
+/// The last things that happened before a loss, with their distance from it.
+fn before<'a>(loss: &Loss, harms: &'a [Harm]) -> Vec<(Duration, &'a Harm)> {
+    let earlier = harms.iter().filter(|harm| harm.from <= loss.until);
+    let mut all: Vec<_> = earlier.map(|harm| (loss.until.saturating_duration_since(harm.until), harm)).collect();
+    all.split_off(all.len().saturating_sub(4))
 }
 
 /// What happened between the last sign of life on the connection and the loss.

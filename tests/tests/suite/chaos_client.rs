@@ -1,7 +1,6 @@
 //! One client of the chaos: it asks on and on, knows what every answer must be, and notes what it loses.
 
 use std::collections::{BTreeSet, HashMap};
-use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -39,7 +38,7 @@ pub(crate) struct Loss {
     pub(crate) from: Instant,
     pub(crate) until: Instant,
     #[expect(dead_code, reason = "printed when the loss has no reason")]
-    error: io::Error,
+    what: String,
 }
 
 /// What is known of a key: its worker for good, and its count in the memory of one process.
@@ -67,6 +66,7 @@ struct Held {
     connection: Connection,
     holders: BTreeSet<u16>,
     alive: Instant,
+    answers: u32,
 }
 
 impl ChaosClient {
@@ -97,7 +97,7 @@ impl ChaosClient {
         let begun = Instant::now();
         // The kernel's queue outlives every worker.
         let connection = self.client.connect().expect("a connection: somebody always listens");
-        let mut held = Held { connection, holders: BTreeSet::from([self.home]), alive: begun };
+        let mut held = Held { connection, holders: BTreeSet::from([self.home]), alive: begun, answers: 0 };
         for _ in 0..self.random.between(1, REQUESTS) {
             if done.load(Ordering::Relaxed) {
                 return Ok(());
@@ -132,7 +132,8 @@ impl ChaosClient {
     fn exchange(&mut self, held: &mut Held, request: &Request, name: &str, key: &str) -> Result<Response, Loss> {
         let owner = self.known.get(key).map(|known| known.slot);
         held.holders.extend(owner);
-        let answer = held.connection.exchange(request).map_err(|error| held.lost(name, owner.is_none(), error))?;
+        let answer = held.connection.exchange(request);
+        let answer = answer.map_err(|error| held.lost(name, owner, format!("{} {error}", request.target())))?;
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
         assert_eq!(answer.header(journal::REQUEST_NAME), Some(name), "{answer:?}");
         assert!(!answer.announces_close(), "{name}: {answer:?}");
@@ -158,7 +159,7 @@ impl ChaosClient {
     /// The connection ends as a WebSocket of one of the keys.
     fn use_web_socket(&mut self, held: Held) -> Result<(), Loss> {
         let (key, name) = (self.random.choose(&self.keys).clone(), self.name());
-        let Held { connection, mut holders, alive } = held;
+        let Held { connection, mut holders, alive, .. } = held;
         let owner = self.known.get(&key).map(|known| known.slot);
         holders.extend(owner);
         let mut request = "ws://test/ws".into_client_request().expect("a request");
@@ -166,7 +167,7 @@ impl ChaosClient {
         request.headers_mut().insert(journal::REQUEST_NAME, name.parse().expect("a value"));
         let lost = |holders: &BTreeSet<u16>, from, error: String| {
             let holders = if owner.is_none() { (0..WORKERS).collect() } else { holders.clone() };
-            Loss { name: name.clone(), holders, from, until: Instant::now(), error: io::Error::other(error) }
+            Loss { name: name.clone(), holders, from, until: Instant::now(), what: format!("/ws {error}") }
         };
         let (mut socket, answer) = tungstenite::client(request, connection.into_stream())
             .map_err(|error| lost(&holders, alive, error.to_string()))?;
@@ -196,11 +197,13 @@ impl Held {
     fn answered_by(&mut self, slot: u16) {
         self.holders = BTreeSet::from([slot]);
         self.alive = Instant::now();
+        self.answers += 1;
     }
 
     /// The loss of the request under way. Where nobody knows the key's owner, it may be anybody.
-    fn lost(&self, name: &str, anybody: bool, error: io::Error) -> Loss {
-        let holders = if anybody { (0..WORKERS).collect() } else { self.holders.clone() };
-        Loss { name: name.to_owned(), holders, from: self.alive, until: Instant::now(), error }
+    fn lost(&self, name: &str, owner: Option<u16>, error: String) -> Loss {
+        let holders = if owner.is_none() { (0..WORKERS).collect() } else { self.holders.clone() };
+        let what = format!("{error}; {} answers before on the connection, owner {owner:?}", self.answers);
+        Loss { name: name.to_owned(), holders, from: self.alive, until: Instant::now(), what }
     }
 }
