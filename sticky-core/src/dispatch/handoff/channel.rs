@@ -160,12 +160,14 @@ pub(crate) fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8; MAX_MESSAGE]) -
 pub(crate) struct Receiver {
     socket: OwnedFd,
     spare: Option<OwnedFd>,
+    /// The last call had a message.
+    has_received: bool,
     buffer: Box<[u8; MAX_MESSAGE]>,
 }
 
 impl Receiver {
     pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, spare: None, buffer: Box::new([0; MAX_MESSAGE]) }
+        Self { socket, spare: None, has_received: false, buffer: Box::new([0; MAX_MESSAGE]) }
     }
 
     /// Receives one connection.
@@ -174,6 +176,10 @@ impl Receiver {
     ///
     /// When no descriptor can be kept free for it (EMFILE, ENFILE): nothing has been read, and all waits in the channel.
     pub(crate) fn receive(&mut self) -> io::Result<Received> {
+        // After one message there mostly is none, and to know that costs less than to keep a place for it.
+        if std::mem::take(&mut self.has_received) && !self.has_more() {
+            return Ok(Received::Nothing);
+        }
         let spare = match self.spare.take() {
             Some(spare) => spare,
             None => self.socket.try_clone()?,
@@ -183,7 +189,15 @@ impl Receiver {
         let received = receive(self.socket.as_fd(), &mut self.buffer);
         // Failing here is told by the next call.
         self.spare = self.socket.try_clone().ok();
+        self.has_received = !matches!(received, Ok(Received::Nothing));
         received
+    }
+
+    /// Whether a message waits, or the end. Leaves it, and its descriptor, where they are.
+    fn has_more(&self) -> bool {
+        let mut first = [0];
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        !matches!(rustix::net::recv(&self.socket, &mut first, flags), Err(Errno::AGAIN))
     }
 }
 
