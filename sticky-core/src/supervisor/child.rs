@@ -318,7 +318,7 @@ mod tests {
     }
 
     fn release(slot: u16) -> ToWorker {
-        ToWorker::Release(ReleaseOrder { slot: WorkerId::new(slot) })
+        ToWorker::Release(ReleaseOrder { slot: WorkerId::new(slot), part: crate::control::Part::Listeners })
     }
 
     async fn next(end: &WorkerEnd) -> Received<ToWorker> {
