@@ -14,7 +14,7 @@ use crate::{TestCluster, process, pty};
 const SETTINGS: [&str; 6] = ["PORT", "PROXY_PORT", "FIRST_PORT", "WORKERS", "WEB_CONCURRENCY", "NO_COLOR"];
 
 /// The user and group without privileges, as Debian numbers them.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// The variable by which every process of a cluster is found again, however it lost its parents.
 const MARKER: &str = "TESTBED_CLUSTER";

@@ -14,11 +14,20 @@ mod crash;
 mod drain;
 mod environment;
 mod failover;
+mod fair;
+mod fronts;
+mod handoff;
+mod hostile;
+mod keys;
 mod kill_under_load;
 mod limits;
 mod listen;
+mod messages;
 mod output;
+mod pipelines;
 mod requests;
+mod rivals;
+mod shapes;
 mod shutdown;
 mod sockets;
 mod takeover;
@@ -32,6 +41,12 @@ fn main() -> ExitCode {
     let topics = [
         requests::rows(),
         affinity::rows(),
+        handoff::rows(),
+        messages::rows(),
+        pipelines::rows(),
+        rivals::rows(),
+        fronts::rows(),
+        hostile::rows(),
         listen::rows(),
         sockets::rows(),
         limits::rows(),

@@ -74,7 +74,7 @@ fn hundred_rounds_leave_nothing(bed: &Bed) {
         let path = launch.folder().join("app.sock");
         let listen = format!("127.0.77.3:0,unix:{}", path.display());
         // Every other round has a unix path too, which is served from one shared listener.
-        let cluster = if round % 2 == 0 { launch.up() } else { launch.listen(listen).without("STICKY_DISPATCH").up() };
+        let cluster = if round % 2 == 0 { launch.up() } else { bed.on_paths(launch.listen(listen)).up() };
         assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
         let family = cluster.family();
         cluster.stop();
