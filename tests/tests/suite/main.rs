@@ -18,6 +18,7 @@ mod fair;
 mod fronts;
 mod handoff;
 mod hostile;
+mod jar;
 mod keys;
 mod kill_under_load;
 mod limits;
@@ -27,6 +28,7 @@ mod output;
 mod pipelines;
 mod requests;
 mod rivals;
+mod sessions;
 mod shapes;
 mod shutdown;
 mod sockets;
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         messages::rows(),
         pipelines::rows(),
         rivals::rows(),
+        sessions::rows(),
         fronts::rows(),
         hostile::rows(),
         listen::rows(),
