@@ -32,6 +32,7 @@ mod sessions;
 mod shapes;
 mod shutdown;
 mod sockets;
+mod sticky_cookie;
 mod takeover;
 
 /// Rows mostly wait for processes, so a few more of them than cores run at once.
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         pipelines::rows(),
         rivals::rows(),
         sessions::rows(),
+        sticky_cookie::rows(),
         fronts::rows(),
         hostile::rows(),
         listen::rows(),
