@@ -26,6 +26,7 @@ mod listen;
 mod messages;
 mod output;
 mod pipelines;
+mod placement;
 mod requests;
 mod rivals;
 mod sessions;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         rivals::rows(),
         sessions::rows(),
         sticky_cookie::rows(),
+        placement::rows(),
         fronts::rows(),
         hostile::rows(),
         listen::rows(),
