@@ -14,6 +14,7 @@ mod crash;
 mod drain;
 mod environment;
 mod failover;
+mod failover_handoff;
 mod fair;
 mod fronts;
 mod handoff;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         takeover::rows(),
         crash::rows(),
         failover::rows(),
+        failover_handoff::rows(),
         kill_under_load::rows(),
         drain::rows(),
         shutdown::rows(),
