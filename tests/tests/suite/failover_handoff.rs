@@ -27,6 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("keys_of_a_dead_worker_can_be_refused", keys_of_a_dead_worker_can_be_refused),
         Row::new("keys_of_a_stopped_worker_can_be_refused", keys_of_a_stopped_worker_can_be_refused),
         Row::new("keys_of_others_are_not_refused", keys_of_others_are_not_refused),
+        Row::new("keys_of_others_do_not_wait", keys_of_others_do_not_wait),
         Row::new("waiting_requests_reach_the_next_generation", waiting_requests_reach_the_next_generation),
         Row::new("sticky_sessions_of_a_dead_worker_begin_elsewhere", sticky_sessions_begin_elsewhere),
         Row::new("learned_sessions_of_a_dead_worker_begin_elsewhere", learned_sessions_begin_elsewhere),
@@ -241,6 +242,31 @@ fn keys_of_others_are_not_refused(bed: &Bed) {
         })
         .collect();
     assert!(refused.is_empty(), "refused, though their workers are there: {refused:?}");
+    Moves::at_end_of(&cluster).sent();
+}
+
+/// Nor do they wait for it.
+fn keys_of_others_do_not_wait(bed: &Bed) {
+    let cluster = by_header(bed, WORKERS).env("STICKY_FAILOVER", "wait").up();
+    let keys = learn(&cluster, &fresh(&mut Random::drawn(), 40));
+    let others: Vec<_> = keys.iter().filter(|key| key.worker != LOST).collect();
+    stop(cluster.pids(WORKERS)[&LOST]);
+    let asks = Client::loopback_addresses(40).zip(others.into_iter().cycle()).map(|(address, key)| {
+        let mut own = cluster.client().from(address).connect().expect("a connection");
+        own.send(key.on(Request::get("/")).bytes()).expect("sent");
+        own.set_timeout(Duration::from_secs(3)).expect("a timeout");
+        (own, address, key)
+    });
+    let mut asks: Vec<_> = asks.collect();
+    let late = asks.iter_mut().filter_map(|(own, address, key)| match own.response() {
+        Ok(answer) => {
+            key.check(&answer);
+            None
+        }
+        Err(_) => Some(format!("{address}, {}", key.name)),
+    });
+    let late: Vec<_> = late.take(2).collect();
+    assert!(late.is_empty(), "they wait, though their workers are there: {late:?}");
     Moves::at_end_of(&cluster).sent();
 }
 

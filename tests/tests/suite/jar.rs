@@ -1,5 +1,7 @@
 //! Clients that keep cookies, as browsers do.
 
+use std::io::{Read, Write};
+
 use sticky_tests::{Client, Connection, Request, Response};
 
 /// The name that the sticky cookie has by default.
@@ -40,7 +42,7 @@ impl Jar {
     }
 
     /// Sends a request with these cookies on a connection, and keeps those of the answer.
-    pub(crate) fn exchange(&mut self, connection: &mut Connection, request: Request) -> Response {
+    pub(crate) fn exchange<S: Read + Write>(&mut self, connection: &mut Connection<S>, request: Request) -> Response {
         let target = request.target().to_owned();
         let answer = connection.exchange(&self.on(request)).unwrap_or_else(|error| panic!("{target}: {error}"));
         self.keep(&answer);

@@ -34,6 +34,7 @@ mod sessions;
 mod shapes;
 mod shutdown;
 mod sockets;
+mod standalone;
 mod sticky_cookie;
 mod takeover;
 
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         sessions::rows(),
         sticky_cookie::rows(),
         placement::rows(),
+        standalone::rows(),
         fronts::rows(),
         hostile::rows(),
         listen::rows(),
