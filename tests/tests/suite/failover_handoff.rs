@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use sticky_tests::cluster::PATIENCE;
@@ -23,6 +25,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let rows = [
         Row::new("keys_of_a_dead_worker_go_to_the_next", keys_of_a_dead_worker_go_to_the_next),
         Row::new("keys_of_a_stopped_worker_go_to_the_next", keys_of_a_stopped_worker_go_to_the_next),
+        Row::new("keys_have_two_workers_at_most", keys_have_two_workers_at_most),
         Row::new("keys_of_a_dead_worker_can_wait", keys_of_a_dead_worker_can_wait),
         Row::new("keys_of_a_dead_worker_can_be_refused", keys_of_a_dead_worker_can_be_refused),
         Row::new("keys_of_a_stopped_worker_can_be_refused", keys_of_a_stopped_worker_can_be_refused),
@@ -142,6 +145,48 @@ fn comes_and_goes(
     });
     reach(cluster, &mut roads, &before);
     Moves::at_end_of(cluster).sent();
+}
+
+/// Again and again, while its keys are asked for all the time: each request is answered by their worker or by their next
+/// one, never by whoever holds the lost worker's queue for the moment.
+fn keys_have_two_workers_at_most(bed: &Bed) {
+    let launch = by_header(bed, WORKERS).env("STICKY_HASH_SEED", SEED);
+    let cluster = launch.env("STICKY_FAILOVER", "50ms").up();
+    let keys = fresh(&mut Random::drawn(), 60);
+    let (before, meanwhile) = (learn(&cluster, &keys), stand_ins(bed, &keys));
+    let pairs = before.iter().zip(&meanwhile);
+    // Slot 0 is the one that holds the queue of the last.
+    let mine: Vec<(&Key, u16)> = pairs
+        .filter(|(key, next)| key.worker == LOST && next.worker != 0)
+        .map(|(key, next)| (key, next.worker))
+        .collect();
+    let pid = cluster.pids(WORKERS)[&LOST];
+    let ends = AtomicBool::new(false);
+    let insist = &|mut road: Connection| {
+        for (key, next) in mine.iter().cycle() {
+            if ends.load(Ordering::Relaxed) {
+                break;
+            }
+            let answer = road.exchange(&key.on(Request::get("/"))).expect("an answer");
+            assert!([LOST, *next].contains(&answer.worker()), "{} has {next} as its next: {answer:?}", key.name);
+            // What the lost worker holds hangs with it, so nothing is left there.
+            let other = before.iter().find(|key| key.worker == *next).expect("every worker has keys");
+            other.check(&road.exchange(&other.on(Request::get("/"))).expect("an answer"));
+        }
+    };
+    thread::scope(|scope| {
+        let asking: Vec<_> =
+            roads(&cluster, &before).into_iter().map(|road| scope.spawn(move || insist(road))).collect();
+        for time in 1..=10 {
+            stop(pid);
+            cluster.events().expect_nth(time, "its clients go to the next", PATIENCE);
+            process::signal(pid, Signal::CONT);
+            cluster.events().expect_nth(time, "worker 3 is back", PATIENCE);
+        }
+        ends.store(true, Ordering::Relaxed);
+        asking.into_iter().for_each(|asking| asking.join().expect("no client failed"));
+    });
+    Moves::at_end_of(&cluster).sent();
 }
 
 /// By default.
