@@ -34,6 +34,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("waiting_requests_reach_the_next_generation", waiting_requests_reach_the_next_generation),
         Row::new("sticky_sessions_of_a_dead_worker_begin_elsewhere", sticky_sessions_begin_elsewhere),
         Row::new("learned_sessions_of_a_dead_worker_begin_elsewhere", learned_sessions_begin_elsewhere),
+        Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds),
         Row::new("placed_tenants_of_a_dead_worker_move_for_good", placed_tenants_move_for_good),
     ];
     rows.map(|row| row.only(Dispatch::Handoff)).into()
@@ -370,6 +371,43 @@ fn sticky_sessions_begin_elsewhere(bed: &Bed) {
 
 fn learned_sessions_begin_elsewhere(bed: &Bed) {
     sessions_begin_elsewhere(bed, "cookie:session+learn");
+}
+
+/// A process that goes on has its sessions still. What came meanwhile by a connection that it holds is answered there,
+/// and not sent to whoever stood in.
+fn stopped_worker_keeps_what_it_holds(bed: &Bed) {
+    for affinity in ["sticky-cookie", "cookie:session+learn"] {
+        let launch = bed.launch().workers(WORKERS).env("STICKY_AFFINITY", affinity);
+        let cluster = launch.env("STICKY_FAILOVER", "50ms").up();
+        let clients = Client::loopback_addresses(200).map(|from| cluster.client().from(from).timeout(PATIENCE));
+        let mut held: Vec<_> = clients
+            .map(|client| (Visitor::log_in(Jar::default(), &client), client))
+            .filter(|(visitor, _)| visitor.worker == LOST)
+            .take(20)
+            .map(|(mut visitor, client)| {
+                let mut connection = client.connect().expect("a connection");
+                assert_eq!(visitor.jar.exchange(&mut connection, Request::get("/me")).status, 200);
+                (visitor, connection)
+            })
+            .collect();
+        let pid = cluster.pids(WORKERS)[&LOST];
+        for time in 1..=3 {
+            stop(pid);
+            cluster.events().expect_nth(time, "its clients go to the next", PATIENCE);
+            for (visitor, connection) in &mut held {
+                connection.send(visitor.jar.on(Request::get("/me")).bytes()).expect("sent");
+            }
+            process::signal(pid, Signal::CONT);
+            for (visitor, connection) in &mut held {
+                let answer = connection.response().expect("an answer");
+                visitor.jar.keep(&answer);
+                assert_eq!((answer.status, answer.worker()), (200, LOST), "{affinity}: {answer:?}");
+                assert_eq!(answer.text(), visitor.session);
+            }
+            cluster.events().expect_nth(time, "worker 3 is back", PATIENCE);
+        }
+        Moves::at_end_of(&cluster).sent();
+    }
 }
 
 /// Clients of a dead worker have lost their sessions. They log in elsewhere, and stay there when it is back. Nobody

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::process::Command;
 
 use sticky_tests::{Client, Connection, Launch, Random, Request, Response, TestCluster};
 
@@ -22,6 +23,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("burst_goes_to_the_fewest_connections", burst_goes_to_the_fewest_connections),
         Row::new("new_clients_avoid_a_busy_worker", new_clients_avoid_a_busy_worker),
         Row::new("local_sessions_stay_where_they_arrive", local_sessions_stay_where_they_arrive),
+        Row::new("http2_sessions_stay_however_placed", http2_sessions_stay_however_placed),
         Row::new("tenants_belong_to_workers", tenants_belong_to_workers),
         Row::new("tenants_placed_in_turn_stay", tenants_placed_in_turn_stay),
         Row::new("addresses_placed_in_turn_stay", addresses_placed_in_turn_stay),
@@ -164,6 +166,33 @@ fn local_sessions_stay_where_they_arrive(bed: &Bed) {
         stay(&cluster, &[new]);
     }
     Moves::at_end_of(&cluster).sent();
+}
+
+// === HTTP/2 ===
+
+/// What curl says of one request by HTTP/2, on a connection of its own, with the cookies it has kept.
+fn curl(cluster: &TestCluster, method: &str, path: &str) -> String {
+    let jar = cluster.folder().join("jar").display().to_string();
+    let url = format!("http://{}{path}", cluster.address());
+    let mut curl = Command::new("curl");
+    curl.args(["-sS", "--max-time", "10", "--http2-prior-knowledge", "-X", method, "-o", "/dev/null"]);
+    curl.args(["-w", "%{http_version} %{http_code}", "-b", &jar, "-c", &jar, &url]);
+    let output = curl.output().expect("curl");
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Nobody looks for a cookie in the first request of an HTTP/2 connection: its client must be found by its address, how
+/// ever it was placed at first.
+fn http2_sessions_stay_however_placed(bed: &Bed) {
+    for placement in ["rendezvous", "round-robin", "fewest-connections"] {
+        for affinity in ["sticky-cookie", "cookie:session+learn"] {
+            let cluster = sticky(bed, placement).env("STICKY_AFFINITY", affinity).up();
+            assert_eq!(curl(&cluster, "POST", "/login"), "2 200");
+            let answers: Vec<_> = (0..8).map(|_| curl(&cluster, "GET", "/me")).collect();
+            assert_eq!(answers, vec!["2 200"; 8], "{affinity}, {placement}");
+            Moves::at_end_of(&cluster).sent();
+        }
+    }
 }
 
 // === code ===
