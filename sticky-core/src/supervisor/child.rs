@@ -298,7 +298,7 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{DrainOrder, Received, ReleaseOrder};
+    use crate::control::{DrainOrder, Received};
     use crate::worker::DrainReason;
 
     type WorkerEnd = Channel<FromWorker, ToWorker>;
@@ -317,8 +317,8 @@ mod tests {
         full.count()
     }
 
-    fn release(slot: u16) -> ToWorker {
-        ToWorker::Release(ReleaseOrder { slot: WorkerId::new(slot) })
+    fn evicted(slot: u16) -> ToWorker {
+        ToWorker::Evicted { slots: vec![WorkerId::new(slot)] }
     }
 
     async fn next(end: &WorkerEnd) -> Received<ToWorker> {
@@ -337,17 +337,17 @@ mod tests {
         rustix::io::ioctl_fionbio(&end, true).unwrap();
         let filled = fill(&process);
         let (_reader, writer) = io::pipe().unwrap();
-        process.send(&release(1), &[writer.as_fd()]);
-        process.send(&release(2), &[]);
+        process.send(&evicted(1), &[writer.as_fd()]);
+        process.send(&evicted(2), &[]);
         assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
         // There is room for one now, which is not for the latest.
-        process.send(&release(3), &[]);
+        process.send(&evicted(3), &[]);
         for _ in 1..filled {
             assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
         }
         for slot in 1..=3 {
             let received = next(&end).await;
-            assert_eq!((received.message, received.descriptors.len()), (release(slot), usize::from(slot == 1)));
+            assert_eq!((received.message, received.descriptors.len()), (evicted(slot), usize::from(slot == 1)));
         }
         assert!(process.backlog().is_empty());
         process.signal(ChildSignal::Kill);
@@ -358,12 +358,12 @@ mod tests {
     async fn who_hears_nothing_for_too_long_is_killed() {
         let (process, end) = deaf();
         fill(&process);
-        process.send(&release(1), &[]);
+        process.send(&evicted(1), &[]);
         sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
         assert!(!process.backlog().is_empty());
         // One message that goes is a sign of life.
         end.receive().unwrap();
-        process.send(&release(2), &[]);
+        process.send(&evicted(2), &[]);
         sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
         assert!(!process.backlog().is_empty());
         sleep(4 * SEND_PAUSE).await;
