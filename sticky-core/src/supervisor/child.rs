@@ -297,6 +297,9 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Child;
+
     use super::*;
     use crate::control::{DrainOrder, Received};
     use crate::worker::DrainReason;
@@ -304,10 +307,11 @@ mod tests {
     type WorkerEnd = Channel<FromWorker, ToWorker>;
 
     /// A process that does not read what it is told, and what it does not read.
-    fn deaf() -> (Arc<Process>, WorkerEnd) {
+    fn deaf() -> (Child, Arc<Process>, WorkerEnd) {
         let (ours, theirs) = control::pair().unwrap();
         let child = Command::new("sleep").arg("600").spawn().unwrap();
-        (Arc::new(Process::watching(&child, ours).unwrap()), WorkerEnd::new(theirs))
+        let process = Process::watching(&child, ours).unwrap();
+        (child, Arc::new(process), WorkerEnd::new(theirs))
     }
 
     /// Fills its control socket; tells by how many messages.
@@ -333,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_go_at_once_goes_later_and_in_order() {
-        let (process, end) = deaf();
+        let (mut child, process, end) = deaf();
         rustix::io::ioctl_fionbio(&end, true).unwrap();
         let filled = fill(&process);
         let (_reader, writer) = io::pipe().unwrap();
@@ -351,12 +355,12 @@ mod tests {
         }
         assert!(process.backlog().is_empty());
         process.signal(ChildSignal::Kill);
-        assert_eq!(process.reap().await, Ended::Signal(Signal::KILL.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_hears_nothing_for_too_long_is_killed() {
-        let (process, end) = deaf();
+        let (mut child, process, end) = deaf();
         fill(&process);
         process.send(&evicted(1), &[]);
         sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
@@ -368,6 +372,6 @@ mod tests {
         assert!(!process.backlog().is_empty());
         sleep(4 * SEND_PAUSE).await;
         assert!(process.backlog().is_empty());
-        assert_eq!(process.reap().await, Ended::Signal(Signal::KILL.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 }
