@@ -80,6 +80,10 @@ struct Inner {
     served: AtomicBool,
 }
 
+/// How much longer than `failover` says a connection waits to be sent: the word that its owner is out has to come round
+/// first.
+const WORD_TIME: Duration = Duration::from_secs(1);
+
 /// What a worker needs to hand connections over.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -99,7 +103,7 @@ impl Plan {
                 head: config.head_timeout,
                 idle: config.idle_timeout,
             },
-            patience: config.failover.after(),
+            patience: config.failover.after().map(|after| after + WORD_TIME),
             proxy_protocol: config.proxy_protocol,
         };
         let plan = Self { settings, senders: Mutex::new(senders), rows };
