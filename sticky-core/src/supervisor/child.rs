@@ -228,8 +228,8 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
-        FromWorker::Released { slot } => Event::Released { child, slot },
-        FromWorker::Dropped { slot } => Event::Dropped { child, slot },
+        FromWorker::Released { slot, part } => Event::Released { child, slot, part },
+        FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

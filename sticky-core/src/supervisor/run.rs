@@ -21,7 +21,9 @@ use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
-use crate::control::{DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
+use crate::control::{
+    DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
+};
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
 use crate::id::{Generation, WorkerId};
@@ -140,6 +142,7 @@ impl Supervisor {
             shutdown_timeout: config.shutdown_timeout,
             exit_timeout: config.exit_timeout,
             failover: config.failover,
+            moves: config.dispatch == Dispatch::Handoff,
             seed: random(),
         };
         Ok(Self {
@@ -332,8 +335,8 @@ impl Supervisor {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn { child, slot, generation, seat } => self.spawn(child, slot, generation, seat),
-            Action::Listen { child, slot, refuse } => self.lend(child, slot, refuse),
-            Action::Release { child, slot } => self.send(child, ToWorker::Release(ReleaseOrder { slot })),
+            Action::Listen { child, slot, part, refuse } => self.lend(child, slot, part, refuse),
+            Action::Release { child, slot, part } => self.send(child, ToWorker::Release(ReleaseOrder { slot, part })),
             Action::Drain { child, timeout } => {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
@@ -378,11 +381,14 @@ impl Supervisor {
         }
     }
 
-    fn lend(&self, child: ChildId, slot: WorkerId, refuse: bool) {
+    fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
         let Some(member) = self.members.get(&child) else { return };
         let own = member.slot == slot;
-        let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, &self.channels, slot, own);
-        member.process.send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
+        let (sockets, descriptors) = match part {
+            Part::Listeners => super::sockets::listeners(&self.listeners, slot, own),
+            Part::Channel => super::sockets::channel(&self.channels, slot),
+        };
+        member.process.send(&ToWorker::Listen(ListenOrder { slot, part, sockets, refuse }), &descriptors);
     }
 
     fn evict(&mut self, slots: Vec<WorkerId>) {

@@ -41,14 +41,17 @@ pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
     }
 }
 
-/// The sockets to lend to who reads this slot. One that all share needs no other reader when the slot's own is gone.
-pub(super) fn of_slot<'a>(
-    listeners: &'a [ListenerSet],
-    channels: &'a [Pair],
+/// The receiving end of a slot's channel, to lend to who reads it.
+pub(super) fn channel(channels: &[Pair], slot: WorkerId) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
+    channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd())).into_iter().unzip()
+}
+
+/// The listeners to lend to who reads this slot's. One that all share needs no other reader when the slot's own is gone.
+pub(super) fn listeners(
+    listeners: &[ListenerSet],
     slot: WorkerId,
     own: bool,
-) -> (Vec<SocketKind>, Vec<BorrowedFd<'a>>) {
-    let channel = channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd()));
+) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
     let lent = listeners.iter().filter_map(|set| {
         let kind = match (set.kind(), set.address()) {
             (ListenerKind::PerSlot(_), _) => SocketKind::Tcp,
@@ -58,5 +61,5 @@ pub(super) fn of_slot<'a>(
         };
         Some((kind, set.for_slot(slot).as_fd()))
     });
-    lent.chain(channel).unzip()
+    lent.unzip()
 }

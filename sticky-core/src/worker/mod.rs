@@ -375,6 +375,8 @@ impl Worker {
 
     fn say_ready(&self, adopts: bool) {
         if tokio::runtime::Handle::try_current().is_ok() {
+            // The first beat is here and now: by it others know that this worker accepts.
+            self.row().heartbeat(1);
             tokio::spawn(beat(self.row().clone(), beat_period(self.limits().heartbeat_timeout)));
         }
         self.inner.served.store(true, Ordering::Relaxed);
@@ -455,7 +457,7 @@ fn beat_period(timeout: Duration) -> Duration {
 async fn beat(row: Row, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut beats = 0;
+    let mut beats = 1;
     loop {
         ticks.tick().await;
         beats += 1;

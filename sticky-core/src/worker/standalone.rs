@@ -11,7 +11,7 @@ use super::listener::{BoundListener, Lent};
 use super::{DrainReason, DrainTrigger, Limits, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::connection::Registry;
-use crate::control::FromWorker;
+use crate::control::{FromWorker, Part};
 use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
@@ -46,7 +46,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let id = WorkerId::new(0);
     let listeners = lent.map_err(system("lend a listener to itself"))?;
     let addresses = listeners.len();
-    let _ = sender.send(Order::Listen { slot: id, listeners, refuse: false });
+    let _ = sender.send(Order::Listen { slot: id, part: Part::Listeners, listeners, refuse: false });
     let lines: Vec<String> = sets.iter().map(line).collect();
     let seed = config.hash_seed.unwrap_or_default();
     let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared::default()));

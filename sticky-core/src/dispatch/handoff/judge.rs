@@ -36,6 +36,8 @@ pub(crate) struct Judge {
     sessions: Arc<Sessions>,
     placer: Placer,
     out: SlotSet,
+    /// The slots whose channels are read here.
+    standing_in: SlotSet,
 }
 
 impl Judge {
@@ -58,6 +60,7 @@ impl Judge {
             placer: Placer::new(own, workers, rules.placement, rows),
             rules,
             out: SlotSet::default(),
+            standing_in: SlotSet::default(),
         }
     }
 
@@ -154,9 +157,14 @@ impl Judge {
         self.out.set(slots);
     }
 
+    /// Leaves these slots out as well, in this worker: what would be sent to them would come back here.
+    pub(crate) fn stand_in_for(&self, slots: &[WorkerId]) {
+        self.standing_in.set(slots);
+    }
+
     /// Whether a slot is left out.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
-        self.out.contains(slot)
+        self.out.contains(slot) || self.standing_in.contains(slot)
     }
 }
 
