@@ -139,9 +139,9 @@ impl Launch {
         self
     }
 
-    /// Runs the testbed by another command that executes it in its own place.
+    /// Runs the testbed by another command that executes it in its own place, inside those named before.
     fn through(mut self, command: &str) -> Self {
-        self.wrapper = command.split(' ').map(str::to_owned).collect();
+        self.wrapper.extend(command.split(' ').map(str::to_owned));
         self
     }
 

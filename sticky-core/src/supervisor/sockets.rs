@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::SuperviseError;
 use crate::config::Config;
 use crate::control::SocketKind;
 use crate::dispatch::Dispatch;
-use crate::dispatch::handoff::channel::Pair;
+use crate::dispatch::handoff::channel::{self, Pair};
 use crate::dispatch::kernel::{self, AttachError, ProofError};
 use crate::id::WorkerId;
 use crate::listener::{self, ListenerKind, ListenerSet, LocalAddress, Sharing};
@@ -33,12 +35,15 @@ pub(super) fn place(listeners: &[ListenerSet], seed: u64, slots: &[WorkerId]) ->
     listeners.iter().try_for_each(|set| set.place(&placement))
 }
 
-/// The slots' channels, where connections move between workers.
+/// The slots' channels, where connections move between workers. Sized for this process's limit of open descriptors,
+/// which the workers inherit: it has been raised before.
 pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
-    match config.dispatch {
-        Dispatch::Handoff => WorkerId::all(config.workers).map(|_| Pair::new()).collect(),
-        _ => Ok(Vec::new()),
+    if config.dispatch != Dispatch::Handoff {
+        return Ok(Vec::new());
     }
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let buffer = channel::buffer_size(config.workers, descriptors);
+    WorkerId::all(config.workers).map(|_| Pair::new(buffer)).collect()
 }
 
 /// The receiving end of a slot's channel, to lend to who reads it.

@@ -20,6 +20,7 @@ mod fair;
 mod fronts;
 mod handoff;
 mod hostile;
+mod inflight;
 mod keys;
 mod kill_under_load;
 mod limits;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         rivals::rows(),
         fronts::rows(),
         hostile::rows(),
+        inflight::rows(),
         chaos::rows(),
         listen::rows(),
         sockets::rows(),
