@@ -139,11 +139,12 @@ fn stop(pid: u32, time: Duration) {
     process::signal(pid, Signal::CONT);
 }
 
-/// Not one descriptor more than it has: nothing can be accepted or received until another is closed.
+/// Not one descriptor more: nothing can be accepted or received until one of the first is closed.
 fn starve(pid: u32, time: Duration) {
     let Some(before) = process::descriptor_limit(pid) else { return };
-    let highest = process::descriptors(pid).last().map_or(3, |(number, _)| *number);
-    process::limit_descriptors(pid, u64::from(highest) + 1);
+    let held = process::descriptors(pid);
+    let lowest_free = held.iter().zip(0_u64..).take_while(|((number, _), expected)| u64::from(*number) == *expected);
+    process::limit_descriptors(pid, lowest_free.count() as u64);
     process::let_pass(time);
     process::limit_descriptors(pid, before);
 }
@@ -195,11 +196,13 @@ fn near<'a>(loss: &Loss, harms: &'a [Harm]) -> Vec<&'a Harm> {
 /// there at the time and somebody had to look after its connections.
 fn reason(loss: &Loss, begun: Option<u32>, harms: &[Harm]) -> Option<&'static str> {
     let near = near(loss, harms);
+    let was_killed =
+        |pid| harms.iter().any(|harm| harm.kind == Kind::Killed && harm.pid == pid && harm.from <= loss.until);
     let killed = || near.iter().filter(|harm| harm.kind == Kind::Killed);
     if let Some(pid) = begun {
-        return killed().any(|harm| harm.pid == pid).then_some("executing");
+        return was_killed(pid).then_some("executing");
     }
-    if killed().any(|harm| loss.holders.contains(&harm.slot)) {
+    if loss.held_by.is_some_and(was_killed) || killed().any(|harm| loss.holders.contains(&harm.slot)) {
         return Some("on a connection the victim held");
     }
     let was_away = near.iter().any(|harm| harm.kind != Kind::Starved && loss.holders.contains(&harm.slot));

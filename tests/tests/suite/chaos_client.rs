@@ -34,7 +34,10 @@ pub(crate) struct Loss {
     pub(crate) name: String,
     /// The slots that may have held the connection.
     pub(crate) holders: BTreeSet<u16>,
-    /// The last sign of life on the connection.
+    /// The process that answered last on the connection.
+    pub(crate) held_by: Option<u32>,
+    /// When the exchange before was begun: whoever was there to answer it lived then, but maybe not when the answer was
+    /// read.
     pub(crate) from: Instant,
     pub(crate) until: Instant,
     #[expect(dead_code, reason = "printed when the loss has no reason")]
@@ -65,6 +68,7 @@ pub(crate) struct ChaosClient {
 struct Held {
     connection: Connection,
     holders: BTreeSet<u16>,
+    held_by: Option<u32>,
     alive: Instant,
     answers: u32,
 }
@@ -97,7 +101,8 @@ impl ChaosClient {
         let begun = Instant::now();
         // The kernel's queue outlives every worker.
         let connection = self.client.connect().expect("a connection: somebody always listens");
-        let mut held = Held { connection, holders: BTreeSet::from([self.home]), alive: begun, answers: 0 };
+        let mut held =
+            Held { connection, holders: BTreeSet::from([self.home]), held_by: None, alive: begun, answers: 0 };
         for _ in 0..self.random.between(1, REQUESTS) {
             if done.load(Ordering::Relaxed) {
                 return Ok(());
@@ -132,13 +137,14 @@ impl ChaosClient {
     fn exchange(&mut self, held: &mut Held, request: &Request, name: &str, key: &str) -> Result<Response, Loss> {
         let owner = self.known.get(key).map(|known| known.slot);
         held.holders.extend(owner);
+        let begun = Instant::now();
         let answer = held.connection.exchange(request);
         let answer = answer.map_err(|error| held.lost(name, owner, format!("{} {error}", request.target())))?;
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
         assert_eq!(answer.header(journal::REQUEST_NAME), Some(name), "{answer:?}");
         assert!(!answer.announces_close(), "{name}: {answer:?}");
         self.check_owner(key, name, answer.worker());
-        held.answered_by(answer.worker());
+        held.answered(&answer, begun);
         self.seen.answers.push((name.to_owned(), answer.pid()));
         Ok(answer)
     }
@@ -159,7 +165,7 @@ impl ChaosClient {
     /// The connection ends as a WebSocket of one of the keys.
     fn use_web_socket(&mut self, held: Held) -> Result<(), Loss> {
         let (key, name) = (self.random.choose(&self.keys).clone(), self.name());
-        let Held { connection, mut holders, alive, .. } = held;
+        let Held { connection, mut holders, held_by, alive, .. } = held;
         let owner = self.known.get(&key).map(|known| known.slot);
         holders.extend(owner);
         let mut request = "ws://test/ws".into_client_request().expect("a request");
@@ -167,7 +173,7 @@ impl ChaosClient {
         request.headers_mut().insert(journal::REQUEST_NAME, name.parse().expect("a value"));
         let lost = |holders: &BTreeSet<u16>, from, error: String| {
             let holders = if owner.is_none() { (0..WORKERS).collect() } else { holders.clone() };
-            Loss { name: name.clone(), holders, from, until: Instant::now(), what: format!("/ws {error}") }
+            Loss { name: name.clone(), holders, held_by, from, until: Instant::now(), what: format!("/ws {error}") }
         };
         let (mut socket, answer) = tungstenite::client(request, connection.into_stream())
             .map_err(|error| lost(&holders, alive, error.to_string()))?;
@@ -176,8 +182,7 @@ impl ChaosClient {
         self.check_owner(&key, &name, slot);
         self.seen.answers.push((name.clone(), pid));
         // It is begun, so the journal knows who must have been killed if it is lost.
-        let upgraded = Instant::now();
-        self.echo(&mut socket, slot).map_err(|error| lost(&holders, upgraded, error.to_string()))
+        self.echo(&mut socket, slot).map_err(|error| lost(&holders, alive, error.to_string()))
     }
 
     fn echo(&mut self, socket: &mut WebSocket<TcpStream>, slot: u16) -> tungstenite::Result<()> {
@@ -194,9 +199,10 @@ impl ChaosClient {
 }
 
 impl Held {
-    fn answered_by(&mut self, slot: u16) {
-        self.holders = BTreeSet::from([slot]);
-        self.alive = Instant::now();
+    fn answered(&mut self, answer: &Response, begun: Instant) {
+        self.holders = BTreeSet::from([answer.worker()]);
+        self.held_by = Some(answer.pid());
+        self.alive = begun;
         self.answers += 1;
     }
 
@@ -204,6 +210,7 @@ impl Held {
     fn lost(&self, name: &str, owner: Option<u16>, error: String) -> Loss {
         let holders = if owner.is_none() { (0..WORKERS).collect() } else { self.holders.clone() };
         let what = format!("{error}; {} answers before on the connection, owner {owner:?}", self.answers);
-        Loss { name: name.to_owned(), holders, from: self.alive, until: Instant::now(), what }
+        let (held_by, from) = (self.held_by, self.alive);
+        Loss { name: name.to_owned(), holders, held_by, from, until: Instant::now(), what }
     }
 }
