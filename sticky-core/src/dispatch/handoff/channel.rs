@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -177,9 +177,10 @@ pub(crate) fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8; MAX_MESSAGE]) -
     })
 }
 
-/// What a reader keeps for a receiving end: a buffer, and a descriptor that makes room for one that arrives.
+/// What a reader keeps for a receiving end: a buffer, and a descriptor in reserve.
 #[derive(Debug)]
 pub(crate) struct Receiver {
+    /// Makes room for one connection when the process is out of descriptors.
     spare: Option<OwnedFd>,
     /// The last call had a message.
     has_received: bool,
@@ -201,18 +202,32 @@ impl Receiver {
         if std::mem::take(&mut self.has_received) && !has_more(channel) {
             return Ok(Received::Nothing);
         }
-        let spare = match self.spare.take() {
-            Some(spare) => spare,
-            None => channel.try_clone_to_owned()?,
-        };
-        // Closed as late as can be: in between another thread could take the number.
-        drop(spare);
+        self.make_room(channel)?;
         let received = receive(channel, &mut self.buffer);
-        // Failing here is told by the next call.
-        self.spare = channel.try_clone_to_owned().ok();
+        if self.spare.is_none() {
+            self.spare = channel.try_clone_to_owned().ok();
+        }
         self.has_received = !matches!(received, Ok(Received::Nothing));
         received
     }
+
+    /// Sees to it that the next descriptor has a number. Nothing may be opened until then; another thread could take it.
+    fn make_room(&mut self, channel: BorrowedFd<'_>) -> io::Result<()> {
+        let Err(error) = channel.try_clone_to_owned() else { return Ok(()) };
+        match self.spare.take() {
+            // A limit that was lowered leaves what is open above it, and its numbers are not given again.
+            Some(spare) if has_usable_number(&spare) => Ok(()),
+            spare => {
+                self.spare = spare;
+                Err(error)
+            }
+        }
+    }
+}
+
+fn has_usable_number(descriptor: &OwnedFd) -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.is_none_or(|limit| (descriptor.as_raw_fd() as u64) < limit)
 }
 
 /// Whether a message waits, or the end. Leaves it, and its descriptor, where they are.

@@ -60,8 +60,8 @@ use self::outcome::Outcome;
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
 pub use self::request_head::RequestHead;
-pub(crate) use self::watch::Timeouts;
 use crate::connection::{Connection, Counted, Registry, Stream};
+use crate::deadline::Timeouts;
 use crate::id::WorkerId;
 use crate::notice;
 use crate::worker::{Answer, farewell};
