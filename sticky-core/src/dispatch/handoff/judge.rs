@@ -376,8 +376,8 @@ mod tests {
         let slot = |client| slot_of(&judge, &Opening::Request(parts.head()), Some(client));
         let clients = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"];
         assert_eq!(clients.map(slot), [1, 2, 3, 0]);
-        let same = ["::ffff:192.0.2.1", "192.0.2.2", "2001:db8::2", "2001:db8:0:1:8000::1"];
-        assert_eq!(same.map(slot), [1, 2, 3, 0]);
+        let same = ["2001:db8:0:1:8000::1", "2001:db8::2", "192.0.2.2", "::ffff:192.0.2.1"];
+        assert_eq!(same.map(slot), [0, 3, 2, 1]);
     }
 
     #[cfg(cluster)]
