@@ -40,7 +40,10 @@ impl Watch {
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
         let Some(timeout) = timeout(timeouts, phase) else { return Poll::Pending };
-        let since = if phase == Phase::Head { &mut self.head } else { &mut self.waiting };
+        let since = match phase {
+            Phase::Head => &mut self.head,
+            _ => &mut self.waiting,
+        };
         let deadline = later(*since.get_or_insert_with(Instant::now), timeout);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
