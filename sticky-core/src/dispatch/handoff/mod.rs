@@ -22,7 +22,7 @@
 
 #[cfg(cluster)]
 pub(crate) mod channel;
-mod chunked;
+pub(crate) mod chunked;
 pub(crate) mod exchange;
 pub(crate) mod guard;
 pub(crate) mod head;
@@ -31,12 +31,12 @@ pub(crate) mod message;
 #[cfg(cluster)]
 mod outbox;
 pub(crate) mod outcome;
-mod preamble;
-mod refusal;
-mod request_body;
+pub(crate) mod preamble;
+pub(crate) mod refusal;
+pub(crate) mod request_body;
 mod request_head;
-mod response;
-mod tokens;
+pub(crate) mod response;
+pub(crate) mod tokens;
 mod watch;
 
 use std::net::SocketAddr;
