@@ -1,14 +1,15 @@
 //! Runs a row: short runs of its sides in turn, the order swapped from pair to pair.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::time::Duration;
 
-use crate::cpus;
-use crate::load::{self, Group, LoadError};
+use crate::load::{self, Group, Idle, LoadError, Outcome};
 use crate::report::Line;
 use crate::rows::{Compare, Load, Metric, Row};
 use crate::side::{Cpu, Side, SideError};
 use crate::stats::Summary;
+use crate::{cpus, limits};
 
 /// What one run of one side gave.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub struct Sample {
     pub rss_kib: (u64, u64),
     /// Latencies in nanoseconds, sorted.
     pub latencies: BTreeMap<Group, Vec<u64>>,
+    /// Idle connections opened while memory was watched.
+    pub grown: usize,
+    /// By how much resident memory of all processes grew with them, in KiB.
+    pub grown_kib: i64,
 }
 
 /// Why a row has no result.
@@ -42,6 +47,15 @@ pub enum RunError {
         /// What happened.
         source: LoadError,
     },
+    /// The limit on descriptors could not be raised.
+    #[error("failed to raise the limit on descriptors")]
+    Limit(#[source] io::Error),
+    /// That limit, the hard one, allows no row with many connections.
+    #[error("not enough descriptors: {descriptors}; raise the hard limit (ulimit -Hn)")]
+    FewDescriptors {
+        /// The limit.
+        descriptors: u64,
+    },
 }
 
 /// Runs `row` and summarises each of its metrics; `progress` hears of each finished pair.
@@ -53,11 +67,12 @@ pub enum RunError {
 /// The first thing that goes wrong: a measurement with failures in it is none.
 pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<Vec<Line>, RunError> {
     let workers = row.workers.unwrap_or_else(cpus::count);
+    let descriptors = limits::raise_descriptors().map_err(RunError::Limit)?;
     let mut samples = Vec::with_capacity(pairs);
     let mut runs = 0_u8;
     let mut sample = |side: &Side| {
         runs = runs.wrapping_add(1);
-        sample(side, row, workers, runs)
+        sample(side, row, workers, runs, descriptors)
     };
     for pair in 0..pairs {
         samples.push(match row.against {
@@ -76,7 +91,7 @@ pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<V
     Ok(row.metrics.iter().map(|metric| line(row, metric, &samples)).collect())
 }
 
-fn sample(side: &Side, row: &Row, workers: u16, run: u8) -> Result<Sample, RunError> {
+fn sample(side: &Side, row: &Row, workers: u16, run: u8, descriptors: u64) -> Result<Sample, RunError> {
     let running = side.start(workers)?;
     let mut sample = Sample {
         ready_after: running.ready_after(),
@@ -85,6 +100,8 @@ fn sample(side: &Side, row: &Row, workers: u16, run: u8) -> Result<Sample, RunEr
         cpu: running.cpu()?,
         rss_kib: running.rss_kib()?,
         latencies: BTreeMap::new(),
+        grown: 0,
+        grown_kib: 0,
     };
     if row.load == Load::None {
         return Ok(sample);
@@ -92,21 +109,55 @@ fn sample(side: &Side, row: &Row, workers: u16, run: u8) -> Result<Sample, RunEr
     // A network of its own for each of the last 200 runs: no run waits for the ports that another left in TIME_WAIT.
     let network = 1 + run % 200;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
-    let outcome = runtime.block_on(async {
-        let per_worker = row.load.addresses_per_worker(workers);
-        let addresses = load::balanced_addresses(running.address(), network, workers, per_worker).await?;
-        load::run(running.address(), &row.load.clients(&addresses), row.timing, || (running.cpu(), running.rss_kib()))
-            .await
-    });
-    let outcome = outcome.map_err(|source| RunError::Load { side: side.name, source })?;
-    let ((before, _), (after, rss_kib)) = outcome.samples;
-    let (before, after) = (before?, after?);
-    sample.cpu = Cpu { first: after.first - before.first, all: after.all - before.all };
-    sample.rss_kib = rss_kib?;
-    sample.elapsed = outcome.elapsed;
-    sample.requests = outcome.requests;
-    sample.latencies = outcome.latencies;
-    Ok(sample)
+    runtime.block_on(async {
+        let failed = |source| RunError::Load { side: side.name, source };
+        let (load, target) = (row.load, running.address());
+        let per_worker = load.identities_per_worker(workers);
+        let identities = load::balanced(target, load.head(), network, workers, per_worker).await.map_err(failed)?;
+        let measure = || Ok((running.cpu()?, running.rss_kib()?));
+        match load {
+            Load::Idle(wanted) => {
+                let upgrades = Load::upgrades(&identities, &target.to_string());
+                let count = limits::connections_within(descriptors, wanted);
+                if count == 0 {
+                    return Err(RunError::FewDescriptors { descriptors });
+                }
+                let idle = load::hold(target, &upgrades, network, count, row.timing.window, measure);
+                sample.take_idle(idle.await.map_err(failed)?)?;
+            }
+            _ => {
+                let clients = load.clients(&identities, &target.to_string());
+                sample.take(load::run(target, &clients, row.timing, measure).await.map_err(failed)?)?;
+            }
+        }
+        Ok(sample)
+    })
+}
+
+/// CPU time, and resident memory in KiB, if the processes are still there.
+type Measured = Result<(Cpu, (u64, u64)), SideError>;
+
+impl Sample {
+    fn take(&mut self, outcome: Outcome<Measured>) -> Result<(), SideError> {
+        let ((before, _), (after, rss_kib)) = (outcome.samples.0?, outcome.samples.1?);
+        self.cpu = after.since(before);
+        self.rss_kib = rss_kib;
+        self.elapsed = outcome.elapsed;
+        self.requests = outcome.requests;
+        self.latencies = outcome.latencies;
+        Ok(())
+    }
+
+    fn take_idle(&mut self, idle: Idle<Measured>) -> Result<(), SideError> {
+        let [few, all, later] = idle.samples;
+        let ((_, (_, few_kib)), (before, (_, all_kib)), (after, rss_kib)) = (few?, all?, later?);
+        self.cpu = after.since(before);
+        self.rss_kib = rss_kib;
+        self.elapsed = idle.elapsed;
+        self.grown = idle.grown;
+        self.grown_kib = all_kib as i64 - few_kib as i64;
+        Ok(())
+    }
 }
 
 fn line(row: &Row, metric: &Metric, samples: &[(Sample, Option<Sample>)]) -> Line {

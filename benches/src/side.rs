@@ -14,6 +14,7 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::cpus;
+use crate::processes::descendants;
 
 /// A start that takes longer has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -83,6 +84,13 @@ pub struct Cpu {
     pub all: u64,
 }
 
+impl Cpu {
+    /// What was used after `earlier`.
+    pub fn since(self, earlier: Self) -> Self {
+        Self { first: self.first - earlier.first, all: self.all - earlier.all }
+    }
+}
+
 impl Side {
     /// Starts the program and waits until it says that it is ready.
     ///
@@ -93,7 +101,8 @@ impl Side {
         let program = std::env::current_exe().unwrap_or_default().with_file_name(self.program);
         let mut command = cpus::on_program_cpus(&program);
         command.env_clear().envs((self.env)(workers));
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        // Its standard input ends with this process: a program that others run behind ends them then.
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
 
         let started = Instant::now();
         let mut child = command.spawn().map_err(|source| SideError::Spawn { program, source })?;
@@ -185,33 +194,6 @@ fn ready_address(line: &str) -> Option<SocketAddr> {
     rest.split([' ', '/', ',']).next()?.parse().ok()
 }
 
-/// `root` and every process below it, parents first.
-fn descendants(root: u32) -> Vec<Pid> {
-    let parents = parents();
-    let mut found = vec![root as i32];
-    let mut next = 0;
-    while let Some(&parent) = found.get(next) {
-        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
-        next += 1;
-    }
-    found.into_iter().map(Pid::from_raw).collect()
-}
-
-/// Every process of the machine with its parent.
-fn parents() -> Vec<(i32, i32)> {
-    let Ok(entries) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    pids.filter_map(|pid: i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name, in parentheses, may hold anything: what follows its last parenthesis is state and parent.
-        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
-        Some((pid, parent))
-    })
-    .collect()
-}
-
 /// Read from the process's own CPU clock: unlike `/proc` it knows what a running thread has used up to now.
 fn cpu_nanos(pid: Pid) -> Result<u64, SideError> {
     let gone = |error: nix::Error| SideError::Gone { pid: pid.as_raw(), source: error.into() };
@@ -243,6 +225,5 @@ mod tests {
         let me = Pid::this();
         assert!(cpu_nanos(me).unwrap() > 0);
         assert!(rss_kib(me).unwrap() > 100);
-        assert_eq!(descendants(std::process::id())[0], me);
     }
 }

@@ -29,5 +29,5 @@ pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{
     self, Affinity, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Placement,
-    RequestHead, Role, role,
+    RequestHead, Role, SameSite, role,
 };

@@ -10,6 +10,7 @@
 
 mod affinity;
 mod client_address;
+mod cookies;
 mod exchange;
 mod head;
 mod message;
@@ -19,6 +20,8 @@ mod proxy_protocol;
 mod replay;
 mod request_body;
 mod response;
+mod sessions;
+mod ticket;
 
 /// Heads of requests.
 pub fn head(bytes: &[u8]) {
@@ -58,6 +61,21 @@ pub fn affinity(bytes: &[u8]) {
 /// What travels with a descriptor.
 pub fn message(bytes: &[u8]) {
     message::check(bytes);
+}
+
+/// Sticky cookies.
+pub fn ticket(bytes: &[u8]) {
+    ticket::check(bytes);
+}
+
+/// Sticky cookies among others.
+pub fn cookies(bytes: &[u8]) {
+    cookies::check(bytes);
+}
+
+/// The table of sessions that all processes share.
+pub fn sessions(bytes: &[u8]) {
+    sessions::check(bytes);
 }
 
 /// Between the sections of an input.

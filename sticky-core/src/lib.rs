@@ -57,7 +57,6 @@
 #![cfg_attr(not(all(cluster, feature = "http")), allow(dead_code, unused_imports))]
 
 // Most of it is for the guard of handoff dispatch.
-#[allow(dead_code, unused_imports)]
 mod affinity;
 mod cluster;
 mod config;
@@ -74,10 +73,10 @@ mod id;
 mod listener;
 mod notice;
 // The placement of keys is for the guard of handoff dispatch.
-#[allow(dead_code, unused_imports)]
 mod placement;
 mod role;
 mod scoreboard;
+mod session;
 #[cfg(cluster)]
 mod supervisor;
 mod sys;
@@ -102,7 +101,7 @@ pub mod error {
 
 pub use affinity::{Affinity, Choice};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
-pub use config::{ClusterBuilder, ConfigError, Failover};
+pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::{ClientAddr, Connection};
 pub use dispatch::Dispatch;
 pub use dispatch::handoff::RequestHead;

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::dispatch::handoff::outcome::Outcome;
+use crate::id::WorkerId;
 #[cfg(cluster)]
 use crate::sys::memory::{SharedWords, create_sealed};
 
@@ -52,9 +53,12 @@ const REQUESTS: usize = 4;
 const MISMATCHES: usize = 5;
 const ADOPTED: usize = 6;
 const STATE: usize = 7;
-const SENT: usize = 8;
-const RECEIVED: usize = 9;
-const OUTCOMES: usize = 10;
+/// The slot, plus one: 0 is nobody.
+const SLOT: usize = 8;
+const ON_THEIR_WAY: usize = 9;
+const SENT: usize = 10;
+const RECEIVED: usize = 11;
+const OUTCOMES: usize = 12;
 const _: () = assert!(OUTCOMES + Outcome::ALL.len() <= ROW_WORDS);
 
 /// The process has emptied its accept queues: it will not have new connections of others any more.
@@ -302,6 +306,31 @@ impl Row {
     /// Counts what became of a connection that did not simply move.
     pub(crate) fn outcome(&self, outcome: Outcome) {
         self.add(OUTCOMES + outcome.index());
+    }
+
+    /// Says in which slot this process serves.
+    pub(crate) fn sit(&self, slot: WorkerId) {
+        self.word(SLOT).store(u64::from(slot.get()) + 1, Relaxed);
+    }
+
+    /// Whether the process of this row serves in that slot.
+    pub(crate) fn is_in(&self, slot: WorkerId) -> bool {
+        self.get(SLOT) == u64::from(slot.get()) + 1
+    }
+
+    /// Open connections, and those on their way here because of how few there are.
+    pub(crate) fn load(&self) -> u64 {
+        self.connections_open() + self.get(ON_THEIR_WAY)
+    }
+
+    /// Announces a connection. Of a row's numbers this alone is written by other processes, too.
+    pub(crate) fn reserve(&self) {
+        self.add(ON_THEIR_WAY);
+    }
+
+    /// A connection has arrived, or will not. Not each of them was announced.
+    pub(crate) fn arrive(&self) {
+        let _ = self.word(ON_THEIR_WAY).fetch_update(Relaxed, Relaxed, |count| count.checked_sub(1));
     }
 
     /// Says that this process will not accept connections any more.

@@ -28,7 +28,7 @@ mod linux {
     use sticky_benches::cpus;
     use sticky_benches::pairs;
     use sticky_benches::report::{self, Line};
-    use sticky_benches::rows::{ROWS, Row};
+    use sticky_benches::rows::{self, Row};
     use sticky_benches::stats::Verdict;
 
     #[derive(Default)]
@@ -70,23 +70,24 @@ mod linux {
             }
         }
         if arguments.rows.is_empty() {
-            arguments.rows.extend(ROWS);
+            arguments.rows.extend(rows::all());
         }
         Ok(arguments)
     }
 
     fn rows_named(name: &str) -> Result<Vec<&'static Row>, String> {
         let family = |row: &Row| row.name.split_once('/').is_some_and(|(family, _)| family == name);
-        let rows: Vec<_> = ROWS.iter().filter(|row| row.name == name || family(row)).collect();
-        if rows.is_empty() { Err(format!("there is no row {name:?}; --list names them")) } else { Ok(rows) }
+        let named: Vec<_> = rows::all().filter(|row| row.name == name || family(row)).collect();
+        if named.is_empty() { Err(format!("there is no row {name:?}; --list names them")) } else { Ok(named) }
     }
 
     fn list() {
-        for row in ROWS {
-            println!("{:20} {}", row.name, row.about);
+        let width = rows::all().map(|row| row.name.len()).max().unwrap_or(0);
+        for row in rows::all() {
+            println!("{:width$} {}", row.name, row.about);
             for metric in row.metrics {
                 let bar = metric.bar.map_or_else(String::new, |bar| format!(" ≤ {bar}"));
-                println!("{:20}   {}{bar}", "", metric.name);
+                println!("{:width$}   {}{bar}", "", metric.name);
             }
         }
     }

@@ -17,7 +17,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use super::text::is_header_name;
+use super::text::is_token;
 use crate::config::TrustedProxies;
 use crate::dispatch::handoff::RequestHead;
 
@@ -94,7 +94,7 @@ impl FromStr for AddressHeader {
         match text.to_ascii_lowercase().as_str() {
             "x-forwarded-for" => Ok(Self::XForwardedFor),
             "forwarded" => Ok(Self::Forwarded),
-            name if is_header_name(name) => Ok(Self::Single(name.to_owned())),
+            name if is_token(name) => Ok(Self::Single(name.to_owned())),
             _ => Err(format!("{text:?} is not a header name")),
         }
     }

@@ -4,7 +4,7 @@
 //! request head ──┐
 //!                ├─ Affinity ┬► value ─ KeyHasher ─► AffinityKey ─ placement of keys ─► slot
 //! client address ┘           ├► the client's address ──────────── the kernel's hash ──► slot
-//!                            └► a worker, where code names one ───────────────────────► slot
+//!                            └► a worker, where the sticky cookie or code names one ──► slot
 //! ```
 //!
 //! Nothing here does I/O: heads and addresses come in as bytes that somebody else has read.
@@ -15,6 +15,7 @@ mod path;
 pub(crate) mod proxy_protocol;
 mod source;
 mod text;
+pub(crate) mod ticket;
 
 use std::net::IpAddr;
 
@@ -23,7 +24,9 @@ pub(crate) use self::key::{AffinityKey, KeyHasher};
 use self::path::PathPattern;
 pub use self::path::PathProblem;
 pub use self::source::Choice;
+pub(crate) use self::source::cookie_value;
 use self::source::{Function, Source};
+pub(crate) use self::text::is_token;
 pub use self::text::{AffinityProblem, ParseAffinityError};
 use crate::dispatch::handoff::RequestHead;
 use crate::id::WorkerId;
@@ -51,23 +54,36 @@ use crate::id::WorkerId;
 ///
 /// A request without a key is served by the worker that has it.
 ///
+/// # Sessions that the application makes
+///
+/// The first request of a session carries no key yet: the application makes the session in the worker that the request
+/// happened to reach, and the key that it then gives out may belong to another one. [`Affinity::sticky_cookie`] has no
+/// such gap, because its cookie names the worker. [`Affinity::learn`] remembers where a session was made.
+///
 /// # As text
 ///
-/// `STICKY_AFFINITY` takes `client-ip`, `cookie:session`, `header:x-user`, `query:k` and `path:/room/{id}`, with
-/// fallbacks after `|`. [`Display`](std::fmt::Display) gives that text back; for [`Affinity::custom`], which has
-/// none, `custom`.
+/// `STICKY_AFFINITY` takes `client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`,
+/// `path:/room/{id}` and `sticky-cookie`, with fallbacks after `|`. [`Display`](std::fmt::Display) gives that text back;
+/// for [`Affinity::custom`], which has none, `custom`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affinity {
     first: Source,
     fallbacks: Vec<Source>,
+    /// Whether code asked for something to be learned where nothing can be.
+    learns_nothing: bool,
 }
+
+/// Reads the sticky cookie of a request: the worker it names, if it is valid.
+pub(crate) type TicketReader<'a> = &'a dyn Fn(&RequestHead<'_>) -> Option<WorkerId>;
 
 /// Whom a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Destination {
-    /// The owner of this key.
+    /// The owner of this key, which the client has sent.
     Key(AffinityKey),
-    /// This worker, as code said. It need not exist.
+    /// The owner of this key, which code has chosen. Clients cannot make up as many of them as they like.
+    Chosen(AffinityKey),
+    /// This worker, as the sticky cookie or code said. It need not exist.
     Worker(WorkerId),
     /// Whoever the kernel's hash gives this address to, so that a first contact that the kernel has placed is where it
     /// belongs.
@@ -86,9 +102,26 @@ impl Affinity {
     /// The value of a cookie, without the quotes around it if there are any. The name is case-sensitive.
     ///
     /// The session must be where the value says it is: a session id that the application draws in the worker that the
-    /// first request happened to reach names another one. Let code draw ids that belong to its worker.
+    /// first request happened to reach names another one. [`learn`](Self::learn) where ids are drawn, or take
+    /// [`Affinity::sticky_cookie`].
     pub fn cookie(name: impl Into<String>) -> Self {
-        Self::of(Source::Cookie(name.into()))
+        Self::of(Source::Cookie { name: name.into(), is_learned: false })
+    }
+
+    /// A cookie of our own, which names the worker of the client's first request. The application never sees it.
+    ///
+    /// With no fallback after it the first contact goes by [`Affinity::client_ip`]: a browser's six parallel first
+    /// requests, none of which has the cookie yet, reach one worker. Name, attributes and secret are settings of
+    /// [`ClusterBuilder`](crate::ClusterBuilder).
+    ///
+    /// ```
+    /// use sticky_core::{Affinity, Cluster};
+    ///
+    /// let builder = Cluster::builder().affinity(Affinity::sticky_cookie()).cookie_name("node");
+    /// # let _ = builder;
+    /// ```
+    pub const fn sticky_cookie() -> Self {
+        Self::of(Source::StickyCookie)
     }
 
     /// The value of a request header, as a whole. The name is the same in any case.
@@ -140,26 +173,70 @@ impl Affinity {
     pub fn or(mut self, other: Self) -> Self {
         self.fallbacks.push(other.first);
         self.fallbacks.extend(other.fallbacks);
+        self.learns_nothing |= other.learns_nothing;
+        self
+    }
+
+    /// Has the values of its cookies learned: what a worker's response sets one to belongs to that worker from then on.
+    ///
+    /// For sessions whose ids the application draws. They are remembered in the session table, so within
+    /// `session_capacity` and `session_idle_timeout`; a value that is not in it goes where its hash says.
+    ///
+    /// ```
+    /// use sticky_core::Affinity;
+    ///
+    /// let affinity = Affinity::cookie("session").learn().or(Affinity::client_ip());
+    /// assert_eq!(affinity.to_string(), "cookie:session+learn|client-ip");
+    /// ```
+    ///
+    /// Where there is no cookie there is nothing to learn: building the cluster is then an error.
+    #[must_use]
+    pub fn learn(mut self) -> Self {
+        let mut has_cookie = false;
+        for source in std::iter::once(&mut self.first).chain(&mut self.fallbacks) {
+            if let Source::Cookie { is_learned, .. } = source {
+                *is_learned = true;
+                has_cookie = true;
+            }
+        }
+        self.learns_nothing |= !has_cookie;
         self
     }
 
     const fn of(first: Source) -> Self {
-        Self { first, fallbacks: Vec::new() }
+        Self { first, fallbacks: Vec::new(), learns_nothing: false }
     }
 
     /// Every source, in the order in which they are asked.
     fn sources(&self) -> impl Iterator<Item = &Source> {
-        std::iter::once(&self.first).chain(&self.fallbacks)
+        let said = std::iter::once(&self.first).chain(&self.fallbacks);
+        let is_open = *self.fallbacks.last().unwrap_or(&self.first) == Source::StickyCookie;
+        said.chain(is_open.then_some(&Source::ClientAddress))
     }
 
-    /// Whom a request belongs to, if any source says so. `client` is the client's address, if it has one.
+    /// Whom a request belongs to, if any source says so. `client` is the client's address, if it has one; `tickets` is
+    /// asked for the sticky cookie, if that is a source.
     pub(crate) fn key(
         &self,
         head: &RequestHead<'_>,
         client: Option<IpAddr>,
         hasher: &KeyHasher,
+        tickets: TicketReader<'_>,
     ) -> Option<Destination> {
-        self.sources().find_map(|source| source.find(head, client, hasher))
+        self.sources().find_map(|source| source.find(head, client, hasher, tickets))
+    }
+
+    /// The names of the cookies whose values are learned from responses.
+    pub(crate) fn learned_cookies(&self) -> impl Iterator<Item = &str> {
+        self.sources().filter_map(|source| match source {
+            Source::Cookie { name, is_learned: true } => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether there is a sticky cookie to set and to read.
+    pub(crate) fn uses_sticky_cookie(&self) -> bool {
+        self.sources().any(|source| *source == Source::StickyCookie)
     }
 
     /// Whether the request has to be read to find the key; the client address alone can be had without.
@@ -184,6 +261,7 @@ mod tests {
         assert!(!Affinity::default().reads_requests());
         assert!(!Affinity::client_ip().or(Affinity::client_ip()).reads_requests());
         assert!(Affinity::cookie("a").reads_requests());
+        assert!(Affinity::sticky_cookie().reads_requests());
         assert!(Affinity::client_ip().or(Affinity::query("a")).reads_requests());
         assert!(Affinity::custom(|_| Choice::nothing()).reads_requests());
     }
@@ -195,6 +273,24 @@ mod tests {
         assert_eq!(one, one.clone());
         assert_ne!(one, custom());
         assert_ne!(one, Affinity::client_ip());
+    }
+
+    #[test]
+    fn the_sticky_cookie_is_told_from_others() {
+        assert!(Affinity::sticky_cookie().uses_sticky_cookie());
+        assert!(Affinity::cookie("a").or(Affinity::sticky_cookie()).uses_sticky_cookie());
+        assert!(!Affinity::cookie("sticky-cookie").or(Affinity::client_ip()).uses_sticky_cookie());
+    }
+
+    #[test]
+    fn all_cookies_so_far_are_learned_and_nothing_else() {
+        let [a, b, c] = ["a", "b", "c"].map(Affinity::cookie);
+        let learned = |affinity: &Affinity| affinity.learned_cookies().map(str::to_owned).collect::<Vec<_>>();
+        assert!(learned(&a).is_empty());
+        let two = Affinity::sticky_cookie().or(a.clone()).or(Affinity::header("x")).or(b).learn().or(c.clone());
+        assert_eq!(learned(&two), ["a", "b"]);
+        assert_eq!(learned(&a.clone().or(c.learn())), ["c"]);
+        assert_eq!(a.clone().learn().learn(), a.learn());
     }
 
     #[test]

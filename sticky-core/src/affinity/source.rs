@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use percent_encoding::percent_decode;
 
-use super::Destination;
 use super::key::KeyHasher;
 use super::path::PathPattern;
+use super::{Destination, TicketReader};
 use crate::dispatch::handoff::RequestHead;
 use crate::id::WorkerId;
 
@@ -17,12 +17,17 @@ use crate::id::WorkerId;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Source {
     ClientAddress,
-    Cookie(String),
+    Cookie {
+        name: String,
+        /// Whether responses that set it say whose it is.
+        is_learned: bool,
+    },
     /// In lower case.
     Header(String),
     Query(String),
     Path(PathPattern),
     Custom(Function),
+    StickyCookie,
 }
 
 impl Source {
@@ -32,15 +37,17 @@ impl Source {
         head: &RequestHead<'_>,
         client: Option<IpAddr>,
         hasher: &KeyHasher,
+        tickets: TicketReader<'_>,
     ) -> Option<Destination> {
         let value = match self {
             Self::ClientAddress => return client.map(Destination::Address),
+            Self::StickyCookie => return tickets(head).map(Destination::Worker),
             Self::Custom(function) => match function.call(head).chosen {
                 Chosen::Worker(worker) => return Some(Destination::Worker(worker)),
-                Chosen::Key(value) => Some(Cow::from(value.into_vec())),
+                Chosen::Key(value) => return Some(Destination::Chosen(hasher.of_text(value))),
                 Chosen::Nothing => None,
             },
-            Self::Cookie(name) => cookie(head, name),
+            Self::Cookie { name, .. } => cookie(head, name),
             Self::Header(name) => head.header(name).map(|value| value.trim_ascii().into()),
             Self::Query(name) => query(head, name),
             Self::Path(pattern) => pattern.find(head.path()),
@@ -59,7 +66,7 @@ fn cookie<'a>(head: &RequestHead<'a>, name: &str) -> Option<Cow<'a, [u8]>> {
 }
 
 /// The value of a cookie as the application sees it. `Set-Cookie` must be read alike by whoever learns from it.
-pub(super) fn cookie_value(written: &[u8]) -> Cow<'_, [u8]> {
+pub(crate) fn cookie_value(written: &[u8]) -> Cow<'_, [u8]> {
     percent_decode(unquoted(written.trim_ascii())).into()
 }
 
@@ -189,7 +196,13 @@ mod tests {
 
     /// Whom a GET belongs to.
     fn find(affinity: &Affinity, target: &str, headers: &[(&str, &[u8])]) -> Option<Destination> {
-        affinity.key(&HeadParts::new("GET", target, headers).head(), Some(CLIENT), &hasher())
+        affinity.key(&HeadParts::new("GET", target, headers).head(), Some(CLIENT), &hasher(), &ticket)
+    }
+
+    /// Stands in for the reader of sticky cookies: the worker is written in a header.
+    fn ticket(head: &RequestHead<'_>) -> Option<WorkerId> {
+        let text = str::from_utf8(head.header("ticket")?).ok()?;
+        Some(WorkerId::new(text.parse().ok()?))
     }
 
     /// Asserts that the value found is this one; none is nothing found.
@@ -323,7 +336,7 @@ mod tests {
     fn the_client_address() {
         assert_eq!(find(&Affinity::client_ip(), "/", &[]), Some(Destination::Address(CLIENT)));
         let parts = HeadParts::new("GET", "/", &[]);
-        assert_eq!(Affinity::client_ip().key(&parts.head(), None, &hasher()), None);
+        assert_eq!(Affinity::client_ip().key(&parts.head(), None, &hasher(), &ticket), None);
     }
 
     #[test]
@@ -336,13 +349,44 @@ mod tests {
             _ => Choice::nothing(),
         });
         let custom = custom.or(Affinity::query("q"));
-        let find = |method| custom.key(&HeadParts::new(method, "/a?q=b", &[]).head(), None, &hasher());
-        assert_eq!(find("GET"), text_key("/a"));
+        let find = |method| custom.key(&HeadParts::new(method, "/a?q=b", &[]).head(), None, &hasher(), &ticket);
+        assert_eq!(find("GET"), Some(Destination::Chosen(hasher().of_text("/a"))));
         assert_eq!(find("PUT"), Some(Destination::Worker(worker)));
         assert_eq!(find("PATCH"), text_key("b"));
         assert_eq!(find("POST"), text_key("b"));
         assert_eq!(Choice::key(""), Choice::nothing());
         assert_eq!(format!("{:?}", Function::new(|_| Choice::nothing())), "Function(..)");
+    }
+
+    #[test]
+    fn the_sticky_cookie_names_a_worker_and_else_the_fallbacks_decide() {
+        let (named, client) = (Some(Destination::Worker(WorkerId::new(3))), Some(Destination::Address(CLIENT)));
+        let with_query = || Affinity::sticky_cookie().or(Affinity::query("q"));
+        for (affinity, ticket, expected) in [
+            (Affinity::sticky_cookie(), b"3".as_slice(), named),
+            (Affinity::sticky_cookie(), b"stale", client),
+            (Affinity::query("x").or(Affinity::sticky_cookie()), b"", client),
+            (Affinity::query("q").or(Affinity::sticky_cookie()), b"3", text_key("a")),
+            (with_query(), b"3", named),
+            (with_query(), b"", text_key("a")),
+            // A fallback of its own is all that it has.
+            (Affinity::sticky_cookie().or(Affinity::query("x")), b"", None),
+        ] {
+            assert_eq!(find(&affinity, "/?q=a", &[("ticket", ticket)]), expected, "{affinity}");
+        }
+    }
+
+    #[test]
+    fn nobody_is_asked_for_tickets_without_a_sticky_cookie() {
+        let never = |_: &RequestHead<'_>| panic!("asked for a ticket");
+        let parts = HeadParts::new("GET", "/", &[]);
+        assert_eq!(Affinity::cookie("a").key(&parts.head(), Some(CLIENT), &hasher(), &never), None);
+    }
+
+    #[test]
+    fn a_learned_cookie_is_found_like_any_other() {
+        let headers: [(&str, &[u8]); 1] = [("cookie", b"sid=a")];
+        assert_eq!(find(&Affinity::cookie("sid").learn(), "/", &headers), text_key("a"));
     }
 
     #[test]
@@ -357,13 +401,9 @@ mod tests {
     #[test]
     fn a_value_is_the_same_key_wherever_it_comes_from() {
         let headers: [(&str, &[u8]); 2] = [("cookie", b"a=v%20w"), ("a", b"v w")];
-        let everywhere = [
-            Affinity::cookie("a"),
-            Affinity::header("a"),
-            Affinity::query("a"),
-            Affinity::path("/p/{a}"),
-            Affinity::custom(|_| Choice::key("v w")),
-        ];
+        let everywhere = [Affinity::cookie("a"), Affinity::header("a"), Affinity::query("a"), Affinity::path("/p/{a}")];
+        let chosen = find(&Affinity::custom(|_| Choice::key("v w")), "/", &[]);
+        assert_eq!(chosen, Some(Destination::Chosen(hasher().of_text("v w"))));
         for affinity in everywhere {
             assert_eq!(find(&affinity, "/p/v%20w?a=v+w", &headers), text_key("v w"), "{affinity}");
         }

@@ -10,10 +10,13 @@ use super::source::Source;
 /// Separates the fallbacks.
 const OR: char = '|';
 
+/// What follows a cookie whose values are learned.
+const LEARN: &str = "+learn";
+
 impl Affinity {
     /// Every text form there is, for error messages and documentation.
-    pub(crate) const ALLOWED: &'static str =
-        "`client-ip`, `cookie:session`, `header:x-user`, `query:k` or `path:/room/{id}`, with fallbacks after `|`";
+    pub(crate) const ALLOWED: &'static str = "`client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`, \
+         `path:/room/{id}` or `sticky-cookie`, with fallbacks after `|`";
 
     /// What the key is, in words that complete "affinity is ..".
     pub(crate) fn describe(&self) -> String {
@@ -30,6 +33,7 @@ impl Affinity {
         let mut problems: Vec<_> = self.sources().filter_map(Source::problem).collect();
         let mut after_address = self.sources().skip_while(|source| **source != Source::ClientAddress).skip(1);
         problems.extend(after_address.next().map(|source| AffinityProblem::NeverAsked { part: source.to_string() }));
+        problems.extend(self.learns_nothing.then(|| AffinityProblem::NothingToLearn { part: self.to_string() }));
         ParseAffinityError::of(problems)
     }
 }
@@ -66,9 +70,19 @@ impl FromStr for Affinity {
 
 impl Source {
     fn read(part: &str) -> Result<Self, AffinityProblem> {
+        match part.strip_suffix(LEARN).map(Self::read_plain) {
+            Some(Ok(Self::Cookie { name, .. })) => Ok(Self::Cookie { name, is_learned: true }),
+            // In a path the text is a part like any other.
+            Some(Ok(Self::Path(_)) | Err(_)) | None => Self::read_plain(part),
+            Some(Ok(_)) => Err(AffinityProblem::NothingToLearn { part: part.to_owned() }),
+        }
+    }
+
+    fn read_plain(part: &str) -> Result<Self, AffinityProblem> {
         match part.split_once(':') {
             None if part == "client-ip" => Ok(Self::ClientAddress),
-            Some(("cookie", name)) => Ok(Self::Cookie(name.to_owned())),
+            None if part == "sticky-cookie" => Ok(Self::StickyCookie),
+            Some(("cookie", name)) => Ok(Self::Cookie { name: name.to_owned(), is_learned: false }),
             Some(("header", name)) => Ok(Self::Header(name.to_ascii_lowercase())),
             Some(("query", name)) => Ok(Self::Query(name.to_owned())),
             Some(("path", pattern)) => Ok(Self::Path(PathPattern::new(pattern.to_owned()))),
@@ -79,7 +93,9 @@ impl Source {
     fn describe(&self) -> String {
         match self {
             Self::ClientAddress => "the client address".to_owned(),
-            Self::Cookie(name) => format!("the cookie `{name}`"),
+            Self::StickyCookie => "the sticky cookie".to_owned(),
+            Self::Cookie { name, is_learned: false } => format!("the cookie `{name}`"),
+            Self::Cookie { name, is_learned: true } => format!("the learned cookie `{name}`"),
             Self::Header(name) => format!("the header `{name}`"),
             Self::Query(name) => format!("the query parameter `{name}`"),
             Self::Path(pattern) => format!("the path `{pattern}`"),
@@ -90,25 +106,27 @@ impl Source {
     fn problem(&self) -> Option<AffinityProblem> {
         let part = || self.to_string();
         let (name, forbidden) = match self {
-            Self::ClientAddress | Self::Custom(_) => return None,
+            Self::ClientAddress | Self::StickyCookie | Self::Custom(_) => return None,
             Self::Path(pattern) => {
                 let problem = pattern.problem()?;
                 return Some(AffinityProblem::BadPath { part: part(), problem });
             }
-            Self::Cookie(name) => (name, COOKIE_FORBIDDEN),
+            Self::Cookie { name, .. } => (name, COOKIE_FORBIDDEN),
             Self::Header(name) => (name, HEADER_FORBIDDEN),
             Self::Query(name) => (name, QUERY_FORBIDDEN),
         };
         if name.is_empty() {
             return Some(AffinityProblem::NoName { part: part() });
         }
-        let character = bad_character(name, forbidden)?;
+        // A name that ends like this would not be a name as text.
+        let plus = || name.ends_with(LEARN).then_some('+');
+        let character = bad_character(name, forbidden).or_else(plus)?;
         Some(AffinityProblem::BadName { part: part(), character })
     }
 }
 
-/// Whether a header can have this name.
-pub(super) fn is_header_name(name: &str) -> bool {
+/// Whether this is a token (RFC 9110, 5.6.2), as the names of headers are, and those of cookies that we set.
+pub(crate) fn is_token(name: &str) -> bool {
     !name.is_empty() && bad_character(name, HEADER_FORBIDDEN).is_none()
 }
 
@@ -127,7 +145,10 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ClientAddress => f.write_str("client-ip"),
-            Self::Cookie(name) => write!(f, "cookie:{name}"),
+            Self::StickyCookie => f.write_str("sticky-cookie"),
+            Self::Cookie { name, is_learned } => {
+                write!(f, "cookie:{name}{}", if *is_learned { LEARN } else { "" })
+            }
             Self::Header(name) => write!(f, "header:{name}"),
             Self::Query(name) => write!(f, "query:{name}"),
             Self::Path(pattern) => write!(f, "path:{pattern}"),
@@ -201,6 +222,12 @@ pub enum AffinityProblem {
         /// What is wrong with the pattern.
         problem: PathProblem,
     },
+    /// Learn cookies only: other keys are no response's to give.
+    #[error("{part:?} has no cookie to learn: `+learn` follows a cookie, as in `cookie:session+learn`")]
+    NothingToLearn {
+        /// The part as written.
+        part: String,
+    },
     /// Put `client-ip` last.
     #[error("{part:?} is never asked, because every client has an address: put `client-ip` last")]
     NeverAsked {
@@ -226,6 +253,15 @@ mod tests {
             ("client-ip", Affinity::client_ip(), "the client address"),
             ("cookie:Session", Affinity::cookie("Session"), "the cookie `Session`"),
             ("header:x-user", Affinity::header("X-User"), "the header `x-user`"),
+            ("sticky-cookie", Affinity::sticky_cookie(), "the sticky cookie, else the client address"),
+            (
+                "sticky-cookie|query:k",
+                Affinity::sticky_cookie().or(Affinity::query("k")),
+                "the sticky cookie, else the query parameter `k`",
+            ),
+            ("cookie:a+learn", Affinity::cookie("a").learn(), "the learned cookie `a`"),
+            ("cookie:a+b", Affinity::cookie("a+b"), "the cookie `a+b`"),
+            ("path:/a+learn", Affinity::path("/a+learn"), "the path `/a+learn`"),
             ("query:k", Affinity::query("k"), "the query parameter `k`"),
             ("query:a:b[]", Affinity::query("a:b[]"), "the query parameter `a:b[]`"),
             ("path:/room/{id}", Affinity::path("/room/{id}"), "the path `/room/{id}`"),
@@ -260,12 +296,15 @@ mod tests {
 
     #[test]
     fn parts_that_are_no_affinity() {
-        for text in ["", "client_ip", "Client-IP", "cookie", "Cookie:a", "sticky-cookie", "client-ip:", ":", "path"] {
+        for text in
+            ["", "client_ip", "Client-IP", "cookie", "Cookie:a", "sticky-cookie:", "x+learn", "client-ip:", ":", "path"]
+        {
             assert_eq!(errors(text), format!("{text:?} is no affinity"));
         }
         assert_eq!(
             "x".parse::<Affinity>().unwrap_err().to_string(),
-            "\"x\" is no affinity (allowed: `client-ip`, `cookie:session`, `header:x-user`, `query:k` or `path:/room/{id}`, with fallbacks after `|`)"
+            "\"x\" is no affinity (allowed: `client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`, \
+             `path:/room/{id}` or `sticky-cookie`, with fallbacks after `|`)"
         );
     }
 
@@ -285,13 +324,19 @@ mod tests {
             ("query:a%20b", '%'),
             ("query:a&b", '&'),
             ("query:a\tb", '\t'),
+            ("cookie:a+learn+learn", '+'),
         ] {
             let rule = "names are visible ASCII without delimiters, as in `x-user`";
             assert_eq!(errors(text), format!("{text:?} has a name with {character:?} in it; {rule}"));
         }
-        for affinity in
-            [Affinity::cookie("a|b"), Affinity::header("a|b"), Affinity::query("a|b"), Affinity::path("/a|b")]
-        {
+        for affinity in [
+            Affinity::cookie("a+learn"),
+            Affinity::header("a+learn"),
+            Affinity::cookie("a|b"),
+            Affinity::header("a|b"),
+            Affinity::query("a|b"),
+            Affinity::path("/a|b"),
+        ] {
             assert!(affinity.check().is_err(), "{affinity}");
         }
     }
@@ -318,6 +363,21 @@ mod tests {
             |part: &str| format!("{part:?} is never asked, because every client has an address: put `client-ip` last");
         assert_eq!(errors("client-ip|cookie:a|query:b"), never("cookie:a"));
         assert_eq!(errors("cookie:a|client-ip|client-ip"), never("client-ip"));
+        assert_eq!(errors("client-ip|sticky-cookie"), never("sticky-cookie"));
+    }
+
+    #[test]
+    fn only_cookies_can_be_learned() {
+        let nothing = |part: &str| {
+            format!("{part:?} has no cookie to learn: `+learn` follows a cookie, as in `cookie:session+learn`")
+        };
+        for text in ["client-ip+learn", "sticky-cookie+learn", "header:x+learn", "query:k+learn"] {
+            assert_eq!(errors(text), nothing(text));
+        }
+        let learned = Affinity::header("x").learn().or(Affinity::cookie("a").or(Affinity::query("k").learn()));
+        assert_eq!(learned.check().unwrap_err().mistakes(), nothing("header:x|cookie:a|query:k"));
+        assert!(Affinity::cookie("a").or(Affinity::query("k").learn()).check().is_err());
+        assert!(Affinity::header("x").or(Affinity::cookie("a")).learn().check().is_ok());
     }
 
     #[test]
@@ -334,7 +394,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_can_be_read_is_written_alike(
-            text in "(cookie:|header:|query:|path:/|client-ip|[|])[a-z{}*/]{0,4}([|]client-ip)?",
+            text in "(cookie:|header:|query:|path:/|client-ip|sticky-cookie|[|])[a-z{}*/]{0,4}([+]learn)?([|]client-ip)?",
         ) {
             if let Ok(affinity) = text.parse::<Affinity>() {
                 prop_assert_eq!(affinity.to_string(), text);

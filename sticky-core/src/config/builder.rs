@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use super::cookie::{GivenCookie, GivenSecret, SameSite};
 use super::failover::Failover;
 use super::parse::Value;
 use super::trusted::TrustedProxies;
@@ -33,6 +34,10 @@ pub struct ClusterBuilder {
     pub(super) trusted_proxies: Option<Vec<String>>,
     pub(super) client_address_header: Option<String>,
     pub(super) proxy_protocol: Option<bool>,
+    pub(super) cookie: GivenCookie,
+    pub(super) worker_header: Option<bool>,
+    pub(super) session_capacity: Option<u64>,
+    pub(super) session_idle_timeout: Option<Duration>,
     pub(super) failover: Option<Failover>,
     pub(super) first_port: Option<Option<u64>>,
     pub(super) hash_seed: Option<u64>,
@@ -134,6 +139,91 @@ impl ClusterBuilder {
     /// Default: `off`.
     pub fn proxy_protocol(mut self, on: bool) -> Self {
         self.proxy_protocol = Some(on);
+        self
+    }
+
+    /// The name of the sticky cookie. This and all that follows about it is an error where
+    /// [`affinity`](Self::affinity) has no [`Affinity::sticky_cookie`].
+    ///
+    /// Default: `sticky`.
+    pub fn cookie_name(mut self, name: impl Into<String>) -> Self {
+        self.cookie.name = Some(name.into());
+        self
+    }
+
+    /// The path below which browsers send the sticky cookie.
+    ///
+    /// Default: `/`.
+    pub fn cookie_path(mut self, path: impl Into<String>) -> Self {
+        self.cookie.path = Some(path.into());
+        self
+    }
+
+    /// With which requests from other sites' pages browsers send the sticky cookie.
+    ///
+    /// Default: `lax`.
+    pub fn cookie_same_site(mut self, same_site: SameSite) -> Self {
+        self.cookie.same_site = Some(same_site);
+        self
+    }
+
+    /// Whether browsers send the sticky cookie by TLS only. Auto does it where the client comes by TLS, or by a
+    /// trusted proxy that says so.
+    ///
+    /// Default: `auto`.
+    pub fn cookie_secure(mut self, secure: bool) -> Self {
+        self.cookie.secure = Some(Some(secure));
+        self
+    }
+
+    /// How long browsers keep the sticky cookie, 1 s to 400 days. `None` is as long as they are open.
+    ///
+    /// Default: `none`.
+    pub fn cookie_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.cookie.lifetime = Some(lifetime.into());
+        self
+    }
+
+    /// What seals the sticky cookie, at least 16 bytes that nobody can guess. Where it is the same on several machines,
+    /// or after a restart, cookies are valid there too; those that are not are replaced. It is never shown.
+    ///
+    /// Default: drawn at start.
+    pub fn cookie_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.cookie.secret = Some(GivenSecret(secret.as_ref().to_owned()));
+        self
+    }
+
+    /// The secret of before the last change: cookies sealed with it are still valid, and are sealed anew. An error
+    /// without [`cookie_secret`](Self::cookie_secret).
+    ///
+    /// Default: `none`.
+    pub fn cookie_previous_secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.cookie.previous_secret = Some(GivenSecret(secret.as_ref().to_owned()));
+        self
+    }
+
+    /// Whether every response says in `x-sticky-worker` which worker gave it.
+    ///
+    /// Default: `off`.
+    pub fn worker_header(mut self, on: bool) -> Self {
+        self.worker_header = Some(on);
+        self
+    }
+
+    /// How many sessions are remembered, 1024 to 16777216, rounded up to a power of two; the one unused for longest
+    /// makes room. Only those are that no key and no cookie of ours says the worker of.
+    ///
+    /// Default: `65536`.
+    pub fn session_capacity(mut self, sessions: usize) -> Self {
+        self.session_capacity = Some(sessions as u64);
+        self
+    }
+
+    /// How long an unused session is remembered, 1 s to 720 h.
+    ///
+    /// Default: `24h`.
+    pub fn session_idle_timeout(mut self, timeout: Duration) -> Self {
+        self.session_idle_timeout = Some(timeout);
         self
     }
 

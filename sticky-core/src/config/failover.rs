@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_deadline_has_bounds() {
-        let allowed = Allowed::Duration { least: SECOND, most: SECOND };
+        let allowed = Allowed::Duration { least: SECOND, most: SECOND, note: "" };
         for after in [SECOND, 2 * SECOND] {
             for failover in [Failover::Next { after }, Failover::Refuse { after }] {
                 assert_eq!(failover.after(), Some(after));

@@ -9,6 +9,7 @@
 //! Strings end here: whatever is in a [`Config`] has its type and its range.
 
 mod builder;
+mod cookie;
 mod cpus;
 mod env;
 mod error;
@@ -23,6 +24,8 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 pub use self::builder::ClusterBuilder;
+pub(crate) use self::cookie::CookieSettings;
+pub use self::cookie::SameSite;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
 pub use self::failover::Failover;
@@ -62,8 +65,14 @@ pub(crate) struct Config {
     /// Who is believed about the client's address, and where it is written.
     pub(crate) trust: ProxyTrust,
     /// Whether trusted proxies begin their connections with the PROXY protocol. Never without trusted proxies.
-    #[allow(dead_code, reason = "read by the guard of handoff dispatch")]
     pub(crate) proxy_protocol: bool,
+    /// How the sticky cookie is, if [`Affinity::uses_sticky_cookie`].
+    pub(crate) sticky_cookie: CookieSettings,
+    /// Whether responses name their worker.
+    pub(crate) worker_header: bool,
+    /// How many sessions are remembered: a power of two.
+    pub(crate) session_capacity: usize,
+    pub(crate) session_idle_timeout: Duration,
     /// The dispatch chosen.
     pub(crate) dispatch: Dispatch,
     /// Why that dispatch, in words for the log.
@@ -103,6 +112,10 @@ impl Config {
             let trust = format!(" trusted_proxies={proxies} client_address_header={header} proxy_protocol={protocol}");
             text.push_str(&trust);
         }
+        if affinity.uses_sticky_cookie() {
+            text.push_str(" cookie_name=");
+            text.push_str(&self.sticky_cookie.name);
+        }
         text
     }
 }
@@ -132,6 +145,10 @@ mod tests {
         );
         let expected = "affinity=cookie:a|client-ip dispatch=handoff placement=local hash_seed=drawn \
                         trusted_proxies=loopback,10.0.0.0/8 client_address_header=x-real-ip proxy_protocol=true";
+        assert_eq!(text, expected);
+        let variables = [("STICKY_AFFINITY", "sticky-cookie"), ("STICKY_COOKIE_SECRET", "not to be shown at all")];
+        let text = fingerprint(ClusterBuilder::default().cookie_name("s"), &variables);
+        let expected = "affinity=sticky-cookie dispatch=handoff placement=rendezvous hash_seed=drawn cookie_name=s";
         assert_eq!(text, expected);
         let custom = Affinity::custom(|_| crate::Choice::nothing()).or(Affinity::client_ip());
         let text = fingerprint(ClusterBuilder::default().affinity(custom), &[]);

@@ -6,6 +6,9 @@ use super::settings::Allowed;
 
 /// A value that a setting can have: how it is read, written and checked.
 pub(super) trait Value: Sized {
+    /// Whether messages must not show it.
+    const IS_SECRET: bool = false;
+
     /// Reads the text form.
     ///
     /// # Errors
@@ -124,6 +127,24 @@ impl Value for Duration {
     }
 }
 
+/// A duration that can be absent: `none`.
+impl Value for Option<Duration> {
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(None),
+            _ => Duration::parse(text).map(Some),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.map_or_else(|| "none".to_owned(), |duration| duration.show())
+    }
+
+    fn is_allowed(&self, allowed: &Allowed) -> bool {
+        self.is_none_or(|duration| duration.is_allowed(allowed))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,9 +230,20 @@ mod tests {
         ] {
             assert_eq!(Duration::parse(text), Err("not a duration".to_owned()), "{text}");
         }
-        let allowed = Allowed::Duration { least: Duration::from_secs(1), most: Duration::from_secs(2) };
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
+        let allowed = Allowed::Duration { least, most, note: "" };
         let around = [999, 1000, 2000, 2001].map(|millis| Duration::from_millis(millis).is_allowed(&allowed));
         assert_eq!(around, [false, true, true, false]);
+    }
+
+    #[test]
+    fn durations_that_can_be_absent() {
+        round_trip(&[("none", None), ("2h", Some(Duration::from_hours(2)))]);
+        assert_eq!(Option::<Duration>::parse("None"), Err("not a duration".to_owned()));
+        let (least, most) = (Duration::from_secs(1), Duration::from_secs(2));
+        let allowed = Allowed::Duration { least, most, note: "" };
+        let values = [None, Some(Duration::ZERO), Some(least)];
+        assert_eq!(values.map(|duration| duration.is_allowed(&allowed)), [true, false, true]);
     }
 
     #[test]

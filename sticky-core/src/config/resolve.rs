@@ -1,5 +1,6 @@
 //! From builder, environment and machine to one typed value: pure, and everything that is wrong at once.
 
+mod cookie;
 mod route;
 
 use std::collections::HashSet;
@@ -8,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::builder::ClusterBuilder;
+use super::cookie::Secret;
 use super::env::Environment;
 use super::error::{ConfigError, ConfigProblem, Given};
 use super::parse::Value;
@@ -21,6 +23,7 @@ use crate::placement::Placement;
 
 const DEFAULT_PORT: u16 = 5000;
 const DEFAULT_BACKLOG: u32 = 4096;
+const DEFAULT_SESSIONS: usize = 1 << 16;
 
 impl ClusterBuilder {
     /// Resolves every setting: code, then the environment, then the default.
@@ -56,6 +59,7 @@ impl Resolver<'_> {
         let workers = self.workers(builder.workers, machine);
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
         let route = self.route(&mut builder);
+        let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
         Config {
             workers: workers.unwrap_or(1),
             threads_per_worker,
@@ -64,6 +68,10 @@ impl Resolver<'_> {
             placement: route.placement,
             trust: route.trust,
             proxy_protocol: route.proxy_protocol,
+            sticky_cookie,
+            worker_header: self.value(&settings::WORKER_HEADER, builder.worker_header).unwrap_or_default(),
+            session_capacity: self.session_capacity(builder.session_capacity),
+            session_idle_timeout: self.duration(&settings::SESSION_IDLE_TIMEOUT, builder.session_idle_timeout, 86_400),
             dispatch: route.choice.dispatch,
             dispatch_reason: route.choice.reason,
             failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
@@ -137,6 +145,12 @@ impl Resolver<'_> {
         Some(first)
     }
 
+    /// Rounded up, so that a hash finds its place with a mask.
+    fn session_capacity(&mut self, code: Option<u64>) -> usize {
+        let capacity = self.value(&settings::SESSION_CAPACITY, code).and_then(size);
+        capacity.map_or(DEFAULT_SESSIONS, |capacity| capacity.get().next_power_of_two())
+    }
+
     fn backlog(&mut self, code: Option<u64>) -> u32 {
         let backlog = self.value(&settings::BACKLOG, code);
         backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(DEFAULT_BACKLOG)
@@ -202,9 +216,11 @@ impl Resolver<'_> {
         match self.environment.text(name) {
             Ok(text) => {
                 let text = text?;
-                self.accept(setting, Given::Variable { name, value: text.to_owned() }, parse(text))
+                let value = if T::IS_SECRET { Secret::HIDDEN } else { text }.to_owned();
+                self.accept(setting, Given::Variable { name, value }, parse(text))
             }
             Err(value) => {
+                let value = if T::IS_SECRET { Secret::HIDDEN.to_owned() } else { value };
                 let allowed = setting.allowed.to_string();
                 self.problems.push(ConfigProblem::NotUnicode { variable: name, value, allowed });
                 None
@@ -292,5 +308,7 @@ impl Value for Vec<ListenAddress> {
     }
 }
 
+#[cfg(test)]
+mod cookie_tests;
 #[cfg(test)]
 mod tests;

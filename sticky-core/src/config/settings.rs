@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::cookie::{CookieName, CookiePath, SameSite, Secret};
 use super::parse::Value as _;
 use super::trusted::TrustedProxies;
 use crate::affinity::{AddressHeader, Affinity};
@@ -42,8 +43,8 @@ pub(super) enum Allowed {
     Text(&'static str),
     /// Whole numbers, both ends included, and what else there is to say.
     Count { least: u64, most: u64, note: &'static str },
-    /// Durations, both ends included.
-    Duration { least: Duration, most: Duration },
+    /// Durations, both ends included, and what else there is to say.
+    Duration { least: Duration, most: Duration, note: &'static str },
     /// A [`Failover`](super::Failover), with the longest deadline.
     Failover { most: Duration },
 }
@@ -55,7 +56,7 @@ impl Allowed {
 
     pub(super) fn has_duration(&self, duration: Duration) -> bool {
         match self {
-            Self::Duration { least, most } => (*least..=*most).contains(&duration),
+            Self::Duration { least, most, .. } => (*least..=*most).contains(&duration),
             Self::Failover { most } => duration <= *most,
             Self::Text(_) | Self::Count { .. } => false,
         }
@@ -67,8 +68,9 @@ impl fmt::Display for Allowed {
         match self {
             Self::Text(text) => f.write_str(text),
             Self::Count { least, most, note } => write!(f, "a whole number from {least} to {most}{note}"),
-            Self::Duration { least, most } => {
-                write!(f, "a duration like `500ms`, `30s`, `5m` or `1h`, from {} to {}", least.show(), most.show())
+            Self::Duration { least, most, note } => {
+                let (least, most) = (least.show(), most.show());
+                write!(f, "a duration like `500ms`, `30s`, `5m` or `1h`, from {least} to {most}{note}")
             }
             Self::Failover { most } => {
                 write!(f, "a duration like `2s` up to {}, `wait`, `refuse` or `refuse:5s`", most.show())
@@ -78,17 +80,19 @@ impl fmt::Display for Allowed {
 }
 
 const fn durations(least: Duration, most: Duration) -> Allowed {
-    Allowed::Duration { least, most }
+    Allowed::Duration { least, most, note: "" }
 }
 
+const AUTO_SWITCH: &str = "`auto`, `true`, `yes`, `on`, `1`, `false`, `no`, `off` or `0`";
 const SWITCH: &str = "`true`, `yes`, `on`, `1`, `false`, `no`, `off` or `0`";
 
 const TEN_MILLIS: Duration = Duration::from_millis(10);
+const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 25] = [
+pub(super) static SETTINGS: [&Setting; 35] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -98,6 +102,16 @@ pub(super) static SETTINGS: [&Setting; 25] = [
     &TRUSTED_PROXIES,
     &CLIENT_ADDRESS_HEADER,
     &PROXY_PROTOCOL,
+    &COOKIE_NAME,
+    &COOKIE_PATH,
+    &COOKIE_SAME_SITE,
+    &COOKIE_SECURE,
+    &COOKIE_LIFETIME,
+    &COOKIE_SECRET,
+    &COOKIE_PREVIOUS_SECRET,
+    &WORKER_HEADER,
+    &SESSION_CAPACITY,
+    &SESSION_IDLE_TIMEOUT,
     &FAILOVER,
     &FIRST_PORT,
     &HASH_SEED,
@@ -195,6 +209,96 @@ pub(super) static PROXY_PROTOCOL: Setting = Setting {
     default: "off",
     allowed: Allowed::Text(SWITCH),
     about: "trusted proxies begin every connection with the PROXY protocol, version 1 or 2",
+};
+
+pub(super) static COOKIE_NAME: Setting = Setting {
+    name: "cookie_name",
+    variable: Some("STICKY_COOKIE_NAME"),
+    fallbacks: &[],
+    default: "sticky",
+    allowed: Allowed::Text(CookieName::ALLOWED),
+    about: "the name of the sticky cookie",
+};
+
+pub(super) static COOKIE_PATH: Setting = Setting {
+    name: "cookie_path",
+    variable: Some("STICKY_COOKIE_PATH"),
+    fallbacks: &[],
+    default: "/",
+    allowed: Allowed::Text(CookiePath::ALLOWED),
+    about: "the path below which browsers send the sticky cookie",
+};
+
+pub(super) static COOKIE_SAME_SITE: Setting = Setting {
+    name: "cookie_same_site",
+    variable: Some("STICKY_COOKIE_SAME_SITE"),
+    fallbacks: &[],
+    default: "lax",
+    allowed: Allowed::Text(SameSite::ALLOWED),
+    about: "with which requests from other sites' pages browsers send the sticky cookie",
+};
+
+pub(super) static COOKIE_SECURE: Setting = Setting {
+    name: "cookie_secure",
+    variable: Some("STICKY_COOKIE_SECURE"),
+    fallbacks: &[],
+    default: "auto",
+    allowed: Allowed::Text(AUTO_SWITCH),
+    about: "send the sticky cookie by TLS only; `auto` does it where the client comes by TLS, or by a trusted proxy that says so",
+};
+
+pub(super) static COOKIE_LIFETIME: Setting = Setting {
+    name: "cookie_lifetime",
+    variable: Some("STICKY_COOKIE_LIFETIME"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Duration { least: SECOND, most: Duration::from_hours(400 * 24), note: "; `none`" },
+    about: "how long browsers keep the sticky cookie; `none` is as long as they are open",
+};
+
+pub(super) static COOKIE_SECRET: Setting = Setting {
+    name: "cookie_secret",
+    variable: Some("STICKY_COOKIE_SECRET"),
+    fallbacks: &[],
+    default: "drawn at start",
+    allowed: Allowed::Text(Secret::ALLOWED),
+    about: "what seals the sticky cookie; the same on all machines and after a restart, or the cookies of before are replaced",
+};
+
+pub(super) static COOKIE_PREVIOUS_SECRET: Setting = Setting {
+    name: "cookie_previous_secret",
+    variable: Some("STICKY_COOKIE_PREVIOUS_SECRET"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Text(Secret::ALLOWED),
+    about: "the secret of before the last change, which cookies may still be sealed with",
+};
+
+pub(super) static WORKER_HEADER: Setting = Setting {
+    name: "worker_header",
+    variable: Some("STICKY_WORKER_HEADER"),
+    fallbacks: &[],
+    default: "off",
+    allowed: Allowed::Text(SWITCH),
+    about: "add `x-sticky-worker` to every response: the number of the worker that gave it",
+};
+
+pub(super) static SESSION_CAPACITY: Setting = Setting {
+    name: "session_capacity",
+    variable: Some("STICKY_SESSION_CAPACITY"),
+    fallbacks: &[],
+    default: "65536",
+    allowed: Allowed::Count { least: 1024, most: 1 << 24, note: ", rounded up to a power of two" },
+    about: "how many sessions are remembered; the one unused for longest makes room",
+};
+
+pub(super) static SESSION_IDLE_TIMEOUT: Setting = Setting {
+    name: "session_idle_timeout",
+    variable: Some("STICKY_SESSION_IDLE_TIMEOUT"),
+    fallbacks: &[],
+    default: "24h",
+    allowed: durations(SECOND, Duration::from_hours(30 * 24)),
+    about: "how long an unused session is remembered",
 };
 
 pub(super) static FAILOVER: Setting = Setting {
@@ -319,7 +423,7 @@ pub(super) static PREFIX_OUTPUT: Setting = Setting {
     variable: Some("STICKY_PREFIX_OUTPUT"),
     fallbacks: &[],
     default: "auto",
-    allowed: Allowed::Text("`auto`, `true`, `yes`, `on`, `1`, `false`, `no`, `off` or `0`"),
+    allowed: Allowed::Text(AUTO_SWITCH),
     about: "put `[2] ` in front of the lines worker 2 writes; `auto` does it on a terminal",
 };
 
@@ -350,7 +454,8 @@ mod tests {
         let mut text = String::from("| method | variables | default | allowed | what |\n|---|---|---|---|---|\n");
         for Setting { name, variable, fallbacks, default, allowed, about } in SETTINGS {
             let variables: Vec<_> = variable.iter().chain(*fallbacks).map(|name| format!("`{name}`")).collect();
-            let (variables, allowed) = (variables.join(", "), allowed.to_string());
+            // Even in code a bar would end the cell.
+            let (variables, allowed) = (variables.join(", "), allowed.to_string().replace('|', "\\|"));
             text +=
                 &format!("| [`{name}`](ClusterBuilder::{name}) | {variables} | {default} | {allowed} | {about} |\n");
         }
@@ -393,11 +498,12 @@ mod tests {
 
     #[test]
     fn what_is_allowed_reads_well() {
-        let second = Duration::from_secs(1);
+        let noted = Allowed::Duration { least: SECOND, most: HOUR, note: "; `none`" };
         for (allowed, expected) in [
             (Allowed::Text("this"), "this"),
             (Allowed::Count { least: 1, most: 2, note: "; `none`" }, "a whole number from 1 to 2; `none`"),
-            (durations(second, HOUR), "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h"),
+            (durations(SECOND, HOUR), "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h"),
+            (noted, "a duration like `500ms`, `30s`, `5m` or `1h`, from 1s to 1h; `none`"),
             (Allowed::Failover { most: HOUR }, "a duration like `2s` up to 1h, `wait`, `refuse` or `refuse:5s`"),
         ] {
             assert_eq!(allowed.to_string(), expected);

@@ -15,7 +15,7 @@ pub(crate) const PROTOCOL: RangeInclusive<u32> = 1..=1;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(crate) enum ToWorker {
-    /// The answer to [`Hello`]; carries the scoreboard's descriptor.
+    /// The answer to [`Hello`]; carries the scoreboard's descriptor, and the session table's where there is one.
     Welcome(Welcome),
     /// Follows the welcome until all of its channels have come; carries some of them, in the order of their slots.
     Channels,
@@ -55,6 +55,9 @@ pub(crate) struct Welcome {
     /// How many channels follow: one into each slot, or none where connections do not move.
     #[serde(default)]
     pub(crate) channels: u16,
+    /// What the sticky cookie is sealed with, where there is one.
+    #[serde(default)]
+    pub(crate) secret: Vec<u8>,
 }
 
 /// See [`ToWorker::Listen`].
@@ -172,10 +175,11 @@ mod tests {
             addresses: 2,
             evicted: vec![slot],
             channels: 4,
+            secret: vec![7, 255],
         };
         golden(
             ToWorker::Welcome(welcome),
-            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3],"channels":4}"#,
+            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3],"channels":4,"secret":[7,255]}"#,
         );
         golden(ToWorker::Channels, r#"{"type":"channels"}"#);
         golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);

@@ -3,7 +3,9 @@
 use super::naive::{self, Head};
 use super::{open, split};
 use crate::affinity::{Affinity, Destination, KeyHasher};
+use crate::dispatch::handoff::RequestHead;
 use crate::dispatch::handoff::head::{HeadReader, MAX_HEAD, Outcome, PrefaceRule};
+use crate::id::WorkerId;
 
 pub(super) fn check(input: &[u8]) {
     let (_, rest) = open(input);
@@ -21,8 +23,14 @@ pub(super) fn check(input: &[u8]) {
             assert!(error.to_string().starts_with(&error.problems()[0].to_string()));
         }
     }
-    for source in [Affinity::cookie, Affinity::header, Affinity::query, Affinity::path] {
-        let affinity = source(text.to_owned());
+    let name = || text.to_owned();
+    for affinity in [
+        Affinity::cookie(name()),
+        Affinity::cookie(name()).learn(),
+        Affinity::header(name()),
+        Affinity::query(name()),
+        Affinity::path(name()),
+    ] {
         if affinity.check().is_ok() {
             find(&affinity, request);
             round_trip(&affinity.or(Affinity::client_ip()));
@@ -53,11 +61,16 @@ fn find(affinity: &Affinity, request: &[u8]) {
     let Head::Acceptable(naive) = naive::head(request, usize::from(MAX_HEAD)) else { panic!("no head") };
     let (view, hasher) = (head.view(request), KeyHasher::new(7));
     let client = "192.0.2.1".parse().ok();
-    let found = affinity.key(&view, client, &hasher);
-    assert_eq!(affinity.clone().key(&view, client, &hasher), found);
+    // Stands in for the reader of sticky cookies.
+    let worker = |head: &RequestHead<'_>| head.header("ticket").map(|_| WorkerId::new(3));
+    let found = affinity.key(&view, client, &hasher, &worker);
+    assert_eq!(affinity.clone().key(&view, client, &hasher, &worker), found);
+    let text = affinity.to_string();
+    let parts = text.split('|').chain(text.ends_with("sticky-cookie").then_some("client-ip"));
     let mut expected = None;
-    for part in affinity.to_string().split('|') {
+    for part in parts {
         let value = match part.split_once(':') {
+            None if part == "sticky-cookie" => worker(&view).map(Destination::Worker),
             None => client.map(Destination::Address),
             Some(("path", _)) => return,
             Some((place, name)) => {
@@ -77,6 +90,7 @@ fn value(place: &str, name: &str, request: &naive::Request<'_>, query: Option<&s
     let value = match place {
         "header" => headers(name).first()?.to_vec(),
         "cookie" => {
+            let name = name.strip_suffix("+learn").unwrap_or(name);
             let all = headers("cookie").join(&b";"[..]);
             let mut cookies = all.split(|byte| *byte == b';').map(trim);
             let value = cookies.find_map(|cookie| named(cookie, name.as_bytes()))?;
@@ -87,7 +101,8 @@ fn value(place: &str, name: &str, request: &naive::Request<'_>, query: Option<&s
             decoded(inner, false)
         }
         _ => {
-            let mut parameters = query?.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
+            let mut parameters =
+                query?.split('&').map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")));
             let (_, value) = parameters.find(|(found, _)| decoded(found.as_bytes(), true) == name.as_bytes())?;
             decoded(value.as_bytes(), true)
         }

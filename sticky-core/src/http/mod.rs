@@ -17,6 +17,7 @@ mod activity;
 mod body;
 mod drive;
 mod forwarded;
+mod keeper;
 mod service;
 mod socket;
 mod timers;
@@ -35,6 +36,7 @@ use hyper_util::server::conn::auto::Builder;
 
 use self::activity::Activity;
 pub use self::body::RequestBody;
+use self::keeper::Keeper;
 use self::service::Tracked;
 use self::socket::Socket;
 use self::timers::Timeouts;
@@ -107,6 +109,12 @@ where
         let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
         // One that minds its messages minds its timers, too.
         let timeouts = if connection.minds_messages() { Timeouts::NONE } else { timeouts };
+        let sessions = connections.worker().sessions();
+        let keeper = sessions.are_of_interest().then(|| {
+            let is_believed = connection.peer_addr().is_some_and(|peer| connections.worker().believes(peer));
+            Keeper::new(Arc::clone(sessions), is_believed)
+        });
+        let service = Tracked::new(service, activity.clone(), keeper);
         tokio::spawn(serve_connection(connection, service, activity, timeouts));
     }
     connections.finish().await;
@@ -114,7 +122,7 @@ where
 
 fn serve_connection<S, B>(
     connection: Connection,
-    service: S,
+    service: Tracked<S>,
     activity: Arc<Activity>,
     timeouts: Timeouts,
 ) -> impl Future<Output = ()> + Send + 'static
@@ -125,7 +133,6 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let socket = TokioIo::new(Socket::new(connection, activity.clone()));
-    let service = Tracked::new(service, activity.clone());
     // Boxed, and not in an async function: that would keep room for its arguments and for what it makes of them, and
     // the task, three times as large, is moved several times before it runs.
     let connection = Box::pin(builder().serve_connection_with_upgrades(socket, service));

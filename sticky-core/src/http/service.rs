@@ -13,16 +13,19 @@ use pin_project_lite::pin_project;
 
 use super::activity::{Activity, InFlight};
 use super::body::{RequestBody, ResponseBody};
+use super::keeper::{Keeper, Visit};
 
 /// Counts requests, and knows which are in flight.
 pub(crate) struct Tracked<S> {
     service: S,
     activity: Arc<Activity>,
+    keeper: Option<Keeper>,
 }
 
 impl<S> Tracked<S> {
-    pub(crate) fn new(service: S, activity: Arc<Activity>) -> Self {
-        Self { service, activity }
+    /// A `keeper` keeps sessions where they are, where that takes more than their keys' hashes.
+    pub(crate) fn new(service: S, activity: Arc<Activity>, keeper: Option<Keeper>) -> Self {
+        Self { service, activity, keeper }
     }
 }
 
@@ -34,11 +37,12 @@ where
     type Error = S::Error;
     type Future = Tracking<S::Future>;
 
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let visit = self.keeper.as_ref().map(|keeper| keeper.request(request.headers_mut()));
         let in_flight = self.activity.begin(request.headers());
         let kind = Kind { is_connect: request.method() == Method::CONNECT, version: request.version() };
         let request = request.map(|incoming| RequestBody::new(incoming, &self.activity));
-        Tracking { response: self.service.call(request), in_flight: Some(in_flight), kind }
+        Tracking { response: self.service.call(request), in_flight: Some(in_flight), kind, visit }
     }
 }
 
@@ -56,6 +60,7 @@ pin_project! {
         response: F,
         in_flight: Option<InFlight>,
         kind: Kind,
+        visit: Option<Visit>,
     }
 }
 
@@ -70,6 +75,9 @@ where
         let mut response = ready!(this.response.poll(cx))?;
         let in_flight = this.in_flight.take().expect("a future is not polled after its end");
         this.kind.settle(&mut response, in_flight.activity());
+        if let Some(visit) = this.visit {
+            visit.response(response.headers_mut());
+        }
         Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, in_flight))))
     }
 }

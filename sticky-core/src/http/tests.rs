@@ -113,6 +113,7 @@ impl Client {
             idle: Duration::from_secs(75),
         };
         let service = service_fn(application);
+        let service = Tracked::new(service, activity.clone(), None);
         tokio::spawn(serve_connection(connection, service, activity, timeouts));
         Self { socket, registry, row, trigger, start: Instant::now() }
     }

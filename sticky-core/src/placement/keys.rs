@@ -6,6 +6,7 @@
 //! There is no seed here: the keys are hashes with the cluster's secret already, so a plain mixer of 64-bit words is
 //! enough to place them. The kernel's placement is another one, since it has 32-bit arithmetic and bare addresses.
 
+#[cfg(test)]
 use std::cmp::Reverse;
 
 use crate::affinity::AffinityKey;
@@ -48,6 +49,7 @@ impl Rendezvous {
     }
 
     /// All slots in the order in which they take the key: its owner first, then whoever follows if that is out.
+    #[cfg(test)]
     pub(crate) fn order(&self, key: AffinityKey) -> Vec<WorkerId> {
         let mut slots = self.slots.clone();
         slots.sort_by_cached_key(|salted| Reverse(salted.score(key)));

@@ -30,6 +30,11 @@ impl Placement {
     /// Every text form there is, for error messages and documentation.
     pub(crate) const ALLOWED: &'static str = "`rendezvous`, `local`, `round-robin` or `fewest-connections`";
 
+    /// Whether it takes a memory to send a session where it was placed once.
+    pub(crate) const fn remembers(self) -> bool {
+        !matches!(self, Self::Rendezvous)
+    }
+
     const fn text(self) -> &'static str {
         match self {
             Self::Rendezvous => "rendezvous",

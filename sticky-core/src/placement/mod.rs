@@ -6,9 +6,11 @@
 mod keys;
 mod kind;
 mod rendezvous;
+mod sessions;
 
 pub(crate) use self::keys::Rendezvous;
 pub use self::kind::{ParsePlacementError, Placement};
 pub(crate) use self::rendezvous::KernelHash;
 #[cfg(cluster)]
 pub(crate) use self::rendezvous::{KeyMix, MULTIPLIERS, SHIFTS, SLOT_MULTIPLIER, SLOT_SHIFT, SlotMix};
+pub(crate) use self::sessions::SessionTable;

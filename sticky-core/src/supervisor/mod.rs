@@ -17,6 +17,7 @@ mod output;
 mod reap;
 mod restart;
 mod run;
+mod sessions;
 mod sockets;
 mod state;
 

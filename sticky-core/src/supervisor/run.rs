@@ -17,6 +17,7 @@ use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
 use super::reap::Reaper;
+use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
@@ -101,6 +102,9 @@ struct Supervisor {
     seed: u64,
     listeners: Vec<ListenerSet>,
     channels: Vec<Pair>,
+    /// What the sticky cookie is sealed with.
+    secret: Vec<u8>,
+    session_table: Option<TableOwner>,
     scoreboard: Scoreboard,
     launcher: Launcher,
     output: Output,
@@ -124,6 +128,8 @@ impl Supervisor {
         let listeners = super::sockets::take(&config, seed)?;
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
+        let secret = secret(&config).map_err(SuperviseError::system("draw a secret"))?;
+        let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
         let scoreboard = Scoreboard::create(State::seats(config.workers))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
         let ledger = Ledger::new(config.workers);
@@ -141,6 +147,8 @@ impl Supervisor {
             seed,
             listeners,
             channels,
+            secret,
+            session_table,
             scoreboard,
             launcher,
             output,
@@ -220,8 +228,11 @@ impl Supervisor {
                     addresses: self.listeners.len(),
                     evicted: self.evicted.clone(),
                     channels: u16::try_from(self.channels.len()).unwrap_or_default(),
+                    secret: self.secret.clone(),
                 };
-                member.process.send(&ToWorker::Welcome(welcome), &[self.scoreboard.as_fd()]);
+                let table = self.session_table.as_ref().map(AsFd::as_fd);
+                let descriptors: Vec<_> = std::iter::once(self.scoreboard.as_fd()).chain(table).collect();
+                member.process.send(&ToWorker::Welcome(welcome), &descriptors);
                 let senders: Vec<_> = self.channels.iter().map(|pair| pair.sender.as_fd()).collect();
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
@@ -311,6 +322,9 @@ impl Supervisor {
             self.decide(Event::Silent { child });
         }
         self.read_scoreboard();
+        if let Some(table) = &mut self.session_table {
+            table.sweep();
+        }
     }
 
     // === Actions ===
@@ -452,6 +466,20 @@ async fn wait_until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
+}
+
+/// What the sticky cookie is sealed with: as configured, or drawn.
+fn secret(config: &Config) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    if !config.affinity.uses_sticky_cookie() {
+        return Ok(Vec::new());
+    }
+    if let Some(secret) = &config.sticky_cookie.secret {
+        return Ok(secret.bytes().to_vec());
+    }
+    let mut drawn = vec![0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut drawn)?;
+    Ok(drawn)
 }
 
 /// A number nobody outside can guess: the standard library draws the keys of its hash tables from the system.

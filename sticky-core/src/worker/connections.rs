@@ -345,6 +345,7 @@ impl Connections {
     #[cfg(cluster)]
     fn admit_moved(&mut self, slot: WorkerId, refuse: bool, socket: OwnedFd, message: Message) -> Option<Connection> {
         self.worker.row().received();
+        self.worker.row().arrive();
         self.note_draining();
         let is_ours = slot == self.id();
         let lobby = self.lobby.as_mut()?;

@@ -16,7 +16,9 @@ use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
 use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::id::WorkerId;
 use crate::placement::KernelHash;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Row, Scoreboard};
+use crate::session::{Sessions, Shared};
+use crate::sys::memory::SharedWords;
 
 /// Why a worker could not join its supervisor.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +33,12 @@ pub enum JoinError {
     /// The supervisor's first answer was not the one expected; its version may be too far from this one's.
     #[error("the supervisor did not answer the greeting as expected")]
     Greeting,
+    /// The memory of the session table cannot be used.
+    #[error("the session table cannot be used")]
+    Sessions {
+        /// What the system said.
+        source: io::Error,
+    },
     /// The shared memory cannot be used.
     #[error("the scoreboard cannot be used")]
     Scoreboard(#[source] crate::scoreboard::ScoreboardError),
@@ -39,7 +47,7 @@ pub enum JoinError {
 /// Greets the supervisor and becomes the worker it says.
 pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
     let control = Arc::new(Control::new(socket));
-    let (welcome, scoreboard) = greet(&control, config)?;
+    let (welcome, scoreboard, table) = greet(&control, config)?;
     let channels = receive_channels(&control, welcome.channels)?;
     ignore_terminal_signals();
     prefer_for_oom_killer();
@@ -52,7 +60,11 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     lifeline::start(Arc::clone(&control), sender, trigger.clone(), registry.clone(), sockets)
         .map_err(JoinError::Control)?;
-    let rows = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
+    let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
+    registry.row().sit(welcome.worker);
+    let sessions = Arc::new(sessions(&welcome, config, table)?);
+    let rules = Rules::of(config);
+    let judge = Judge::new(welcome.worker, welcome.workers, welcome.seed, rules, Arc::clone(&sessions), rows.clone());
     // A supervisor that is gone is the lifeline's business.
     let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
@@ -66,13 +78,16 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         report: Box::new(report),
         drain: (trigger, drain),
         sockets: Sockets { dispatch: config.dispatch, addresses: welcome.addresses, all_tcp: all_tcp(config) },
-        plan: Plan::of(config, judge(&welcome, config), channels, rows),
+        plan: Plan::of(config, channels, rows),
+        judge: Arc::new(judge),
+        sessions,
     });
     report_panics(worker.clone());
     Ok(worker)
 }
 
-fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd), JoinError> {
+/// Says hello, and gets the answer with the scoreboard and perhaps the session table.
+fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd, Option<OwnedFd>), JoinError> {
     let hello = Hello {
         protocol: (*PROTOCOL.start(), *PROTOCOL.end()),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -80,9 +95,11 @@ fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd), JoinE
     };
     control.send(&FromWorker::Hello(hello), &[]).map_err(JoinError::Control)?;
     match control.receive().map_err(JoinError::Control)? {
-        Some(Received { message: ToWorker::Welcome(welcome), mut descriptors, .. }) => {
-            let scoreboard = descriptors.pop().ok_or(JoinError::Greeting)?;
-            Ok((welcome, scoreboard))
+        Some(Received { is_cut: true, .. }) => Err(JoinError::Control(out_of_descriptors())),
+        Some(Received { message: ToWorker::Welcome(welcome), descriptors, .. }) => {
+            let mut descriptors = descriptors.into_iter();
+            let scoreboard = descriptors.next().ok_or(JoinError::Greeting)?;
+            Ok((welcome, scoreboard, descriptors.next()))
         }
         Some(Received { message: ToWorker::Refused { reason }, .. }) => Err(JoinError::Refused(reason)),
         Some(_) => Err(JoinError::Greeting),
@@ -110,8 +127,11 @@ fn out_of_descriptors() -> io::Error {
     rustix::io::Errno::MFILE.into()
 }
 
-fn judge(welcome: &Welcome, config: &Config) -> Judge {
-    Judge::new(welcome.worker, welcome.workers, welcome.seed, Rules::of(config))
+fn sessions(welcome: &Welcome, config: &Config, table: Option<OwnedFd>) -> Result<Sessions, JoinError> {
+    let table = table.map(SharedWords::map).transpose();
+    let table = table.map_err(|source| JoinError::Sessions { source })?.map(Arc::new);
+    let shared = Shared { secret: welcome.secret.clone(), table };
+    Ok(Sessions::new(welcome.worker, welcome.workers, welcome.seed, config, shared))
 }
 
 fn placement(welcome: &Welcome) -> Option<KernelHash> {

@@ -31,7 +31,7 @@ impl Lobby {
         let senders = std::mem::take(&mut *plan.senders.lock().unwrap_or_else(PoisonError::into_inner));
         let (sender, returned) = mpsc::unbounded_channel();
         let registry = worker.inner.registry.clone();
-        let handoff = Arc::new(Handoff::new(Arc::clone(&plan.judge), plan.settings, registry, senders, sender));
+        let handoff = Arc::new(Handoff::new(Arc::clone(&worker.inner.judge), plan.settings, registry, senders, sender));
         let opened = mpsc::unbounded_channel();
         Self { handoff, drain: worker.drain(), rows: plan.rows.clone(), waiting: 0, opened, returned }
     }

@@ -38,12 +38,13 @@ pub(crate) use standalone::standalone;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
-use crate::dispatch::handoff::judge::Judge;
+use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::dispatch::{Dispatch, handoff};
 use crate::id::{Generation, WorkerId};
 use crate::listener::ListenAddress;
 use crate::placement::KernelHash;
 use crate::scoreboard::Row;
+use crate::session::Sessions;
 
 static CURRENT: OnceLock<Worker> = OnceLock::new();
 
@@ -68,6 +69,8 @@ struct Inner {
     placement: Option<KernelHash>,
     /// What handing connections over takes, where that is the dispatch.
     plan: Option<Plan>,
+    judge: Arc<Judge>,
+    sessions: Arc<Sessions>,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -80,7 +83,6 @@ struct Inner {
 /// What a worker needs to hand connections over.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    pub(crate) judge: Arc<Judge>,
     pub(crate) settings: handoff::Settings,
     /// Taken when the connections are.
     pub(crate) senders: Mutex<handoff::Senders>,
@@ -90,7 +92,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// None where the kernel's placement is all there is.
-    pub(crate) fn of(config: &Config, judge: Judge, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
+    pub(crate) fn of(config: &Config, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
         let settings = handoff::Settings {
             timeouts: handoff::Timeouts {
                 first_byte: config.first_byte_timeout,
@@ -100,7 +102,7 @@ impl Plan {
             patience: config.failover.after(),
             proxy_protocol: config.proxy_protocol,
         };
-        let plan = Self { judge: Arc::new(judge), settings, senders: Mutex::new(senders), rows };
+        let plan = Self { settings, senders: Mutex::new(senders), rows };
         (config.dispatch == Dispatch::Handoff).then_some(plan)
     }
 }
@@ -163,6 +165,8 @@ pub(crate) struct Parts {
     pub(crate) drain: (DrainTrigger, Drain),
     pub(crate) sockets: Sockets,
     pub(crate) plan: Option<Plan>,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 impl Worker {
@@ -181,6 +185,8 @@ impl Worker {
             report: parts.report,
             sockets: parts.sockets,
             plan: parts.plan,
+            judge: parts.judge,
+            sessions: parts.sessions,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -208,11 +214,13 @@ impl Worker {
     pub fn detached() -> Worker {
         let (sender, orders) = mpsc::unbounded_channel();
         // The sender must outlive the receiver's last poll: a closed channel would read as "everything has ended".
+        let id = WorkerId::new(0);
+        let sessions = Arc::new(Sessions::none());
         let report: Box<dyn Fn(FromWorker) + Send + Sync> = Box::new(move |_| {
             let _ = &sender;
         });
         Worker::new(Parts {
-            id: WorkerId::new(0),
+            id,
             generation: Generation::FIRST,
             workers: 1,
             registry: Registry::new(Row::detached()),
@@ -223,6 +231,8 @@ impl Worker {
             drain: DrainTrigger::new(),
             sockets: Sockets { dispatch: Dispatch::Kernel, addresses: 0, all_tcp: true },
             plan: None,
+            judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
+            sessions,
         })
     }
 
@@ -239,6 +249,48 @@ impl Worker {
     /// How many slots the cluster has; 1 without a cluster.
     pub fn workers(&self) -> u16 {
         self.inner.workers
+    }
+
+    /// The worker that everything with this key reaches, as long as all workers are there: of a session id, a user, a
+    /// room, wherever requests carry it.
+    ///
+    /// That holds for keys that are hashed, not for sessions that are [learned](crate::Affinity::learn) or placed
+    /// otherwise.
+    ///
+    /// ```
+    /// let worker = sticky_core::Worker::detached();
+    /// assert_eq!(worker.owner_of("session-1"), worker.id());
+    /// ```
+    pub fn owner_of(&self, key: impl AsRef<[u8]>) -> WorkerId {
+        self.inner.judge.owner_of(key.as_ref()).unwrap_or(self.inner.id)
+    }
+
+    /// A key that belongs to this worker: draws keys until one does, as many as there are workers on average. A session
+    /// with this id stays where it is made, and nobody has to remember that.
+    ///
+    /// ```
+    /// # let mut numbers = 0..;
+    /// # let mut random_id = || format!("{:08x}", numbers.next().unwrap());
+    /// let worker = sticky_core::Worker::detached();
+    /// let session_id = worker.own_key(|| random_id());
+    /// assert_eq!(worker.owner_of(&session_id), worker.id());
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When `draw` gives so many keys of other workers that they cannot be different ones.
+    pub fn own_key<K: AsRef<[u8]>>(&self, draw: impl FnMut() -> K) -> K {
+        // With 256 workers, one in 10²⁷ calls would come to this end with keys that differ.
+        let mut draws = std::iter::repeat_with(draw).take(16 * 1024);
+        draws.find(|key| self.owner_of(key) == self.inner.id).expect("`draw` gives a new key each time")
+    }
+
+    /// Forgets that a session is in this worker, where it was [learned](crate::Affinity::learn) or placed: it has ended.
+    /// Its key is hashed again from then on.
+    ///
+    /// Nothing happens if nothing is known of it. Sessions that nobody forgets are forgotten after `session_idle_timeout`.
+    pub fn forget_session(&self, key: impl AsRef<[u8]>) {
+        self.inner.sessions.forget(key.as_ref());
     }
 
     /// Tells when this worker drains.
@@ -347,10 +399,16 @@ impl Worker {
         }
     }
 
+    /// What is known of sessions beyond their keys' hashes.
+    #[cfg(feature = "http")]
+    pub(crate) fn sessions(&self) -> &Arc<Sessions> {
+        &self.inner.sessions
+    }
+
     /// Whether this peer is trusted to say for whom it speaks.
     #[cfg(feature = "http")]
     pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
-        self.inner.plan.as_ref().is_some_and(|plan| plan.judge.trusts(Some(peer)))
+        self.inner.judge.trusts(Some(peer))
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -1,6 +1,7 @@
 //! Serving in this process, without a cluster: `workers(0)`, and platforms where there is none.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -16,6 +17,7 @@ use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
 use crate::scoreboard::Row;
+use crate::session::{Sessions, Shared};
 
 /// Why this process cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +48,8 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let addresses = listeners.len();
     let _ = sender.send(Order::Listen { slot: id, listeners, refuse: false });
     let lines: Vec<String> = sets.iter().map(line).collect();
+    let seed = config.hash_seed.unwrap_or_default();
+    let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared::default()));
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
@@ -58,12 +62,9 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         drain: DrainTrigger::new(),
         sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
         // Nobody to send anything to; but what proxies in front say is read here, too.
-        plan: Plan::of(
-            config,
-            Judge::new(id, 1, config.hash_seed.unwrap_or_default(), Rules::of(config)),
-            Vec::new(),
-            Vec::new(),
-        ),
+        plan: Plan::of(config, Vec::new(), Vec::new()),
+        judge: Arc::new(Judge::new(id, 1, seed, Rules::of(config), Arc::clone(&sessions), Vec::new())),
+        sessions,
     });
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;

@@ -16,6 +16,8 @@ pub(super) struct Route {
     pub(super) placement: Placement,
     pub(super) trust: ProxyTrust,
     pub(super) proxy_protocol: bool,
+    /// Also where the affinity cannot be made out: then nobody can say that there is none.
+    pub(super) has_sticky_cookie: bool,
     pub(super) choice: Choice,
 }
 
@@ -30,7 +32,9 @@ struct Proxies {
 
 impl Resolver<'_> {
     pub(super) fn route(&mut self, builder: &mut ClusterBuilder) -> Route {
+        let before = self.problems.len();
         let affinity = self.affinity(builder.affinity.take());
+        let is_clear = self.problems.len() == before;
         let placement = self.pick(&settings::PLACEMENT, builder.placement);
         let forced = self.pick(&settings::DISPATCH, builder.dispatch);
         let Proxies { trusted, header, protocol } = self.proxies(builder);
@@ -42,11 +46,13 @@ impl Resolver<'_> {
             forced: forced.map(Found::into_wish),
         };
         let choice = self.choose(&wishes);
+        let has_sticky_cookie = wishes.affinity.value.uses_sticky_cookie() || !is_clear;
         Route {
             affinity: wishes.affinity.value,
             placement: wishes.placement.value,
             trust: ProxyTrust { proxies: trusted.map(|found| found.value).unwrap_or_default(), header },
             proxy_protocol: protocol.is_some(),
+            has_sticky_cookie,
             choice,
         }
     }
@@ -94,19 +100,19 @@ impl Resolver<'_> {
     }
 
     /// Says that a setting has no effect without another.
-    fn require(&mut self, given: &Given, missing: &Setting, why: &'static str) {
+    pub(super) fn require(&mut self, given: &Given, missing: &Setting, why: &'static str) {
         let variable = missing.variable.map(|name| format!(" ({name})")).unwrap_or_default();
         let missing = format!("{}{variable}", missing.name);
         self.problems.push(ConfigProblem::Incomplete { given: given.clone(), missing, why });
     }
 
     /// A value that code gives as text.
-    fn code_text<T: Value>(&mut self, setting: &Setting, text: String) -> Option<T> {
+    pub(super) fn code_text<T: Value>(&mut self, setting: &Setting, text: String) -> Option<T> {
         let parsed = T::parse(&text);
         self.code(setting, text, parsed)
     }
 
-    fn code<T: Value>(&mut self, setting: &Setting, text: String, checked: Result<T, String>) -> Option<T> {
+    pub(super) fn code<T: Value>(&mut self, setting: &Setting, text: String, checked: Result<T, String>) -> Option<T> {
         let given = Given::Builder { method: setting.name, value: text };
         self.accept(setting, given, checked).map(|found| found.value)
     }

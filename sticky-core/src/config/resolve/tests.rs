@@ -7,26 +7,26 @@ use crate::config::{Failover, TrustedProxies};
 
 const MACHINE: Machine = Machine { cpus: NonZeroUsize::new(8).unwrap() };
 
-type Variables<'a> = [(&'a str, &'a str)];
+pub(super) type Variables<'a> = [(&'a str, &'a str)];
 
-fn resolve(builder: ClusterBuilder, variables: &Variables<'_>) -> Result<Config, Vec<String>> {
+pub(super) fn resolve(builder: ClusterBuilder, variables: &Variables<'_>) -> Result<Config, Vec<String>> {
     let environment = variables.iter().copied().collect();
     builder.resolve(&environment, &MACHINE).map_err(|error| error.problems().iter().map(ToString::to_string).collect())
 }
 
-fn config(builder: ClusterBuilder, variables: &Variables<'_>) -> Config {
+pub(super) fn config(builder: ClusterBuilder, variables: &Variables<'_>) -> Config {
     resolve(builder, variables).unwrap()
 }
 
-fn problems(builder: ClusterBuilder, variables: &Variables<'_>) -> Vec<String> {
+pub(super) fn problems(builder: ClusterBuilder, variables: &Variables<'_>) -> Vec<String> {
     resolve(builder, variables).unwrap_err()
 }
 
-fn builder() -> ClusterBuilder {
+pub(super) fn builder() -> ClusterBuilder {
     ClusterBuilder::default()
 }
 
-fn secs(seconds: u64) -> Duration {
+pub(super) fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
@@ -34,8 +34,12 @@ fn nonzero(size: usize) -> NonZeroUsize {
     NonZeroUsize::new(size).unwrap()
 }
 
+fn secret(secret: &Secret) -> String {
+    str::from_utf8(secret.bytes()).unwrap().to_owned()
+}
+
 /// A setting's value in a configuration, in the words of the table.
-fn shown(config: &Config, name: &str) -> String {
+pub(super) fn shown(config: &Config, name: &str) -> String {
     let or = |value: Option<String>, none: &str| value.unwrap_or_else(|| none.to_owned());
     match name {
         "listen" => config.listen.show(),
@@ -47,6 +51,16 @@ fn shown(config: &Config, name: &str) -> String {
         "trusted_proxies" => config.trust.proxies.show(),
         "client_address_header" => config.trust.header.to_string(),
         "proxy_protocol" => if config.proxy_protocol { "on" } else { "off" }.to_owned(),
+        "cookie_name" => config.sticky_cookie.name.clone(),
+        "cookie_path" => config.sticky_cookie.path.clone(),
+        "cookie_same_site" => config.sticky_cookie.same_site.to_string(),
+        "cookie_secure" => config.sticky_cookie.secure.show(),
+        "cookie_lifetime" => config.sticky_cookie.lifetime.show(),
+        "cookie_secret" => or(config.sticky_cookie.secret.as_ref().map(secret), "drawn at start"),
+        "cookie_previous_secret" => or(config.sticky_cookie.previous_secret.as_ref().map(secret), "none"),
+        "worker_header" => if config.worker_header { "on" } else { "off" }.to_owned(),
+        "session_capacity" => config.session_capacity.to_string(),
+        "session_idle_timeout" => config.session_idle_timeout.show(),
         "failover" => config.failover.to_string(),
         "first_port" => config.first_port.map(u64::from).show(),
         "hash_seed" => or(config.hash_seed.map(|seed| seed.to_string()), "drawn at start"),
@@ -107,13 +121,16 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 22] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
     ("affinity", |b| b.affinity(Affinity::client_ip()), "client-ip", "cookie:session|client-ip"),
     ("placement", |b| b.placement(Placement::RoundRobin), "round-robin", "local"),
     ("dispatch", |b| b.dispatch(Dispatch::Kernel), "kernel", "handoff"),
+    ("worker_header", |b| b.worker_header(true), "on", "off"),
+    ("session_capacity", |b| b.session_capacity(2048), "2048", "4096"),
+    ("session_idle_timeout", |b| b.session_idle_timeout(secs(1)), "1s", "2s"),
     ("failover", |b| b.failover(Failover::Wait), "wait", "refuse:3s"),
     ("first_port", |b| b.first_port(8000), "8000", "8100"),
     ("hash_seed", |b| b.hash_seed(u64::MAX), "18446744073709551615", "0"),
@@ -251,6 +268,8 @@ fn ranges_have_their_ends() {
         ("HEAD_TIMEOUT", ["10ms", "1h"], &["9ms", "0s", "3600001ms"]),
         ("IDLE_TIMEOUT", ["10ms", "24h"], &["9ms", "0s", "86400001ms"]),
         ("MAX_CONNECTIONS", ["1", "10000000"], &["0", "10000001"]),
+        ("SESSION_CAPACITY", ["1024", "16777216"], &["1023", "16777217"]),
+        ("SESSION_IDLE_TIMEOUT", ["1s", "720h"], &["999ms", "2592000001ms"]),
         ("BACKLOG", ["1", "2147483647"], &["0", "2147483648"]),
     ] {
         let name = format!("STICKY_{variable}");

@@ -1,13 +1,17 @@
 //! Whose a message is: the affinity asked, its answer placed. Pure but for the set of slots that are out.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Opening;
-use crate::affinity::{Affinity, Destination, KeyHasher, Peer, ProxyTrust};
+use super::placer::Placer;
+use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Peer, ProxyTrust};
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
-use crate::placement::{KernelHash, Rendezvous};
+use crate::placement::{KernelHash, Placement, Rendezvous};
+use crate::scoreboard::Row;
+use crate::session::Sessions;
 
 /// What to do with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +29,34 @@ pub(crate) enum Verdict {
 pub(crate) struct Judge {
     own: WorkerId,
     workers: u16,
-    affinity: Affinity,
-    trust: ProxyTrust,
-    failover: Failover,
+    rules: Rules,
     hasher: KeyHasher,
     keys: Rendezvous,
     addresses: KernelHash,
+    sessions: Arc<Sessions>,
+    placer: Placer,
     out: SlotSet,
 }
 
 impl Judge {
-    pub(crate) fn new(own: WorkerId, workers: u16, seed: u64, rules: Rules) -> Self {
+    /// The judge of one worker; `rows` are those of every process of the cluster.
+    pub(crate) fn new(
+        own: WorkerId,
+        workers: u16,
+        seed: u64,
+        rules: Rules,
+        sessions: Arc<Sessions>,
+        rows: Vec<Row>,
+    ) -> Self {
         Self {
             own,
             workers,
-            affinity: rules.affinity,
-            trust: rules.trust,
-            failover: rules.failover,
             hasher: KeyHasher::new(seed),
             keys: Rendezvous::of_all(workers),
             addresses: KernelHash::of_all(seed, workers),
+            sessions,
+            placer: Placer::new(own, workers, rules.placement, rows),
+            rules,
             out: SlotSet::default(),
         }
     }
@@ -55,25 +67,40 @@ impl Judge {
             return Verdict::Serve;
         }
         let destination = match opening {
-            Opening::Request(head) => self.affinity.key(head, client, &self.hasher),
+            Opening::Request(head) => {
+                self.rules.affinity.key(head, client, &self.hasher, &|head| self.sessions.ticket(head))
+            }
             // Its requests come one beside the other, so that only what they have in common can be the key.
             Opening::Http2 => client.map(Destination::Address),
         };
-        match destination.map(|destination| self.owner(destination)) {
-            None => Verdict::Serve,
-            Some(Some(owner)) if owner == self.own => Verdict::Serve,
-            Some(Some(owner)) => Verdict::Send(owner),
-            Some(None) => Verdict::Refuse,
+        let owner = match destination {
+            Some(destination) => self.owner(destination),
+            // A session that is made for it will stay where it is made, so it may be made anywhere.
+            None if self.sessions.remember_new_ones() => Some(self.place().unwrap_or(self.own)),
+            None => Some(self.own),
+        };
+        match owner {
+            Some(owner) if owner == self.own => Verdict::Serve,
+            Some(owner) => Verdict::Send(owner),
+            None => Verdict::Refuse,
         }
     }
 
     fn owner(&self, destination: Destination) -> Option<WorkerId> {
         let is_in = |slot: WorkerId| !self.is_out(slot);
         match destination {
-            Destination::Key(key) => self.keys.first(key, is_in),
-            Destination::Address(address) => self.addresses.first(address, is_in),
+            Destination::Key(key) => {
+                let found = self.sessions.find(key).filter(|slot| is_in(*slot));
+                found.or_else(|| self.keys.first(key, is_in))
+            }
+            Destination::Chosen(key) if !self.rules.placement.remembers() => self.keys.first(key, is_in),
+            Destination::Chosen(key) => self.remembered(key),
+            Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
+            // Its next request brings a ticket.
+            Destination::Address(_) if self.sessions.use_tickets() => self.place(),
+            Destination::Address(address) => self.remembered(self.hasher.of_text(network(address))),
             Destination::Worker(slot) if slot.get() < self.workers && is_in(slot) => Some(slot),
-            Destination::Worker(slot) => match self.failover {
+            Destination::Worker(slot) => match self.rules.failover {
                 // Everyone who names that slot goes to the same other one.
                 Failover::Next { .. } => self.keys.first(self.hasher.of_text(slot.to_string()), is_in),
                 Failover::Wait | Failover::Refuse { .. } => None,
@@ -81,22 +108,45 @@ impl Judge {
         }
     }
 
+    /// Where this session is; one that is new, or whose worker is out, is placed and stays there.
+    fn remembered(&self, key: AffinityKey) -> Option<WorkerId> {
+        match self.sessions.find(key) {
+            Some(slot) if !self.is_out(slot) => Some(slot),
+            Some(_) => self.place().inspect(|slot| self.sessions.learn(key, *slot)),
+            None => self.place().map(|slot| self.sessions.assign(key, slot)),
+        }
+    }
+
+    fn place(&self) -> Option<WorkerId> {
+        self.placer.place(|slot| !self.is_out(slot))
+    }
+
+    /// A connection does not arrive at `slot`, to which it was to be sent.
+    pub(crate) fn give_up(&self, slot: WorkerId) {
+        self.placer.give_up(slot);
+    }
+
+    /// Whose a key is as long as everybody is there.
+    pub(crate) fn owner_of(&self, key: &[u8]) -> Option<WorkerId> {
+        self.keys.owner(self.hasher.of_text(key))
+    }
+
     /// The address of the client that sent this head, for the application.
     pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
         match opening {
-            Opening::Request(head) => self.trust.client(Peer::from(peer), head),
+            Opening::Request(head) => self.rules.trust.client(Peer::from(peer), head),
             Opening::Http2 => peer.map(|peer| peer.ip()),
         }
     }
 
     /// Whether clients may be somebody else than the peers of their connections.
     pub(crate) fn trusts_anybody(&self) -> bool {
-        !self.trust.proxies.is_empty()
+        !self.rules.trust.proxies.is_empty()
     }
 
     /// Whether this peer's word about its clients is taken.
     pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
-        self.trust.proxies.trusts(Peer::from(peer))
+        self.rules.trust.proxies.trusts(Peer::from(peer))
     }
 
     /// Leaves these slots out from now on, and no others.
@@ -111,16 +161,26 @@ impl Judge {
 }
 
 /// The part of the configuration that verdicts rest on.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Rules {
     pub(crate) affinity: Affinity,
     pub(crate) trust: ProxyTrust,
     pub(crate) failover: Failover,
+    pub(crate) placement: Placement,
 }
 
 impl Rules {
     pub(crate) fn of(config: &Config) -> Self {
-        Self { affinity: config.affinity.clone(), trust: config.trust.clone(), failover: config.failover }
+        let Config { affinity, trust, failover, placement, .. } = config;
+        Self { affinity: affinity.clone(), trust: trust.clone(), failover: *failover, placement: *placement }
+    }
+}
+
+/// The part of an address that one customer has.
+fn network(address: IpAddr) -> Vec<u8> {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets()[..8].to_vec(),
     }
 }
 
@@ -149,8 +209,8 @@ mod tests {
     use crate::affinity::Choice;
 
     fn judge(affinity: Affinity, failover: Failover) -> Judge {
-        let rules = Rules { affinity, trust: ProxyTrust::default(), failover };
-        Judge::new(WorkerId::new(1), 4, 7, rules)
+        let rules = Rules { affinity, failover, ..Rules::default() };
+        Judge::new(WorkerId::new(1), 4, 7, rules, Arc::new(Sessions::none()), Vec::new())
     }
 
     fn keyed(judge: &Judge, key: &str) -> Verdict {

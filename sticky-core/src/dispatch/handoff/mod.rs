@@ -31,8 +31,9 @@ pub(crate) mod message;
 #[cfg(cluster)]
 mod outbox;
 pub(crate) mod outcome;
+mod placer;
 pub(crate) mod preamble;
-pub(crate) mod refusal;
+mod refusal;
 pub(crate) mod request_body;
 mod request_head;
 pub(crate) mod response;
@@ -205,6 +206,7 @@ impl Handoff {
     /// told to come again, because a session must not be served by a worker that does not have it.
     #[cfg(cluster)]
     fn take_back(self: &Arc<Self>, owner: WorkerId, parcel: Parcel, outcome: Outcome) {
+        self.judge.give_up(owner);
         let is_out = outcome == Outcome::Expired && self.judge.is_out(owner);
         self.count(if is_out { Outcome::DeadSlot } else { outcome });
         if outcome == Outcome::ReceiverGone {

@@ -97,5 +97,7 @@ fn body(head: &httparse::Response<'_, '_>, is_http10: bool, rest: &[u8]) -> (usi
 
 /// Whether the last coding is chunked, and the header in front of it does not end like that too.
 fn is_chunked(codings: &[&[u8]]) -> bool {
-    codings.iter().fold(false, |is_chunked, value| !is_chunked && tokens(value).last().is_some_and(|last| last == "chunked"))
+    codings
+        .iter()
+        .fold(false, |is_chunked, value| !is_chunked && tokens(value).last().is_some_and(|last| last == "chunked"))
 }

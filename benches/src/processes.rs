@@ -1,0 +1,50 @@
+//! Which processes there are, and who started them.
+
+use std::fs;
+
+use nix::unistd::Pid;
+
+/// `root` and every process below it, parents first.
+pub fn descendants(root: u32) -> Vec<Pid> {
+    let parents = parents();
+    let mut found = vec![root as i32];
+    let mut next = 0;
+    while let Some(&parent) = found.get(next) {
+        found.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    found.into_iter().map(Pid::from_raw).collect()
+}
+
+/// Every process of the machine with its parent.
+fn parents() -> Vec<(i32, i32)> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid: i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The name, in parentheses, may hold anything: what follows its last parenthesis is state and parent.
+        let parent = stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()?;
+        Some((pid, parent))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_child_is_found_below_its_parent() {
+        // It waits for its standard input, which is closed at the test's end.
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let found = descendants(std::process::id());
+        assert_eq!(found[0], Pid::this());
+        assert!(found.contains(&Pid::from_raw(child.id() as i32)), "{found:?}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+}

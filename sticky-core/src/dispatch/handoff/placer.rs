@@ -1,0 +1,135 @@
+//! Where a session goes that nobody has seen yet, other than by a hash.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::id::WorkerId;
+use crate::placement::Placement;
+use crate::scoreboard::Row;
+
+/// Chooses the worker of a new session.
+#[derive(Debug)]
+pub(crate) struct Placer {
+    own: WorkerId,
+    workers: u16,
+    kind: Placement,
+    /// Counts the sessions placed by this worker.
+    turn: AtomicU64,
+    /// Every process of the cluster.
+    rows: Vec<Row>,
+}
+
+impl Placer {
+    pub(crate) fn new(own: WorkerId, workers: u16, kind: Placement, rows: Vec<Row>) -> Self {
+        // Workers begin their rounds at different slots, or the first clients would all meet at the first.
+        Self { own, workers, kind, turn: AtomicU64::new(own.index() as u64), rows }
+    }
+
+    /// The worker of a new session, of those that are in; none where the hash of its key decides.
+    pub(crate) fn place(&self, is_in: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        match self.kind {
+            Placement::Rendezvous => None,
+            Placement::Local => Some(self.own),
+            Placement::RoundRobin => self.next(&is_in),
+            Placement::FewestConnections => self.least(&is_in),
+        }
+    }
+
+    fn next(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        let usable: Vec<WorkerId> = WorkerId::all(self.workers).filter(|slot| is_in(*slot)).collect();
+        let turn = self.turn.fetch_add(1, Relaxed);
+        usable.get((turn % (usable.len() as u64).max(1)) as usize).copied()
+    }
+
+    /// The slot with the fewest connections, those on their way to it included: what everybody would see as the least
+    /// loaded until the first of a burst arrives would get the whole burst.
+    fn least(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        let load = |slot: WorkerId| -> u64 {
+            let rows = self.rows.iter().filter(|row| row.is_in(slot));
+            let load: u64 = rows.map(Row::load).sum();
+            // The connection in question is open here, wherever it goes.
+            load - u64::from(slot == self.own && load > 0)
+        };
+        // Of equals the next in turn, or the first slot would get them all.
+        let turn = self.turn.fetch_add(1, Relaxed);
+        let order = |slot: WorkerId| {
+            (slot.index() as u64 + u64::from(self.workers) - turn % u64::from(self.workers)) % u64::from(self.workers)
+        };
+        let chosen =
+            WorkerId::all(self.workers).filter(|slot| is_in(*slot)).min_by_key(|slot| (load(*slot), order(*slot)))?;
+        if chosen != self.own {
+            self.row(chosen).inspect(|row| row.reserve());
+        }
+        Some(chosen)
+    }
+
+    /// A connection on its way to `slot` does not arrive there.
+    pub(crate) fn give_up(&self, slot: WorkerId) {
+        if self.kind == Placement::FewestConnections {
+            self.row(slot).inspect(|row| row.arrive());
+        }
+    }
+
+    fn row(&self, slot: WorkerId) -> Option<&Row> {
+        self.rows.iter().find(|row| row.is_in(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(open: &[u64]) -> Vec<Row> {
+        let rows = open.iter().enumerate().map(|(slot, open)| {
+            let row = Row::detached();
+            row.sit(WorkerId::new(u16::try_from(slot).unwrap()));
+            (0..*open).for_each(|_| row.connection_opened());
+            row
+        });
+        rows.collect()
+    }
+
+    fn placed(placer: &Placer, times: usize) -> Vec<u16> {
+        (0..times).map(|_| placer.place(|slot| slot.get() != 3).unwrap().get()).collect()
+    }
+
+    fn placer(kind: Placement, open: &[u64]) -> Placer {
+        Placer::new(WorkerId::new(1), 4, kind, rows(open))
+    }
+
+    #[test]
+    fn hashes_decide_by_default() {
+        assert_eq!(placer(Placement::Rendezvous, &[]).place(|_| true), None);
+    }
+
+    #[test]
+    fn local_is_here() {
+        assert_eq!(placed(&placer(Placement::Local, &[]), 3), [1, 1, 1]);
+    }
+
+    #[test]
+    fn round_robin_takes_turns_among_those_that_are_in() {
+        assert_eq!(placed(&placer(Placement::RoundRobin, &[]), 6), [1, 2, 0, 1, 2, 0]);
+        assert_eq!(placer(Placement::RoundRobin, &[]).place(|_| false), None);
+    }
+
+    #[test]
+    fn a_burst_does_not_herd() {
+        // The one under way is open here.
+        let placer = placer(Placement::FewestConnections, &[0, 1, 2, 0]);
+        let burst = placed(&placer, 6);
+        let count = |slot| burst.iter().filter(|placed| **placed == slot).count();
+        assert!(count(0) <= 3, "{burst:?}");
+        assert!(count(1) >= 2, "{burst:?}");
+        placer.give_up(WorkerId::new(0));
+    }
+
+    #[test]
+    fn what_arrives_is_no_longer_on_its_way() {
+        let row = Row::detached();
+        row.reserve();
+        assert_eq!(row.load(), 1);
+        row.arrive();
+        row.arrive();
+        assert_eq!(row.load(), 0, "one that was not announced does no harm");
+    }
+}
