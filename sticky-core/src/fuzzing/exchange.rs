@@ -61,7 +61,7 @@ impl<'a> Play<'a> {
             1 => self.write(),
             2 => self.write_unasked(),
             3 => self.shut_down(),
-            4 => self.step_aside_if_idle(),
+            4 if !self.step_aside_if_idle() => return false,
             _ => {}
         }
         let next = self.exchange.read();
@@ -233,16 +233,17 @@ impl<'a> Play<'a> {
 
     // === moving ===
 
-    fn step_aside_if_idle(&mut self) {
-        if !self.exchange.may_step_aside() {
-            let before = self.exchange.read();
-            if !self.exchange.may_step_aside() {
-                assert!(self.exchange.step_aside().is_err());
-                assert_eq!(self.exchange.read(), before);
-            }
-        } else if self.numbers.choose(4) == 1 {
-            self.step_aside();
+    /// Moves the connection between messages, perhaps; false if that is its end.
+    fn step_aside_if_idle(&mut self) -> bool {
+        if self.exchange.may_step_aside() {
+            return self.numbers.choose(4) != 1 || self.step_aside();
         }
+        let before = self.exchange.read();
+        if !self.exchange.may_step_aside() {
+            assert!(self.exchange.step_aside().is_err());
+            assert_eq!(self.exchange.read(), before);
+        }
+        true
     }
 
     /// Moves the connection to the next worker; false if that is its end.
