@@ -13,6 +13,8 @@ mod client_address;
 mod cookies;
 mod exchange;
 mod head;
+#[cfg(all(test, feature = "http"))]
+mod hyper;
 mod message;
 mod naive;
 mod proxy_protocol;

@@ -5,7 +5,7 @@ mod chunked;
 mod request;
 mod response;
 
-pub(super) use self::chunked::{Chunks, Stop, chunked};
+pub(super) use self::chunked::{Stop, chunked};
 pub(super) use self::request::{Body, Head, Next, Request, head};
 pub(super) use self::response::{Answer, answer};
 
