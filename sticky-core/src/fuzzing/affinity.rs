@@ -10,6 +10,7 @@ use crate::id::WorkerId;
 pub(super) fn check(input: &[u8]) {
     let (_, rest) = open(input);
     let (text, request) = split(rest);
+    let request = &request[naive::empty_lines(request)..];
     let Ok(text) = std::str::from_utf8(text) else { return };
     let read = text.parse::<Affinity>();
     match &read {

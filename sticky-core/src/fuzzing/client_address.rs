@@ -125,15 +125,17 @@ fn node(text: &[u8]) -> Option<IpAddr> {
         _ => text,
     };
     // A zone goes to the end, or to the bracket.
-    let (text, is_zoned) = match text.split_once('%') {
-        Some((_, "")) => return None,
+    let (text, zone) = match text.split_once('%') {
         Some((before, zone)) if before.starts_with('[') => {
             let (zone, after) = zone.split_once(']')?;
-            (format!("{before}]{after}"), !zone.is_empty())
+            (format!("{before}]{after}"), Some(zone))
         }
-        Some((before, _)) => (before.to_owned(), true),
-        None => (text.to_owned(), false),
+        Some((before, zone)) => (before.to_owned(), Some(zone)),
+        None => (text.to_owned(), None),
     };
+    if zone == Some("") {
+        return None;
+    }
     let address = match text.rsplit_once(":_") {
         Some((address, port)) if address.starts_with('[') || !address.contains(':') => {
             let is_good = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
@@ -146,5 +148,5 @@ fn node(text: &[u8]) -> Option<IpAddr> {
         Some(bare) => IpAddr::V6(bare.parse::<Ipv6Addr>().ok()?),
         None => address.parse::<SocketAddr>().map(|address| address.ip()).or_else(|_| address.parse()).ok()?,
     };
-    (!is_zoned || parsed.is_ipv6()).then(|| parsed.to_canonical())
+    (zone.is_none() || parsed.is_ipv6()).then(|| parsed.to_canonical())
 }

@@ -4,7 +4,7 @@
 //! hyper may refuse more. It must not see other messages, other bodies, or another end.
 
 use std::convert::Infallible;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -114,7 +114,7 @@ async fn answer(request: Request<Incoming>, all: Arc<Mutex<Vec<Seen>>>) -> Resul
     };
     let mut all = all.lock().unwrap();
     all.push(seen);
-    let text = if all.len() % 2 == 0 { "hello" } else { "" };
+    let text = if all.len().is_multiple_of(2) { "hello" } else { "" };
     let mut response = Response::new(Full::from(text));
     if head.method == hyper::Method::CONNECT {
         *response.status_mut() = StatusCode::FORBIDDEN;
@@ -144,7 +144,7 @@ fn serve(bytes: &[u8]) -> (Vec<Seen>, Vec<u8>) {
 }
 
 /// Whether hyper accepts all that is accepted here.
-fn compare(path: &PathBuf, bytes: &[u8]) -> bool {
+fn compare(path: &Path, bytes: &[u8]) -> bool {
     let (ours, end) = read(bytes);
     let (theirs, written) = serve(&bytes[..end]);
     let path = path.display();

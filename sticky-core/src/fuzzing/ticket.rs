@@ -50,7 +50,7 @@ pub(super) fn check(input: &[u8]) {
 
 /// What a ticket of this age is worth.
 fn reading(slot: u16, age: i64, lifetime: Option<u64>, is_previous: bool) -> Reading {
-    let is_far = age < -300 || age >= 1 << 31;
+    let is_far = !(-300..1 << 31).contains(&age);
     let is_over = |lifetime: u64| age >= lifetime as i64;
     if slot >= WORKERS || is_far || lifetime.is_some_and(is_over) {
         return Reading::Invalid;
