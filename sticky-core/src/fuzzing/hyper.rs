@@ -171,7 +171,7 @@ fn compare(path: &Path, bytes: &[u8]) -> bool {
 /// Fails where hyper refuses nearly all that is compared: then nothing is.
 fn assert_some_are_accepted(all: &[bool]) {
     let accepted = all.iter().filter(|accepted| **accepted).count();
-    assert!(accepted * 4 > all.len() && accepted > 5, "hyper accepts {accepted} of {}", all.len());
+    assert!(accepted * 4 > all.len() && accepted > 2, "hyper accepts {accepted} of {}", all.len());
 }
 
 #[test]
