@@ -8,10 +8,14 @@
 //! An input consists of sections with [`MARK`] between them. The first is the numbers that stand for chance: sizes of
 //! reads and writes, and what happens next where more than one thing can.
 
+#[cfg(test)]
+mod actix;
 mod affinity;
 mod client_address;
 mod cookies;
 mod exchange;
+#[cfg(test)]
+mod frameworks;
 mod head;
 #[cfg(all(test, feature = "http"))]
 mod hyper;
