@@ -1,8 +1,9 @@
-//! actix frames what is accepted here exactly as it is framed here: heads, bodies and whole pipelines of the corpora, and
-//! heads put together from lines that matter, with actix as the server and no guard between.
+//! actix frames what is accepted here exactly as it is framed here: heads, bodies and whole pipelines of the corpora,
+//! and heads put together from lines that matter, with actix as the server and no guard between.
 //!
-//! Each connection is fed as the guard feeds it, one message at a time, and also all at once where no other protocol can
-//! follow. What actix refuses beyond what is refused here is listed in [`is_refused`]; nothing behind it is executed.
+//! Each connection is fed as the guard feeds it, one message at a time, and also all at once where no other protocol
+//! can follow. What actix refuses beyond what is refused here is listed in [`is_refused`]; nothing behind it is
+//! executed.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -37,14 +38,15 @@ enum Pace {
     OneByOne,
 }
 
-/// What actix refuses although it is accepted here. Its framing is not in doubt: actix answers 400 and ends
+/// What actix refuses although it is accepted here. Its framing is not in doubt: actix answers 400 or 431 and ends
 /// the connection.
 fn is_refused(ours: &Ours) -> bool {
     let count = |name| ours.seen.headers.iter().filter(|header| header.0 == name).count();
     let is_http10 = ours.facts.version == Version::Http10;
     let hosts = count("host");
-    // Parts of it can be too long.
-    Uri::try_from(ours.target.as_str()).is_err()
+    // These know fewer characters than are allowed, and parts of a target can be too long.
+    Method::from_bytes(ours.seen.method.as_bytes()).is_err()
+        || Uri::try_from(ours.target.as_str()).is_err()
         || hosts > 1
         || hosts == 0 && !is_http10
         || ours.seen.headers.len() > MAX_HEADERS
@@ -57,10 +59,11 @@ fn is_ended_silently(ours: &Ours) -> bool {
     values.any(|value| tokens::list(value).any(|option| option.eq_ignore_ascii_case(b"upgrade")))
 }
 
-/// Whether this is 400 and nothing else.
-fn is_bad_request(bytes: &[u8]) -> bool {
+/// Whether this is one refusal and nothing else.
+fn is_refusal(bytes: &[u8]) -> bool {
     let head = bytes.strip_suffix(b"\r\n\r\n").unwrap_or_default();
-    head.starts_with(b"HTTP/1.1 400 ") && !head.windows(4).any(|window| window == b"\r\n\r\n")
+    let statuses: [&[u8]; 2] = [b"HTTP/1.1 400 ", b"HTTP/1.1 431 "];
+    statuses.iter().any(|status| head.starts_with(status)) && !head.windows(4).any(|window| window == b"\r\n\r\n")
 }
 
 async fn answer(mut request: Request, all: Rc<RefCell<Vec<Seen>>>) -> Result<Response<Bytes>, Infallible> {
@@ -181,7 +184,8 @@ impl Actix {
             assert_eq!(response.state(), ResponseState::Complete, "{}", about());
             is_last = response.wants_close();
             // In HTTP/1.0 not saying so is an announcement; but what has come by then is answered.
-            is_read_ahead = matches!(pace, Pace::AtOnce) && is_ended_silently(ours);
+            let is_unsaid = is_ended_silently(ours) || ours.is_close_obscure();
+            is_read_ahead = matches!(pace, Pace::AtOnce) && is_unsaid;
             let is_close_known = is_last || !ours.facts.wants_close || ours.is_close_obscure();
             assert!(is_close_known, "{}\nactix goes on after a close", about());
         }
@@ -189,7 +193,7 @@ impl Actix {
         match ours.get(theirs.len()) {
             Some(next) if !is_last => {
                 let is_ended = theirs.len() > 0 && is_ended_silently(&ours[theirs.len() - 1]) && rest.is_empty();
-                let is_known = is_ended || is_refused(next) && is_bad_request(rest);
+                let is_known = is_ended || is_refused(next) && is_refusal(rest);
                 assert!(is_known, "{}\nactix refuses more than is known", about());
                 false
             }
@@ -295,4 +299,22 @@ fn heads_of_all_pairs_of_lines_are_framed_alike() {
     });
     let cases = heads.filter_map(|head| with_message_behind(head.clone(), head.as_bytes()));
     Actix::new().compare_all(cases);
+}
+
+/// What is refused here because actix takes all that follows for its body must be seen as framed differently.
+#[test]
+#[should_panic(expected = "upgrade: websocket")]
+fn another_end_is_seen() {
+    let bytes =
+        b"POST / HTTP/1.1\r\nhost: h\r\nupgrade: websocket\r\ncontent-length: 5\r\n\r\nhelloGET / HTTP/1.1\r\n\r\n";
+    let name = bytes.windows(7).position(|window| window == b"upgrade").unwrap();
+    let mut accepted = bytes.to_vec();
+    accepted[name..name + 7].copy_from_slice(b"x-grade");
+    let (mut ours, end) = read(&accepted);
+    for header in &mut ours[0].seen.headers {
+        header.0 = header.0.replace("x-grade", "upgrade");
+    }
+    ours[0].seen.headers.sort();
+    let case = Case { name: "an upgrade".to_owned(), bytes: bytes.to_vec() };
+    Actix::new().compare_at(Pace::OneByOne, &case, &ours, end);
 }

@@ -35,8 +35,8 @@ pub(super) struct Ours {
 }
 
 impl Ours {
-    /// The frameworks do not look into a Connection header that is not all ASCII. Here it is read, so the connection ends
-    /// as the client has asked.
+    /// The frameworks do not look into a Connection header that is not all ASCII. Here it is read, so the connection
+    /// ends as the client has asked.
     pub(super) fn is_close_obscure(&self) -> bool {
         self.seen.headers.iter().any(|(name, value)| name == "connection" && !value.is_ascii())
     }

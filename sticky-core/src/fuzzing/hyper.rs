@@ -1,5 +1,5 @@
-//! hyper frames what is accepted here exactly as it is framed here: heads, bodies and whole pipelines of the corpora, with
-//! hyper as the server and no guard between.
+//! hyper frames what is accepted here exactly as it is framed here: heads, bodies and whole pipelines of the corpora,
+//! with hyper as the server and no guard between.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
