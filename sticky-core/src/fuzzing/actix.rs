@@ -192,7 +192,7 @@ impl Actix {
         let rest = &written[used..];
         match ours.get(theirs.len()) {
             Some(next) if !is_last => {
-                let is_ended = theirs.len() > 0 && is_ended_silently(&ours[theirs.len() - 1]) && rest.is_empty();
+                let is_ended = !theirs.is_empty() && is_ended_silently(&ours[theirs.len() - 1]) && rest.is_empty();
                 let is_known = is_ended || is_refused(next) && is_refusal(rest);
                 assert!(is_known, "{}\nactix refuses more than is known", about());
                 false
