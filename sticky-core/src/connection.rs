@@ -5,7 +5,7 @@ use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 #[cfg(cluster)]
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -375,7 +375,22 @@ impl Drop for Counted {
 pub(crate) struct Stream {
     socket: Socket,
     peer: Option<SocketAddr>,
+    /// What is worth a try before the runtime has been told that it can work.
+    eager: Eager,
 }
+
+/// A socket that is new to the runtime. Waiting for its first event takes another turn of the event loop, although most
+/// often a new connection has its request already, and one that has moved can be answered at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Eager {
+    ToRead,
+    ToWrite,
+    Not,
+}
+
+/// How much is read eagerly: most requests.
+#[cfg(cluster)]
+const EAGER_READ: usize = 2048;
 
 #[derive(Debug)]
 enum Socket {
@@ -387,13 +402,13 @@ enum Socket {
 impl Stream {
     /// A connection from `peer`.
     pub(crate) fn tcp(stream: TcpStream, peer: SocketAddr) -> Self {
-        Self { socket: Socket::Tcp(stream), peer: Some(canonical(peer)) }
+        Self { socket: Socket::Tcp(stream), peer: Some(canonical(peer)), eager: Eager::ToRead }
     }
 
     /// A connection from this machine.
     #[cfg(unix)]
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self { socket: Socket::Unix(stream), peer: None }
+        Self { socket: Socket::Unix(stream), peer: None, eager: Eager::ToRead }
     }
 
     /// A socket that another process has had.
@@ -408,7 +423,7 @@ impl Stream {
         } else {
             Socket::Tcp(TcpStream::from_std(socket.into())?)
         };
-        Ok(Self { socket, peer })
+        Ok(Self { socket, peer, eager: Eager::ToWrite })
     }
 
     /// The socket alone, out of the runtime: no event of it arrives here any more.
@@ -422,6 +437,27 @@ impl Stream {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
         })
+    }
+
+    /// Reads without waiting for the runtime, if that is worth a try: the number of bytes.
+    #[cfg(cluster)]
+    fn read_eagerly(&mut self, buf: &mut ReadBuf<'_>) -> Option<usize> {
+        if self.eager != Eager::ToRead || buf.remaining() == 0 {
+            return None;
+        }
+        self.eager = Eager::Not;
+        let length = buf.remaining().min(EAGER_READ);
+        let space = buf.initialize_unfilled_to(length);
+        // An error, or the client's end, will come again in the usual way.
+        let read = rustix::net::recv(&self.socket, space, rustix::net::RecvFlags::DONTWAIT).ok();
+        read.map(|(_, length)| length).filter(|length| *length > 0)
+    }
+
+    /// Writes without waiting for the runtime, if that is worth a try: the number of bytes.
+    #[cfg(cluster)]
+    fn write_eagerly(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
+        let is_worth_it = std::mem::replace(&mut self.eager, Eager::Not) == Eager::ToWrite;
+        is_worth_it.then(|| rustix::io::writev(&self.socket, bufs).ok()).flatten().filter(|length| *length > 0)
     }
 
     /// Whether this is a unix socket.
@@ -455,7 +491,13 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
+        let stream = self.get_mut();
+        #[cfg(cluster)]
+        if let Some(length) = stream.read_eagerly(buf) {
+            buf.advance(length);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut stream.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
@@ -465,7 +507,12 @@ impl AsyncRead for Stream {
 
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().socket {
+        let stream = self.get_mut();
+        #[cfg(cluster)]
+        if let Some(length) = stream.write_eagerly(&[IoSlice::new(buf)]) {
+            return Poll::Ready(Ok(length));
+        }
+        match &mut stream.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -477,7 +524,12 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().socket {
+        let stream = self.get_mut();
+        #[cfg(cluster)]
+        if let Some(length) = stream.write_eagerly(bufs) {
+            return Poll::Ready(Ok(length));
+        }
+        match &mut stream.socket {
             Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
@@ -498,6 +550,16 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(cluster)]
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
         }
     }
 }

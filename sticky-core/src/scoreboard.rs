@@ -122,7 +122,14 @@ pub(crate) struct Handoffs {
 
 impl fmt::Display for Handoffs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sent {}, received {}", self.sent, self.received)?;
+        let Self { sent, received, .. } = self;
+        write!(f, "sent {sent}, received {received}")?;
+        let lost = [Outcome::Truncated, Outcome::Version, Outcome::OutOfDescriptors];
+        let arrived = received + lost.iter().map(|outcome| self.outcomes[outcome.index()]).sum::<u64>();
+        if *sent > arrived {
+            // In the channel of a worker that did not read it until the end.
+            write!(f, ", undelivered {}", sent - arrived)?;
+        }
         let mut happened = Outcome::ALL.iter().zip(self.outcomes).filter(|(_, count)| *count > 0);
         happened.try_for_each(|((_, name), count)| write!(f, ", {name} {count}"))
     }
@@ -529,11 +536,11 @@ mod tests {
     fn handoffs_are_shown_with_what_happened() {
         let row = Row::detached();
         row.sent();
-        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0");
+        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0, undelivered 1");
         row.outcome(Outcome::Loop);
         row.outcome(Outcome::RefusedHead);
         row.outcome(Outcome::RefusedHead);
-        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0, loops 1, refused_heads 2");
+        assert_eq!(row.totals().handoffs.to_string(), "sent 1, received 0, undelivered 1, loops 1, refused_heads 2");
     }
 
     #[test]

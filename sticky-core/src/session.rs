@@ -7,6 +7,7 @@
 //!         └──► Set-Cookie: session=… ──► session table, where that is learned
 //! ```
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -243,6 +244,34 @@ impl Sessions {
 pub(crate) fn boot_seconds() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     u64::try_from(time.tv_sec).unwrap_or_default()
+}
+
+/// What the sticky cookie is sealed with: as configured, or drawn.
+///
+/// # Errors
+///
+/// When the system has no random numbers to give.
+pub(crate) fn secret(config: &Config) -> io::Result<Vec<u8>> {
+    match &config.sticky_cookie.secret {
+        _ if !config.affinity.uses_sticky_cookie() => Ok(Vec::new()),
+        Some(secret) => Ok(secret.bytes().to_vec()),
+        None => draw(),
+    }
+}
+
+#[cfg(unix)]
+fn draw() -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut drawn = vec![0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut drawn)?;
+    Ok(drawn)
+}
+
+/// The standard library draws the keys of its hash tables from the system.
+#[cfg(not(unix))]
+fn draw() -> io::Result<Vec<u8>> {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    Ok((0..4).flat_map(|_| RandomState::new().build_hasher().finish().to_le_bytes()).collect())
 }
 
 /// The calendar's time, which tickets carry: they outlive processes.

@@ -2,12 +2,17 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::thread;
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use crate::random::Random;
+
+mod request;
 mod response;
 
+pub use request::Request;
 pub use response::Response;
 
 /// Where to connect to, from which address, and how long any one wait may take (10 s).
@@ -110,6 +115,31 @@ impl Connection<TcpStream> {
         self.stream.local_addr()
     }
 
+    /// Sends on the same connection, while this one reads.
+    ///
+    /// # Errors
+    /// When the socket cannot be copied.
+    pub fn sender(&self) -> io::Result<TcpStream> {
+        self.stream.try_clone()
+    }
+
+    /// Sends a request and reads its response at the same time, as whoever wants megabytes back must.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    ///
+    /// # Panics
+    /// Never: the sending thread does not.
+    pub fn exchange_at_once(&mut self, request: &Request) -> io::Result<Response> {
+        let mut sender = self.sender()?;
+        thread::scope(|scope| {
+            let sending = scope.spawn(move || sender.write_all(&request.bytes()));
+            let response = self.response_to(request.method());
+            let sent = sending.join().expect("no panic");
+            response.or_else(|error| sent.and(Err(error)))
+        })
+    }
+
     /// Bounds every later read.
     ///
     /// # Errors
@@ -123,6 +153,11 @@ impl<S: Read + Write> Connection<S> {
     /// A connection over any stream.
     pub fn over(stream: S) -> Self {
         Self { stream, ahead: Vec::new() }
+    }
+
+    /// The stream, and what was read from it beyond the last response.
+    pub fn into_parts(self) -> (S, Vec<u8>) {
+        (self.stream, self.ahead)
     }
 
     /// Sends raw bytes, in a segment of their own (`TCP_NODELAY` is on).
@@ -166,12 +201,29 @@ impl<S: Read + Write> Connection<S> {
         self.request(method, path, &["connection: close"], body)
     }
 
-    /// Reads one whole response.
+    /// Sends a request in one piece and reads its response.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        let sent = self.send(request.bytes());
+        self.response_to(request.method()).or_else(|error| sent.and(Err(error)))
+    }
+
+    /// Reads one whole response, to anything but HEAD.
     ///
     /// # Errors
     /// `UnexpectedEof` when the connection ends before its end, else what the kernel says.
     pub fn response(&mut self) -> io::Result<Response> {
-        Response::read(&mut self.stream, &mut self.ahead)
+        self.response_to("GET")
+    }
+
+    /// Reads one whole response to a request of that method.
+    ///
+    /// # Errors
+    /// `UnexpectedEof` when the connection ends before its end, else what the kernel says.
+    pub fn response_to(&mut self, method: &str) -> io::Result<Response> {
+        Response::read(&mut self.stream, &mut self.ahead, method)
     }
 
     /// Reads until the text read since the last response contains `text`; answers all of it.
@@ -194,4 +246,18 @@ impl<S: Read + Write> Connection<S> {
         self.stream.read_to_end(&mut all)?;
         Ok(all)
     }
+}
+
+/// Writes `bytes` in pieces of random sizes up to `most`, each in a segment of its own.
+///
+/// # Errors
+/// When the connection has gone.
+pub fn send_in_pieces(stream: &mut impl Write, bytes: &[u8], most: usize, random: &mut Random) -> io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let (piece, after) = rest.split_at(random.between(1, most.min(rest.len())));
+        stream.write_all(piece)?;
+        rest = after;
+    }
+    Ok(())
 }

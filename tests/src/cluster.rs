@@ -129,12 +129,14 @@ impl TestCluster {
         self.child.borrow_mut().wait().expect("its status")
     }
 
-    /// Waits until no process of this cluster is left.
+    /// Waits until no process of this cluster is left, and all that they printed has been read.
     ///
     /// # Panics
     /// When one still runs after that time.
     pub fn gone(&self, within: Duration) {
         eventually("no process of the cluster is left", within, || self.has_exited() && self.family().is_empty());
+        // A reader may be behind. What the application started may hold the output open for ever, so no longer than this.
+        holds_within(Duration::from_secs(2), || self.events.has_ended());
     }
 
     /// TERM, then a clean end: status 0, no process left, nothing left in its temporary folder.

@@ -1,6 +1,7 @@
 //! The event log: every line a cluster prints, in order, and a way to wait for one.
 
 use std::io::{BufRead, BufReader, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,12 +16,15 @@ pub struct EventLog {
 struct Shared {
     lines: Mutex<Vec<String>>,
     changed: Condvar,
+    /// How many streams have not ended.
+    open: AtomicUsize,
 }
 
 impl EventLog {
     /// Collects the lines of `stream` until its end, on a thread of its own. Bytes that are not UTF-8 are replaced.
     pub fn follow(&self, stream: impl Read + Send + 'static) {
         let log = self.clone();
+        self.shared.open.fetch_add(1, Ordering::AcqRel);
         thread::spawn(move || {
             let mut reader = BufReader::new(stream);
             let mut line = Vec::new();
@@ -29,7 +33,13 @@ impl EventLog {
                 log.push(String::from_utf8_lossy(&line).trim_end_matches(['\n', '\r']).to_owned());
                 line.clear();
             }
+            log.shared.open.fetch_sub(1, Ordering::AcqRel);
         });
+    }
+
+    /// Whether every stream has ended, so that no line is still to come.
+    pub fn has_ended(&self) -> bool {
+        self.shared.open.load(Ordering::Acquire) == 0
     }
 
     fn push(&self, line: String) {

@@ -50,8 +50,23 @@ impl Journal {
 /// # Errors
 /// When the journal cannot be read.
 pub fn read(path: &Path) -> io::Result<HashMap<String, u32>> {
-    let text = fs::read_to_string(path)?;
-    Ok(text.lines().filter_map(|line| line.split_once(' ')).filter_map(entry).collect())
+    Ok(entries(&fs::read_to_string(path)?).collect())
+}
+
+/// What was begun, by the request's name: every process that did, which should be one.
+///
+/// # Errors
+/// When the journal cannot be read.
+pub fn read_all(path: &Path) -> io::Result<HashMap<String, Vec<u32>>> {
+    let mut all: HashMap<String, Vec<u32>> = HashMap::new();
+    for (request, pid) in entries(&fs::read_to_string(path)?) {
+        all.entry(request).or_default().push(pid);
+    }
+    Ok(all)
+}
+
+fn entries(text: &str) -> impl Iterator<Item = (String, u32)> {
+    text.lines().filter_map(|line| line.split_once(' ')).filter_map(entry)
 }
 
 fn entry((request, pid): (&str, &str)) -> Option<(String, u32)> {

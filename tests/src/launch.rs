@@ -4,17 +4,18 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{TestCluster, process, pty};
+use crate::{TestCluster, journal, process, pty};
 
 /// Variables that would reach into a testbed from outside; each row sets its own.
 const SETTINGS: [&str; 6] = ["PORT", "PROXY_PORT", "FIRST_PORT", "WORKERS", "WEB_CONCURRENCY", "NO_COLOR"];
 
 /// The user and group without privileges, as Debian numbers them.
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// The variable by which every process of a cluster is found again, however it lost its parents.
 const MARKER: &str = "TESTBED_CLUSTER";
@@ -113,6 +114,19 @@ impl Launch {
         self.copied().through(&format!("setpriv --reuid={NOBODY} --regid={NOBODY} --clear-groups --"))
     }
 
+    /// Keeps a journal of the requests that are begun, in this file of its private folder.
+    ///
+    /// # Panics
+    /// When the file cannot be made.
+    #[must_use]
+    pub fn with_journal(self) -> (Self, PathBuf) {
+        let path = self.folder.join("journal");
+        fs::write(&path, "").expect("an empty journal");
+        // For workers without privileges too.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("writable by all");
+        (self.env(journal::VARIABLE, &path), path)
+    }
+
     /// Runs a copy of the program in its private folder.
     ///
     /// # Panics
@@ -125,9 +139,9 @@ impl Launch {
         self
     }
 
-    /// Runs the testbed by another command that executes it in its own place.
+    /// Runs the testbed by another command that executes it in its own place, inside those named before.
     fn through(mut self, command: &str) -> Self {
-        self.wrapper = command.split(' ').map(str::to_owned).collect();
+        self.wrapper.extend(command.split(' ').map(str::to_owned));
         self
     }
 

@@ -12,14 +12,18 @@
 pub mod client;
 pub mod cluster;
 pub mod events;
+pub mod front;
 pub mod journal;
 pub mod launch;
 pub mod namespace;
 pub mod process;
 pub mod pty;
+pub mod random;
 pub mod testbed;
 
-pub use client::{Client, Connection, Response};
+pub use client::{Client, Connection, Request, Response};
 pub use cluster::TestCluster;
 pub use events::EventLog;
+pub use front::Front;
 pub use launch::Launch;
+pub use random::Random;

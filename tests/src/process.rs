@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,37 @@ pub fn descriptors(pid: u32) -> Vec<(u32, PathBuf)> {
         .collect();
     found.sort_unstable();
     found
+}
+
+/// The value of a variable in the environment that a process was started with.
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let entries = environ.split(|&byte| byte == 0).map(String::from_utf8_lossy);
+    entries.into_iter().find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+/// Lets a process open descriptors with numbers below this only, as its own user. One that has gone already is no error.
+///
+/// # Panics
+/// When there is no `prlimit` or `setpriv`, or it is not allowed.
+pub fn limit_descriptors(pid: u32, below: u64) {
+    let Some(user) = status(pid, "Uid").and_then(|ids| ids.split_whitespace().next()?.parse::<u32>().ok()) else {
+        return;
+    };
+    let limit = format!("prlimit --pid={pid} --nofile={below}:");
+    // Root without all of its capabilities may not do it to others.
+    let command = format!("setpriv --reuid={user} --regid={user} --clear-groups -- {limit}");
+    let command = if user == rustix::process::geteuid().as_raw() { limit } else { command };
+    let mut words = command.split(' ');
+    let output = Command::new(words.next().expect("a program")).args(words).output().expect("util-linux");
+    assert!(output.status.success() || !is_alive(pid), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// How many descriptors a process may have: the limit it can raise no further.
+pub fn descriptor_limit(pid: u32) -> Option<u64> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// A value from `/proc/<pid>/status`, such as `VmRSS`.

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Once};
 
 use percent_encoding::percent_decode;
 
@@ -12,6 +13,7 @@ use super::path::PathPattern;
 use super::{Destination, TicketReader};
 use crate::dispatch::handoff::RequestHead;
 use crate::id::WorkerId;
+use crate::notice;
 
 /// One place to look for a key. Private, so that sources can be added without breaking anybody's `match`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,8 +158,13 @@ impl Function {
         Self(Arc::new(function))
     }
 
+    /// A panic in it is as good as no answer: it is the user's code, and the input a stranger's.
     fn call(&self, head: &RequestHead<'_>) -> Choice {
-        (self.0)(head)
+        std::panic::catch_unwind(AssertUnwindSafe(|| (self.0)(head))).unwrap_or_else(|_| {
+            static SAID: Once = Once::new();
+            SAID.call_once(|| notice::error("the affinity function has panicked: such requests are served anywhere"));
+            Choice::nothing()
+        })
     }
 }
 
@@ -356,6 +363,12 @@ mod tests {
         assert_eq!(find("POST"), text_key("b"));
         assert_eq!(Choice::key(""), Choice::nothing());
         assert_eq!(format!("{:?}", Function::new(|_| Choice::nothing())), "Function(..)");
+    }
+
+    #[test]
+    fn a_function_that_panics_has_no_answer() {
+        let panics = Affinity::custom(|_| panic!("no such head")).or(Affinity::query("q"));
+        assert_eq!(find(&panics, "/?q=b", &[]), text_key("b"));
     }
 
     #[test]

@@ -64,11 +64,32 @@ pub(crate) struct Welcome {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ListenOrder {
     pub(crate) slot: WorkerId,
+    #[serde(default)]
+    pub(crate) part: Part,
     /// What each of the descriptors is, in their order.
     pub(crate) sockets: Vec<SocketKind>,
     /// Answer 503 to what comes in there, rather than serve it.
     #[serde(default)]
     pub(crate) refuse: bool,
+}
+
+/// The sockets of a slot that are lent together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Part {
+    /// Where clients come in.
+    #[default]
+    Listeners,
+    /// Where other workers send what belongs to the slot.
+    Channel,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 2] = [Self::Listeners, Self::Channel];
+
+    pub(crate) const fn index(self) -> usize {
+        self as usize
+    }
 }
 
 /// What kind of listener a descriptor is.
@@ -89,6 +110,8 @@ pub(crate) enum SocketKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseOrder {
     pub(crate) slot: WorkerId,
+    #[serde(default)]
+    pub(crate) part: Part,
 }
 
 /// See [`ToWorker::Drain`].
@@ -111,9 +134,17 @@ pub(crate) enum FromWorker {
         adopts: bool,
     },
     /// The answer to [`ToWorker::Release`], and said of every slot once a drain has emptied its queue.
-    Released { slot: WorkerId },
+    Released {
+        slot: WorkerId,
+        #[serde(default)]
+        part: Part,
+    },
     /// This slot's sockets were lent to it and it does not read them: nobody asked for them back.
-    Dropped { slot: WorkerId },
+    Dropped {
+        slot: WorkerId,
+        #[serde(default)]
+        part: Part,
+    },
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -185,10 +216,11 @@ mod tests {
         golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);
         let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix, SocketKind::Channel];
         golden(
-            ToWorker::Listen(ListenOrder { slot, sockets, refuse: true }),
-            r#"{"type":"listen","slot":3,"sockets":["tcp","shared_tcp","shared_unix","channel"],"refuse":true}"#,
+            ToWorker::Listen(ListenOrder { slot, part: Part::Channel, sockets, refuse: true }),
+            r#"{"type":"listen","slot":3,"part":"channel","sockets":["tcp","shared_tcp","shared_unix","channel"],"refuse":true}"#,
         );
-        golden(ToWorker::Release(ReleaseOrder { slot }), r#"{"type":"release","slot":3}"#);
+        let part = Part::Listeners;
+        golden(ToWorker::Release(ReleaseOrder { slot, part }), r#"{"type":"release","slot":3,"part":"listeners"}"#);
         golden(ToWorker::Evicted { slots: vec![slot] }, r#"{"type":"evicted","slots":[3]}"#);
         golden(
             ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 25_000 }),
@@ -204,8 +236,9 @@ mod tests {
             r#"{"type":"hello","protocol":[1,2],"version":"0.1.0","fingerprint":"affinity=client-ip"}"#,
         );
         golden(FromWorker::Ready { adopts: true }, r#"{"type":"ready","adopts":true}"#);
-        golden(FromWorker::Released { slot: WorkerId::new(1) }, r#"{"type":"released","slot":1}"#);
-        golden(FromWorker::Dropped { slot: WorkerId::new(1) }, r#"{"type":"dropped","slot":1}"#);
+        let (slot, part) = (WorkerId::new(1), Part::Channel);
+        golden(FromWorker::Released { slot, part }, r#"{"type":"released","slot":1,"part":"channel"}"#);
+        golden(FromWorker::Dropped { slot, part }, r#"{"type":"dropped","slot":1,"part":"channel"}"#);
         golden(
             FromWorker::Drained(WorkerReport { completed: 9, cut: 1 }),
             r#"{"type":"drained","completed":9,"cut":1}"#,
@@ -217,6 +250,9 @@ mod tests {
     fn later_versions_may_add_messages_and_fields() {
         assert_eq!(serde_json::from_str::<ToWorker>(r#"{"type":"dance","tempo":120}"#).unwrap(), ToWorker::Unknown);
         let more = r#"{"type":"released","slot":1,"colour":"blue"}"#;
-        assert_eq!(serde_json::from_str::<FromWorker>(more).unwrap(), FromWorker::Released { slot: WorkerId::new(1) });
+        assert_eq!(
+            serde_json::from_str::<FromWorker>(more).unwrap(),
+            FromWorker::Released { slot: WorkerId::new(1), part: Part::Listeners }
+        );
     }
 }

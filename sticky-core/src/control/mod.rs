@@ -24,5 +24,6 @@ mod message;
 #[cfg(cluster)]
 pub(crate) use channel::{Channel, MAX_DESCRIPTORS, Received, pair};
 pub(crate) use message::{
-    DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, ReleaseOrder, SocketKind, ToWorker, Welcome, WorkerReport,
+    DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, ReleaseOrder, SocketKind, ToWorker, Welcome,
+    WorkerReport,
 };

@@ -21,7 +21,7 @@ use crate::placement::Placement;
 pub enum Dispatch {
     /// The kernel places each new connection by the client's address. No process touches a byte of it.
     Kernel,
-    /// Workers read the request's head and move the connection to the session's owner.
+    #[doc = include_str!("handoff.md")]
     Handoff,
     /// A proxy process forwards each request to the session's owner. Not in this version.
     Proxy,

@@ -27,7 +27,7 @@ pub(crate) async fn drive<C: GracefulConnection>(
         drain_started: pin!(unconstrained(activity.drain().started())),
         has_asked: false,
         stage: Stage::Open,
-        sleep: pin!(sleep_until(clock.next_look(Stage::Open, now))),
+        sleep: pin!(sleep_until(clock.next_look(Stage::Open, now).unwrap_or(now))),
         clock,
     };
     poll_fn(|cx| driver.poll(cx)).await
@@ -92,6 +92,10 @@ impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
     /// Ready when the present phase has lasted too long.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let deadline = self.clock.deadline(self.stage);
+        if deadline.is_none() && self.clock.next_look(self.stage, self.sleep.deadline()).is_none() {
+            // Nobody looks: not even a timer is set.
+            return Poll::Pending;
+        }
         if let Some(deadline) = deadline.filter(|deadline| *deadline < self.sleep.deadline()) {
             self.sleep.as_mut().reset(deadline);
         }
@@ -101,7 +105,8 @@ impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
             if deadline.is_some_and(|deadline| deadline <= now) {
                 return Poll::Ready(());
             }
-            self.sleep.as_mut().reset(self.clock.next_look(self.stage, now));
+            let Some(next) = self.clock.next_look(self.stage, now) else { return Poll::Pending };
+            self.sleep.as_mut().reset(next);
         }
     }
 

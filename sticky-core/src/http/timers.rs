@@ -97,13 +97,15 @@ impl Clock {
             (Phase::Idle, Stage::Closing) => CLOSE_TIMEOUT,
             (Phase::Idle, _) => idle,
         };
-        Some(later(self.since, timeout))
+        (timeout != Duration::MAX).then(|| later(self.since, timeout))
     }
 
     /// When to look next if nothing happens: at the deadline, and where there is none every now and then. Over HTTP/2
-    /// a request can end on another thread without anybody telling the connection.
-    pub(crate) fn next_look(&self, stage: Stage, now: Instant) -> Instant {
-        self.deadline(stage).unwrap_or_else(|| later(now, self.timeouts.idle))
+    /// a request can end on another thread without anybody telling the connection. None where somebody else minds the
+    /// time.
+    pub(crate) fn next_look(&self, stage: Stage, now: Instant) -> Option<Instant> {
+        let now_and_then = || self.timeouts.idle != Duration::MAX;
+        self.deadline(stage).or_else(|| now_and_then().then(|| later(now, self.timeouts.idle)))
     }
 }
 
@@ -155,11 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn endless_timeouts_do_not_overflow() {
-        let timeouts = Timeouts { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
+    fn where_somebody_else_minds_the_time_only_the_end_has_a_deadline() {
         let now = Instant::now();
-        let clock = Clock::new(timeouts, now);
-        assert!(clock.deadline(Stage::Open).unwrap() > now + seconds(3600));
+        let mut clock = Clock::new(Timeouts::NONE, now);
+        assert_eq!((clock.deadline(Stage::Open), clock.next_look(Stage::Open, now)), (None, None));
+        clock.observe(Sight { phase: Phase::Executing, progress: 1 }, || now);
+        assert_eq!(clock.next_look(Stage::Open, now), None);
+        clock.observe(Sight { phase: Phase::Idle, progress: 2 }, || now);
+        assert_eq!(clock.next_look(Stage::Closing, now), Some(now + CLOSE_TIMEOUT));
     }
 
     #[test]
@@ -167,6 +172,6 @@ mod tests {
         let now = Instant::now();
         let mut clock = Clock::new(TIMEOUTS, now);
         clock.observe(Sight { phase: Phase::Executing, progress: 1 }, || now);
-        assert_eq!(clock.next_look(Stage::Open, now + seconds(100)), now + seconds(175));
+        assert_eq!(clock.next_look(Stage::Open, now + seconds(100)), Some(now + seconds(175)));
     }
 }

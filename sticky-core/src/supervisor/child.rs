@@ -6,14 +6,16 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Instant, sleep};
 
+use super::backlog::{self, Backlog};
 use super::event::{ChildId, ChildSignal, Ended, Event};
 use super::output::{Output, Pump};
 use crate::config::Config;
@@ -27,6 +29,13 @@ type Control<'a> = Channel<ToWorker, FromWorker, BorrowedFd<'a>>;
 
 /// How long to leave a process that has ended to the debugger that holds it.
 const REAP_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long until a message is tried again that the kernel did not take.
+const SEND_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a process may take no message at all while some wait for it. Long enough for whoever takes over a slot to
+/// empty its channel, which is what makes room; much shorter than a user waits for a cluster that does not come back.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What comes in from a child.
 #[derive(Debug)]
@@ -99,30 +108,79 @@ pub(super) struct Process {
     pub(super) pid: Pid,
     pidfd: AsyncFd<OwnedFd>,
     control: AsyncFd<OwnedFd>,
+    backlog: Mutex<Backlog<ToWorker>>,
 }
 
 impl Process {
     fn watching(child: &std::process::Child, control: OwnedFd) -> io::Result<Self> {
         let pid = Pid::from_child(child);
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
-        Ok(Self { pid, pidfd: watch::readable(pidfd)?, control: watch::readable(control)? })
+        let (pidfd, control) = (watch::readable(pidfd)?, watch::readable(control)?);
+        Ok(Self { pid, pidfd, control, backlog: Mutex::default() })
     }
 
     fn control(&self) -> Control<'_> {
         Control::new(self.control.get_ref().as_fd())
     }
 
-    /// Sends a message. A process that does not take it is of no use any more and is killed: what becomes of it
-    /// then comes in as any other end.
-    pub(super) fn send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
-        match self.control().send(message, descriptors) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-            Err(error) => {
-                crate::notice::error(format_args!("process {} does not take messages: {error}; killing it", self.pid));
-                self.signal(ChildSignal::Kill);
+    fn backlog(&self) -> MutexGuard<'_, Backlog<ToWorker>> {
+        self.backlog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a message, after those that wait; where the kernel does not take it now, it waits itself. A process that
+    /// takes none for [`SEND_PATIENCE`] is of no use any more and is killed: what becomes of it then comes in as any
+    /// other end.
+    pub(super) fn send(self: &Arc<Self>, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) {
+        let mut backlog = self.backlog();
+        let is_first = backlog.is_empty();
+        if is_first {
+            match self.control().send(message, descriptors) {
+                Err(error) if backlog::passes(&error) => {}
+                Err(error) => return self.give_up(&error),
+                Ok(()) => return,
             }
         }
+        if let Err(error) = backlog.keep(message, descriptors) {
+            backlog.clear();
+            return self.give_up(&error);
+        }
+        if is_first {
+            tokio::spawn(Arc::clone(self).send_backlog());
+        }
+    }
+
+    /// Sends what waits until nothing does any more, or the process has ended.
+    async fn send_backlog(self: Arc<Self>) {
+        let mut last_sent = Instant::now();
+        loop {
+            tokio::select! {
+                () = sleep(SEND_PAUSE) => {}
+                _ = self.pidfd.readable() => return,
+            }
+            let mut backlog = self.backlog();
+            let (sent, end) = backlog.send(|message, descriptors| self.control().send(message, descriptors));
+            if sent > 0 {
+                last_sent = Instant::now();
+            }
+            match end {
+                // With the backlog empty, whoever comes next begins another run.
+                Ok(()) => return,
+                Err(error) if backlog::passes(&error) && last_sent.elapsed() < SEND_PATIENCE => {}
+                Err(error) => {
+                    backlog.clear();
+                    return self.give_up(&error);
+                }
+            }
+        }
+    }
+
+    fn give_up(&self, error: &io::Error) {
+        // Nobody is there any more: its end is on its way to us.
+        if error.kind() == io::ErrorKind::BrokenPipe {
+            return;
+        }
+        crate::notice::error(format_args!("process {} does not take messages: {error}; killing it", self.pid));
+        self.signal(ChildSignal::Kill);
     }
 
     /// Signals the process; nothing happens if it is gone.
@@ -228,11 +286,92 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
-        FromWorker::Released { slot } => Event::Released { child, slot },
-        FromWorker::Dropped { slot } => Event::Dropped { child, slot },
+        FromWorker::Released { slot, part } => Event::Released { child, slot, part },
+        FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,
     };
     Some(Incoming::Event(event))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Child;
+
+    use super::*;
+    use crate::control::{DrainOrder, Received};
+    use crate::worker::DrainReason;
+
+    type WorkerEnd = Channel<FromWorker, ToWorker>;
+
+    /// A process that does not read what it is told, and what it does not read.
+    fn deaf() -> (Child, Arc<Process>, WorkerEnd) {
+        let (ours, theirs) = control::pair().unwrap();
+        let child = Command::new("sleep").arg("600").spawn().unwrap();
+        let process = Process::watching(&child, ours).unwrap();
+        (child, Arc::new(process), WorkerEnd::new(theirs))
+    }
+
+    /// Fills its control socket; tells by how many messages.
+    fn fill(process: &Process) -> usize {
+        let filler = ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 1 });
+        let full = (0..).map(|_| process.control().send(&filler, &[])).take_while(Result::is_ok);
+        full.count()
+    }
+
+    fn evicted(slot: u16) -> ToWorker {
+        ToWorker::Evicted { slots: vec![WorkerId::new(slot)] }
+    }
+
+    async fn next(end: &WorkerEnd) -> Received<ToWorker> {
+        loop {
+            match end.receive() {
+                Ok(received) => return received.unwrap(),
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+            sleep(SEND_PAUSE).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_at_once_goes_later_and_in_order() {
+        let (mut child, process, end) = deaf();
+        rustix::io::ioctl_fionbio(&end, true).unwrap();
+        let filled = fill(&process);
+        let (_reader, writer) = io::pipe().unwrap();
+        process.send(&evicted(1), &[writer.as_fd()]);
+        process.send(&evicted(2), &[]);
+        assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
+        // There is room for one now, which is not for the latest.
+        process.send(&evicted(3), &[]);
+        for _ in 1..filled {
+            assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
+        }
+        for slot in 1..=3 {
+            let received = next(&end).await;
+            assert_eq!((received.message, received.descriptors.len()), (evicted(slot), usize::from(slot == 1)));
+        }
+        assert!(process.backlog().is_empty());
+        process.signal(ChildSignal::Kill);
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_hears_nothing_for_too_long_is_killed() {
+        let (mut child, process, end) = deaf();
+        fill(&process);
+        process.send(&evicted(1), &[]);
+        sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
+        assert!(!process.backlog().is_empty());
+        // One message that goes is a sign of life.
+        end.receive().unwrap();
+        process.send(&evicted(2), &[]);
+        sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
+        assert!(!process.backlog().is_empty());
+        sleep(4 * SEND_PAUSE).await;
+        assert!(process.backlog().is_empty());
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    }
 }

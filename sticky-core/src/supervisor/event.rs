@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::control::WorkerReport;
+use crate::control::{Part, WorkerReport};
 use crate::id::{Generation, WorkerId};
 
 /// One process the supervisor has started. Never used again, unlike a process id.
@@ -22,9 +22,9 @@ pub(crate) enum Event {
     /// The application in it can serve.
     Ready { child: ChildId, adopts: bool },
     /// It reads this slot's sockets no more.
-    Released { child: ChildId, slot: WorkerId },
+    Released { child: ChildId, slot: WorkerId, part: Part },
     /// It does not read this slot's sockets, although they were lent to it.
-    Dropped { child: ChildId, slot: WorkerId },
+    Dropped { child: ChildId, slot: WorkerId, part: Part },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -47,9 +47,9 @@ pub(crate) enum Action {
     /// Start a process.
     Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize },
     /// Lend it this slot's sockets.
-    Listen { child: ChildId, slot: WorkerId, refuse: bool },
+    Listen { child: ChildId, slot: WorkerId, part: Part, refuse: bool },
     /// Ask it for them back.
-    Release { child: ChildId, slot: WorkerId },
+    Release { child: ChildId, slot: WorkerId, part: Part },
     /// Tell it to finish within this time.
     Drain { child: ChildId, timeout: Duration },
     /// Signal it, unless it is gone.

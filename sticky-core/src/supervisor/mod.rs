@@ -6,6 +6,7 @@
 //! clock ────┘
 //! ```
 
+mod backlog;
 mod child;
 mod event;
 mod heartbeat;

@@ -21,13 +21,16 @@ use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
-use crate::control::{DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, ReleaseOrder, ToWorker, Welcome};
+use crate::control::{
+    DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
+};
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
 use crate::id::{Generation, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
+use crate::session;
 use crate::worker::DrainReason;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
@@ -128,7 +131,7 @@ impl Supervisor {
         let listeners = super::sockets::take(&config, seed)?;
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
-        let secret = secret(&config).map_err(SuperviseError::system("draw a secret"))?;
+        let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
         let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
         let scoreboard = Scoreboard::create(State::seats(config.workers))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
@@ -140,6 +143,7 @@ impl Supervisor {
             shutdown_timeout: config.shutdown_timeout,
             exit_timeout: config.exit_timeout,
             failover: config.failover,
+            moves: config.dispatch == Dispatch::Handoff,
             seed: random(),
         };
         Ok(Self {
@@ -332,8 +336,8 @@ impl Supervisor {
     fn act(&mut self, action: Action) {
         match action {
             Action::Spawn { child, slot, generation, seat } => self.spawn(child, slot, generation, seat),
-            Action::Listen { child, slot, refuse } => self.lend(child, slot, refuse),
-            Action::Release { child, slot } => self.send(child, ToWorker::Release(ReleaseOrder { slot })),
+            Action::Listen { child, slot, part, refuse } => self.lend(child, slot, part, refuse),
+            Action::Release { child, slot, part } => self.send(child, ToWorker::Release(ReleaseOrder { slot, part })),
             Action::Drain { child, timeout } => {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
@@ -378,11 +382,14 @@ impl Supervisor {
         }
     }
 
-    fn lend(&self, child: ChildId, slot: WorkerId, refuse: bool) {
+    fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
         let Some(member) = self.members.get(&child) else { return };
         let own = member.slot == slot;
-        let (sockets, descriptors) = super::sockets::of_slot(&self.listeners, &self.channels, slot, own);
-        member.process.send(&ToWorker::Listen(ListenOrder { slot, sockets, refuse }), &descriptors);
+        let (sockets, descriptors) = match part {
+            Part::Listeners => super::sockets::listeners(&self.listeners, slot, own),
+            Part::Channel => super::sockets::channel(&self.channels, slot),
+        };
+        member.process.send(&ToWorker::Listen(ListenOrder { slot, part, sockets, refuse }), &descriptors);
     }
 
     fn evict(&mut self, slots: Vec<WorkerId>) {
@@ -466,20 +473,6 @@ async fn wait_until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// What the sticky cookie is sealed with: as configured, or drawn.
-fn secret(config: &Config) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    if !config.affinity.uses_sticky_cookie() {
-        return Ok(Vec::new());
-    }
-    if let Some(secret) = &config.sticky_cookie.secret {
-        return Ok(secret.bytes().to_vec());
-    }
-    let mut drawn = vec![0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut drawn)?;
-    Ok(drawn)
 }
 
 /// A number nobody outside can guess: the standard library draws the keys of its hash tables from the system.

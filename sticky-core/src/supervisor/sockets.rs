@@ -3,11 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
+use rustix::process::{Resource, getrlimit};
+
 use super::SuperviseError;
 use crate::config::Config;
 use crate::control::SocketKind;
 use crate::dispatch::Dispatch;
-use crate::dispatch::handoff::channel::Pair;
+use crate::dispatch::handoff::channel::{self, Pair};
 use crate::dispatch::kernel::{self, AttachError, ProofError};
 use crate::id::WorkerId;
 use crate::listener::{self, ListenerKind, ListenerSet, LocalAddress, Sharing};
@@ -33,22 +35,28 @@ pub(super) fn place(listeners: &[ListenerSet], seed: u64, slots: &[WorkerId]) ->
     listeners.iter().try_for_each(|set| set.place(&placement))
 }
 
-/// The slots' channels, where connections move between workers.
+/// The slots' channels, where connections move between workers. Sized for this process's limit of open descriptors,
+/// which the workers inherit: it has been raised before.
 pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
-    match config.dispatch {
-        Dispatch::Handoff => WorkerId::all(config.workers).map(|_| Pair::new()).collect(),
-        _ => Ok(Vec::new()),
+    if config.dispatch != Dispatch::Handoff {
+        return Ok(Vec::new());
     }
+    let descriptors = getrlimit(Resource::Nofile).current;
+    let buffer = channel::buffer_size(config.workers, descriptors);
+    WorkerId::all(config.workers).map(|_| Pair::new(buffer)).collect()
 }
 
-/// The sockets to lend to who reads this slot. One that all share needs no other reader when the slot's own is gone.
-pub(super) fn of_slot<'a>(
-    listeners: &'a [ListenerSet],
-    channels: &'a [Pair],
+/// The receiving end of a slot's channel, to lend to who reads it.
+pub(super) fn channel(channels: &[Pair], slot: WorkerId) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
+    channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd())).into_iter().unzip()
+}
+
+/// The listeners to lend to who reads this slot's. One that all share needs no other reader when the slot's own is gone.
+pub(super) fn listeners(
+    listeners: &[ListenerSet],
     slot: WorkerId,
     own: bool,
-) -> (Vec<SocketKind>, Vec<BorrowedFd<'a>>) {
-    let channel = channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd()));
+) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
     let lent = listeners.iter().filter_map(|set| {
         let kind = match (set.kind(), set.address()) {
             (ListenerKind::PerSlot(_), _) => SocketKind::Tcp,
@@ -58,5 +66,5 @@ pub(super) fn of_slot<'a>(
         };
         Some((kind, set.for_slot(slot).as_fd()))
     });
-    lent.chain(channel).unzip()
+    lent.unzip()
 }

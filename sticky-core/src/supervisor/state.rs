@@ -19,7 +19,7 @@ use siphasher::sip::SipHasher13;
 use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Report};
 use super::restart::Backoff;
 use crate::config::Failover;
-use crate::control::WorkerReport;
+use crate::control::{Part, WorkerReport};
 use crate::id::{Generation, WorkerId};
 use crate::worker::SAME_SIGNAL;
 
@@ -44,6 +44,8 @@ pub(crate) struct Policy {
     pub(crate) shutdown_timeout: Duration,
     pub(crate) exit_timeout: Duration,
     pub(crate) failover: Failover,
+    /// Whether connections move between workers: then whoever accepts one passes it on to whom it belongs.
+    pub(crate) moves: bool,
     /// Seeds the jitter of restarts.
     pub(crate) seed: u64,
 }
@@ -77,15 +79,16 @@ struct Slot {
     /// The process in the slot, until it has ended.
     current: Option<ChildId>,
     generation: Generation,
-    reader: Reader,
+    /// Who reads each part of its sockets.
+    readers: [Reader; Part::ALL.len()],
     backoff: Backoff,
     respawn_at: Option<Instant>,
     /// Since when nobody in the slot can serve.
     down_since: Option<Instant>,
     /// Its clients do not wait any longer.
     evicted: bool,
-    /// In a shutdown: nothing waits in its queue any more.
-    emptied: bool,
+    /// In a shutdown: nothing waits in this part of its sockets any more.
+    emptied: [bool; Part::ALL.len()],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,12 +140,12 @@ impl State {
         let slot = || Slot {
             current: None,
             generation: Generation::FIRST,
-            reader: Reader::Nobody,
+            readers: [Reader::Nobody; Part::ALL.len()],
             backoff: Backoff::default(),
             respawn_at: None,
             down_since: None,
             evicted: false,
-            emptied: false,
+            emptied: [false; Part::ALL.len()],
         };
         Self {
             slots: (0..policy.workers).map(|_| slot()).collect(),
@@ -172,8 +175,8 @@ impl State {
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
             Event::Ready { child, adopts } => self.ready(child, adopts),
-            Event::Released { child, slot } => self.released(child, slot),
-            Event::Dropped { child, slot } => self.dropped(now, child, slot),
+            Event::Released { child, slot, part } => self.released(child, slot, part),
+            Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
             Event::Drained { child, report } => self.drained(now, child, report),
             Event::Words { child, text } => {
                 self.with(child, |child| child.words = Some(text));
@@ -194,7 +197,7 @@ impl State {
         let children = self.children.values().filter_map(Child::due);
         let slots = self.slots.iter().enumerate();
         let slots = slots.flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)]).flatten();
-        let releases = self.slots.iter().filter_map(|slot| match slot.reader {
+        let releases = self.slots.iter().flat_map(|slot| slot.readers).filter_map(|reader| match reader {
             Reader::Releasing(_, until) => Some(until),
             _ => None,
         });
@@ -256,14 +259,15 @@ impl State {
 
     /// In a drain workers let go unasked. At other times an answer without a question is late: the worker was
     /// stopped when it was asked, and has been lent the slot again since.
-    fn released(&mut self, child: ChildId, slot: WorkerId) {
+    fn released(&mut self, child: ChildId, slot: WorkerId, part: Part) {
         let emptying = matches!(self.phase, Phase::ShuttingDown { .. });
         let Some(slot) = self.slots.get_mut(slot.index()) else { return };
-        match slot.reader {
-            Reader::Releasing(reader, _) if reader == child => slot.reader = Reader::Nobody,
-            Reader::Child(reader) if reader == child && emptying => {
-                slot.reader = Reader::Nobody;
-                slot.emptied = true;
+        let reader = &mut slot.readers[part.index()];
+        match *reader {
+            Reader::Releasing(asked, _) if asked == child => *reader = Reader::Nobody,
+            Reader::Child(current) if current == child && emptying => {
+                *reader = Reader::Nobody;
+                slot.emptied[part.index()] = true;
             }
             _ => {}
         }
@@ -271,7 +275,7 @@ impl State {
 
     /// A worker does not read a slot that was lent to it: its application has let go of its connections, or the system
     /// has refused. Without its own slot it is of no use any more, and its process is about to end.
-    fn dropped(&mut self, now: Instant, id: ChildId, at: WorkerId) {
+    fn dropped(&mut self, now: Instant, id: ChildId, at: WorkerId, part: Part) {
         let until = now + self.policy.exit_timeout;
         let Some(child) = self.children.get_mut(&id) else { return };
         child.adopts = false;
@@ -280,8 +284,9 @@ impl State {
             child.stage = Stage::Leaving { until };
         }
         let Some(slot) = self.slots.get_mut(at.index()) else { return };
-        if slot.reader.is(id) {
-            slot.reader = Reader::Nobody;
+        let reader = &mut slot.readers[part.index()];
+        if reader.is(id) {
+            *reader = Reader::Nobody;
         }
         if is_own {
             slot.down_since.get_or_insert(now);
@@ -332,8 +337,8 @@ impl State {
     /// A process is gone, or never came to be.
     fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let Some(child) = self.children.remove(&id) else { return };
-        for slot in self.slots.iter_mut().filter(|slot| slot.reader.is(id)) {
-            slot.reader = Reader::Nobody;
+        for reader in self.slots.iter_mut().flat_map(|slot| &mut slot.readers).filter(|reader| reader.is(id)) {
+            *reader = Reader::Nobody;
         }
         let index = child.slot.index();
         self.slots[index].current = None;
@@ -388,7 +393,7 @@ impl State {
         for slot in &mut self.slots {
             slot.respawn_at = None;
             // Before the cluster is up nothing is served.
-            slot.emptied = self.phase == Phase::Booting;
+            slot.emptied = [self.phase == Phase::Booting; Part::ALL.len()];
         }
         self.phase = Phase::ShuttingDown { since: now, deadline: now + timeout, listening: true };
         // Somebody must empty the queue of a slot that nobody reads right now: before the drain, which empties it.
@@ -439,8 +444,10 @@ impl State {
             self.give_up();
         }
         for index in 0..self.slots.len() {
-            if matches!(self.slots[index].reader, Reader::Releasing(_, until) if until <= now) {
-                self.slots[index].reader = Reader::Nobody;
+            for reader in &mut self.slots[index].readers {
+                if matches!(reader, Reader::Releasing(_, until) if *until <= now) {
+                    *reader = Reader::Nobody;
+                }
             }
             if self.slots[index].respawn_at.is_some_and(|at| at <= now) {
                 self.spawn(now, index);
@@ -457,8 +464,8 @@ impl State {
             self.out.push(Action::Note(Note::Unkillable { worker: child.slot }));
         }
         for slot in &mut self.slots {
-            slot.reader = Reader::Nobody;
-            slot.emptied = true;
+            slot.readers = [Reader::Nobody; Part::ALL.len()];
+            slot.emptied = [true; Part::ALL.len()];
         }
     }
 
@@ -545,7 +552,7 @@ impl State {
             self.settle_readers(now);
         }
         if let Phase::ShuttingDown { since, deadline, listening: true } = self.phase
-            && self.slots.iter().all(|slot| slot.reader == Reader::Nobody)
+            && self.slots.iter().flat_map(|slot| &slot.readers).all(|reader| *reader == Reader::Nobody)
         {
             self.phase = Phase::ShuttingDown { since, deadline, listening: false };
             self.out.push(Action::CloseListeners);
@@ -572,62 +579,88 @@ impl State {
 
     fn settle_readers(&mut self, now: Instant) {
         for index in 0..self.slots.len() {
-            self.settle_reader(now, index);
+            for part in Part::ALL {
+                self.settle_reader(now, index, part);
+            }
         }
     }
 
-    /// One step of this slot's sockets towards who should read them.
-    fn settle_reader(&mut self, now: Instant, index: usize) {
-        let Some(wanted) = self.wanted_reader(index) else { return };
-        match self.slots[index].reader {
-            Reader::Nobody => self.lend(index, wanted),
+    /// One step of this part of a slot's sockets towards who should read it.
+    fn settle_reader(&mut self, now: Instant, index: usize, part: Part) {
+        let Some(wanted) = self.wanted_reader(index, part) else { return };
+        match self.slots[index].readers[part.index()] {
+            Reader::Nobody => self.lend(index, part, wanted),
             Reader::Child(reader) if reader == wanted => {}
             Reader::Child(reader) => {
-                self.slots[index].reader = Reader::Releasing(reader, now + RELEASE_TIME);
-                self.out.push(Action::Release { child: reader, slot: worker(index) });
-                self.lend_over_stopped(index, reader, wanted);
+                self.slots[index].readers[part.index()] = Reader::Releasing(reader, now + RELEASE_TIME);
+                self.out.push(Action::Release { child: reader, slot: worker(index), part });
+                self.lend_over_stopped(index, part, reader, wanted);
             }
-            Reader::Releasing(reader, _) => self.lend_over_stopped(index, reader, wanted),
+            Reader::Releasing(reader, _) => self.lend_over_stopped(index, part, reader, wanted),
         }
     }
 
     /// A stopped process reads nothing and cannot answer, so nobody waits for it. What it was asked is the first thing
     /// it hears when it goes on.
-    fn lend_over_stopped(&mut self, index: usize, reader: ChildId, wanted: ChildId) {
+    fn lend_over_stopped(&mut self, index: usize, part: Part, reader: ChildId, wanted: ChildId) {
         if self.children[&reader].stopped {
-            self.lend(index, wanted);
+            self.lend(index, part, wanted);
         }
     }
 
-    fn lend(&mut self, index: usize, child: ChildId) {
-        let refuse = matches!(self.policy.failover, Failover::Refuse { .. })
-            && self.slots[index].evicted
-            && self.children[&child].slot.index() != index;
-        self.slots[index].reader = Reader::Child(child);
-        self.out.push(Action::Listen { child, slot: worker(index), refuse });
+    fn lend(&mut self, index: usize, part: Part, child: ChildId) {
+        let stands_in = self.children[&child].slot.index() != index;
+        let refuse = stands_in && self.refuses(index, part);
+        self.slots[index].readers[part.index()] = Reader::Child(child);
+        self.out.push(Action::Listen { child, slot: worker(index), part, refuse });
     }
 
-    /// Who should read this slot's sockets: its own process, or a neighbour once the clients have waited long enough;
-    /// `None` while they wait.
+    /// Whether who stands in for this slot answers 503 to what it reads. Where connections move, what comes in by the
+    /// listeners may be anybody's and is passed on; what comes in by the channel is the slot's own.
+    fn refuses(&self, index: usize, part: Part) -> bool {
+        let is_own = part == Part::Channel || !self.policy.moves;
+        let is_over = matches!(self.phase, Phase::ShuttingDown { .. }) && self.policy.moves;
+        match self.policy.failover {
+            Failover::Next { .. } => false,
+            Failover::Refuse { .. } => is_own && (self.slots[index].evicted || is_over),
+            Failover::Wait => is_own && is_over,
+        }
+    }
+
+    /// Who should read a part of this slot's sockets: its own process, or a neighbour once the clients have waited long
+    /// enough; `None` while they wait.
     /// In a shutdown: whoever can empty the queue, if it is not empty yet.
-    fn wanted_reader(&self, index: usize) -> Option<ChildId> {
+    fn wanted_reader(&self, index: usize, part: Part) -> Option<ChildId> {
+        if part == Part::Channel && !self.policy.moves {
+            return None;
+        }
+        let slot = &self.slots[index];
+        let reader = slot.readers[part.index()];
         if let Phase::ShuttingDown { .. } = self.phase {
-            return match self.slots[index].reader {
+            return match reader {
                 Reader::Child(reader) => Some(reader),
-                _ if self.slots[index].emptied => None,
+                _ if slot.emptied[part.index()] => None,
                 _ => self.own_reader(index).or_else(|| self.adopter(index)),
             };
         }
         self.own_reader(index).or_else(|| {
-            let adopter = self.slots[index].evicted.then(|| self.adopter(index))?;
+            let adopter = self.is_lent_out(index, part).then(|| self.adopter(index))?;
             // One who stands in goes on while it can: moving the slot from neighbour to neighbour helps nobody.
-            match self.slots[index].reader {
+            match reader {
                 Reader::Child(reader) if self.can_adopt(reader) && self.children[&reader].slot.index() != index => {
                     Some(reader)
                 }
                 _ => adopter,
             }
         })
+    }
+
+    /// Whether somebody else should read while the slot's own process does not.
+    fn is_lent_out(&self, index: usize, part: Part) -> bool {
+        let slot = &self.slots[index];
+        // Where connections move, clients of all slots come in here, and those of the living must not wait.
+        let is_anybodys = part == Part::Listeners && self.policy.moves;
+        slot.evicted || (is_anybodys && slot.down_since.is_some())
     }
 
     fn own_reader(&self, index: usize) -> Option<ChildId> {

@@ -13,7 +13,15 @@ const EXIT: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(1);
 
 fn policy(workers: u16, failover: Failover) -> Policy {
-    Policy { workers, boot_timeout: BOOT, shutdown_timeout: SHUTDOWN, exit_timeout: EXIT, failover, seed: 7 }
+    Policy {
+        workers,
+        boot_timeout: BOOT,
+        shutdown_timeout: SHUTDOWN,
+        exit_timeout: EXIT,
+        failover,
+        moves: false,
+        seed: 7,
+    }
 }
 
 /// A state machine with a clock.
@@ -83,15 +91,15 @@ fn spawn(id: u64, at: u16, generation: u32, seat: usize) -> Action {
 }
 
 fn listen(id: u64, at: u16) -> Action {
-    Action::Listen { child: child(id), slot: slot(at), refuse: false }
+    Action::Listen { child: child(id), slot: slot(at), part: Part::Listeners, refuse: false }
 }
 
 fn release(id: u64, at: u16) -> Action {
-    Action::Release { child: child(id), slot: slot(at) }
+    Action::Release { child: child(id), slot: slot(at), part: Part::Listeners }
 }
 
 fn released(id: u64, at: u16) -> Event {
-    Event::Released { child: child(id), slot: slot(at) }
+    Event::Released { child: child(id), slot: slot(at), part: Part::Listeners }
 }
 
 fn signal(id: u64, signal: ChildSignal) -> Action {
@@ -320,7 +328,7 @@ fn a_stopped_worker_is_stood_in_for_until_it_goes_on() {
     assert_eq!(cluster.tell(released(1, 0)), [listen(0, 0)]);
     // Its answer to what it was asked while it was stopped comes late and means nothing.
     assert_eq!(cluster.tell(released(0, 0)), []);
-    assert_eq!(cluster.state.slots[0].reader, Reader::Child(child(0)));
+    assert_eq!(cluster.state.slots[0].readers[0], Reader::Child(child(0)));
 }
 
 #[test]
@@ -350,7 +358,7 @@ fn who_stands_in_and_is_stopped_is_stood_in_for_as_well() {
     cluster.now += LIFE;
     cluster.tell(killed(0));
     cluster.wait(AFTER);
-    assert_eq!(cluster.state.slots[0].reader, Reader::Child(child(1)));
+    assert_eq!(cluster.state.slots[0].readers[0], Reader::Child(child(1)));
     assert_eq!(cluster.tell(Event::Stopped { child: child(1) }), [release(1, 0), listen(2, 0)]);
 }
 
@@ -408,7 +416,7 @@ fn refused_clients_stay_placed_where_they_belong() {
     cluster.now += LIFE;
     cluster.tell(killed(0));
     let evicted = Action::Note(Note::Evicted { worker: slot(0) });
-    let refuse = Action::Listen { child: child(1), slot: slot(0), refuse: true };
+    let refuse = Action::Listen { child: child(1), slot: slot(0), part: Part::Listeners, refuse: true };
     assert_eq!(cluster.wait(AFTER), [evicted, refuse]);
     let back = Action::Note(Note::Back { worker: slot(0) });
     assert_eq!(cluster.tell(ready(2)), [back, release(1, 0)]);
@@ -496,7 +504,7 @@ fn what_follows_the_drain_has_its_own_time() {
 fn who_drops_its_own_slot_is_on_its_way_out() {
     let mut cluster = Cluster::running(2);
     cluster.now += LIFE;
-    assert_eq!(cluster.tell(Event::Dropped { child: child(0), slot: slot(0) }), []);
+    assert_eq!(cluster.tell(Event::Dropped { child: child(0), slot: slot(0), part: Part::Listeners }), []);
     assert_eq!(cluster.deadline(), Some(AFTER));
     let evicted = Action::Note(Note::Evicted { worker: slot(0) });
     assert_eq!(cluster.wait(AFTER), [evicted, evict(&[0]), listen(1, 0)]);
@@ -511,9 +519,9 @@ fn who_drops_a_neighbours_slot_is_not_asked_again() {
     cluster.now += LIFE;
     cluster.tell(killed(0));
     cluster.wait(AFTER);
-    assert_eq!(cluster.tell(Event::Dropped { child: child(1), slot: slot(0) }), [listen(2, 0)]);
+    assert_eq!(cluster.tell(Event::Dropped { child: child(1), slot: slot(0), part: Part::Listeners }), [listen(2, 0)]);
     assert_eq!(cluster.state.children[&child(1)].stage, Stage::Ready);
-    assert_eq!(cluster.tell(Event::Dropped { child: child(2), slot: slot(0) }), []);
+    assert_eq!(cluster.tell(Event::Dropped { child: child(2), slot: slot(0), part: Part::Listeners }), []);
     assert_eq!(cluster.tell(ready(3)), [Action::Note(Note::Back { worker: slot(0) }), evict(&[]), listen(3, 0)]);
 }
 
@@ -673,15 +681,18 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// A part of a slot's sockets.
+type Desk = (WorkerId, Part);
+
 /// The world outside, as far as the actions say.
 #[derive(Default)]
 struct World {
     alive: BTreeMap<ChildId, WorkerId>,
     stopped: Vec<ChildId>,
-    reads: Vec<(WorkerId, ChildId)>,
-    asked: Vec<(WorkerId, ChildId, Instant)>,
+    reads: Vec<(Desk, ChildId)>,
+    asked: Vec<(Desk, ChildId, Instant)>,
     /// Asked while they were stopped; they have let go and not said so yet.
-    late: Vec<(WorkerId, ChildId)>,
+    late: Vec<(Desk, ChildId)>,
     evicted: Vec<WorkerId>,
     generations: BTreeMap<WorkerId, Generation>,
     terminated: u32,
@@ -695,11 +706,12 @@ impl World {
             assert!(!self.finished, "nothing follows the end: {action:?}");
             match action {
                 Action::Spawn { child, slot, generation, .. } => self.spawned(child, slot, generation),
-                Action::Listen { child, slot, .. } => self.lent(now, child, slot),
-                Action::Release { child, slot } => {
-                    assert!(self.reads.contains(&(slot, child)), "only a reader is asked");
-                    self.reads.retain(|read| *read != (slot, child));
-                    self.asked.push((slot, child, now));
+                Action::Listen { child, slot, part, .. } => self.lent(now, child, (slot, part)),
+                Action::Release { child, slot, part } => {
+                    let desk = (slot, part);
+                    assert!(self.reads.contains(&(desk, child)), "only a reader is asked");
+                    self.reads.retain(|read| *read != (desk, child));
+                    self.asked.push((desk, child, now));
                 }
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
@@ -733,13 +745,13 @@ impl World {
 
     /// Invariant: a slot's sockets have one reader at a time. Who was asked to let go reads until it has answered, but
     /// for one that is stopped, which reads nothing, or one that has not answered for too long.
-    fn lent(&mut self, now: Instant, child: ChildId, slot: WorkerId) {
+    fn lent(&mut self, now: Instant, child: ChildId, desk: Desk) {
         assert!(self.alive.contains_key(&child) && !self.closed);
         let asked = self.asked.iter().filter(|(_, _, at)| now < *at + RELEASE_TIME);
-        let mut readers = self.reads.iter().copied().chain(asked.map(|(slot, reader, _)| (*slot, *reader)));
-        let other = readers.find(|(at, reader)| *at == slot && !self.stopped.contains(reader));
-        assert_eq!(other, None, "slot {slot} has a reader");
-        self.reads.push((slot, child));
+        let mut readers = self.reads.iter().copied().chain(asked.map(|(desk, reader, _)| (*desk, *reader)));
+        let other = readers.find(|(at, reader)| *at == desk && !self.stopped.contains(reader));
+        assert_eq!(other, None, "{desk:?} has a reader");
+        self.reads.push((desk, child));
     }
 
     fn bury(&mut self, child: ChildId) {
@@ -761,18 +773,20 @@ impl World {
             Happening::Ready(n) => Event::Ready { child: self.pick(n)?, adopts: true },
             Happening::ReadyAlone(n) => Event::Ready { child: self.pick(n)?, adopts: false },
             Happening::Answer(n) => {
-                let asked = self.asked.iter().map(|(slot, child, _)| (*slot, *child)).chain(self.late.iter().copied());
+                let asked = self.asked.iter().map(|(desk, child, _)| (*desk, *child)).chain(self.late.iter().copied());
                 let answers: Vec<_> = asked.filter(|(_, child)| !self.stopped.contains(child)).collect();
-                let (slot, child) = *answers.get(n.checked_rem(answers.len())?)?;
-                self.asked.retain(|(at, asked, _)| (*at, *asked) != (slot, child));
-                self.late.retain(|late| *late != (slot, child));
-                Event::Released { child, slot }
+                let (desk, child) = *answers.get(n.checked_rem(answers.len())?)?;
+                self.asked.retain(|(at, asked, _)| (*at, *asked) != (desk, child));
+                self.late.retain(|late| *late != (desk, child));
+                let (slot, part) = desk;
+                Event::Released { child, slot, part }
             }
             Happening::Drained(n) => Event::Drained { child: self.pick(n)?, report: WorkerReport::default() },
             Happening::Drop(n) => {
-                let (slot, child) = *self.reads.get(n.checked_rem(self.reads.len())?)?;
-                self.reads.retain(|read| *read != (slot, child));
-                Event::Dropped { child, slot }
+                let (desk, child) = *self.reads.get(n.checked_rem(self.reads.len())?)?;
+                self.reads.retain(|read| *read != (desk, child));
+                let (slot, part) = desk;
+                Event::Dropped { child, slot, part }
             }
             Happening::Stop(n) => {
                 let child = self.pick(n)?;
@@ -784,7 +798,7 @@ impl World {
                 self.stopped.retain(|stopped| *stopped != child);
                 let (late, asked): (Vec<_>, Vec<_>) = self.asked.iter().partition(|(_, asked, _)| *asked == child);
                 self.asked = asked;
-                self.late.extend(late.into_iter().map(|(slot, child, _)| (slot, child)));
+                self.late.extend(late.into_iter().map(|(desk, child, _)| (desk, child)));
                 Event::Continued { child }
             }
             Happening::Hang(n) => Event::Silent { child: self.pick(n)? },
@@ -822,10 +836,11 @@ proptest! {
     fn no_order_of_events_breaks_the_invariants(
         workers in 1..5_u16,
         failover in failover(),
+        moves in any::<bool>(),
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
-        let mut state = State::new(policy(workers, failover));
+        let mut state = State::new(Policy { moves, ..policy(workers, failover) });
         let mut world = World::default();
         world.obey(now, state.handle(now, Event::Start), workers);
         for happening in happenings {

@@ -16,7 +16,7 @@ use super::evicted::Evicted;
 use super::listener::{Arrival, Lent, Listener};
 use super::lobby::{self, Lobby};
 use crate::connection::{Connection, Stream};
-use crate::control::{FromWorker, WorkerReport};
+use crate::control::{FromWorker, Part, WorkerReport};
 #[cfg(cluster)]
 use crate::dispatch::handoff::message::Message;
 use crate::id::WorkerId;
@@ -41,10 +41,10 @@ const CUT_PAUSE: Duration = Duration::from_millis(50);
 /// What the acceptor is told.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Read this slot's listeners.
-    Listen { slot: WorkerId, listeners: Vec<Lent>, refuse: bool },
-    /// Stop reading them and say so.
-    Release { slot: WorkerId },
+    /// Read this part of a slot's sockets.
+    Listen { slot: WorkerId, part: Part, listeners: Vec<Lent>, refuse: bool },
+    /// Stop reading it and say so.
+    Release { slot: WorkerId, part: Part },
     /// These slots are out of the placement.
     Evicted { slots: Vec<WorkerId> },
     /// Empty the queues, then stop reading. So many connections were open when the drain began.
@@ -57,6 +57,7 @@ pub(crate) enum Order {
 #[derive(Debug)]
 struct Reader {
     slot: WorkerId,
+    part: Part,
     listener: Listener,
     placed: bool,
     refuse: bool,
@@ -92,6 +93,8 @@ pub struct Connections {
     lobby: Option<Lobby>,
     /// Connections that were open when the drain began, or have come in since.
     draining: usize,
+    /// What had been sent to other workers when the drain began.
+    sent_before: u64,
 }
 
 impl Connections {
@@ -107,6 +110,7 @@ impl Connections {
             evicted: Evicted::default(),
             lobby,
             draining: 0,
+            sent_before: 0,
         }
     }
 
@@ -157,10 +161,9 @@ impl Connections {
         if self.phase != Phase::Serving {
             return Poll::Ready(self.accept_queued());
         }
-        if let Some(limit) = self.worker.limits().max_connections {
-            std::task::ready!(self.worker.inner.registry.poll_room(cx, limit));
-        }
-        self.poll_readers(cx)
+        let limit = self.worker.limits().max_connections;
+        let has_room = limit.is_none_or(|limit| self.worker.inner.registry.poll_room(cx, limit).is_ready());
+        self.poll_readers(cx, has_room)
     }
 
     /// The queues are empty, or it is too late for what is in them: the next step of the drain.
@@ -197,10 +200,10 @@ impl Connections {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Listen { slot, listeners, refuse } => self.listen(slot, listeners, refuse),
-            Order::Release { slot } => {
-                self.readers.retain(|reader| reader.slot != slot);
-                self.say(FromWorker::Released { slot });
+            Order::Listen { slot, part, listeners, refuse } => self.listen(slot, part, listeners, refuse),
+            Order::Release { slot, part } => {
+                self.let_go(slot, part);
+                self.say(FromWorker::Released { slot, part });
             }
             Order::Evicted { slots } => {
                 if let Some(lobby) = &self.lobby {
@@ -218,6 +221,7 @@ impl Connections {
         self.phase = Phase::Emptying;
         self.pause = None;
         self.draining += open;
+        self.sent_before = self.worker.row().totals().handoffs.sent;
         self.quiesce();
     }
 
@@ -229,28 +233,47 @@ impl Connections {
         }
     }
 
-    fn listen(&mut self, slot: WorkerId, listeners: Vec<Lent>, refuse: bool) {
+    fn listen(&mut self, slot: WorkerId, part: Part, listeners: Vec<Lent>, refuse: bool) {
         // One that was asked for a slot and not waited for may be lent it again before it has let go.
-        self.readers.retain(|reader| reader.slot != slot);
+        self.let_go(slot, part);
         for Lent { listener, placed } in listeners {
             match Listener::register(listener) {
-                Ok(listener) => self.readers.push(Reader { slot, listener, placed, refuse }),
+                Ok(listener) => self.readers.push(Reader { slot, part, listener, placed, refuse }),
                 Err(error) => {
                     notice::error(format_args!("worker {} cannot read slot {slot}: {error}", self.id()));
-                    self.readers.retain(|reader| reader.slot != slot);
-                    return self.say(FromWorker::Dropped { slot });
+                    self.let_go(slot, part);
+                    return self.say(FromWorker::Dropped { slot, part });
                 }
             }
         }
+        self.stand_in();
         if self.phase != Phase::Serving {
             self.quiesce();
         }
     }
 
-    /// The first reader with a connection, starting behind the one that had the last.
-    fn poll_readers(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Arrival>)>> {
+    fn let_go(&mut self, slot: WorkerId, part: Part) {
+        self.readers.retain(|reader| (reader.slot, reader.part) != (slot, part));
+        self.stand_in();
+    }
+
+    /// Has nothing sent into channels that are read here: it would come back.
+    fn stand_in(&self) {
+        if let Some(lobby) = &self.lobby {
+            let channels = self.readers.iter().filter(|reader| reader.part == Part::Channel);
+            let others = channels.map(|reader| reader.slot).filter(|slot| *slot != self.id());
+            lobby.handoff().judge().stand_in_for(&others.collect::<Vec<_>>());
+        }
+    }
+
+    /// The first reader with a connection, starting behind the one that had the last. Without room for new ones only
+    /// those come in that other workers have had room for.
+    fn poll_readers(&mut self, cx: &mut Context<'_>, has_room: bool) -> Poll<Option<(usize, io::Result<Arrival>)>> {
         for step in 0..self.readers.len() {
             let index = (self.next + step) % self.readers.len();
+            if !has_room && self.readers[index].part == Part::Listeners {
+                continue;
+            }
             if let Poll::Ready(accepted) = self.readers[index].listener.poll_accept(cx) {
                 self.next = index + 1;
                 return Poll::Ready(Some((index, accepted)));
@@ -278,14 +301,19 @@ impl Connections {
     fn end(&mut self) {
         let in_order = self.phase != Phase::Serving;
         self.phase = Phase::Ended;
-        let mut slots: Vec<WorkerId> = self.readers.drain(..).map(|reader| reader.slot).collect();
-        if !in_order {
-            slots.push(self.id());
+        // Nobody waits for connections that this worker might still have for others, and it sends none any more.
+        self.worker.row().emptied();
+        if let Some(lobby) = &self.lobby {
+            lobby.handoff().seal();
         }
-        slots.sort_unstable();
-        slots.dedup();
-        for slot in slots {
-            self.say(if in_order { FromWorker::Released { slot } } else { FromWorker::Dropped { slot } });
+        let mut lent: Vec<(WorkerId, Part)> = self.readers.drain(..).map(|reader| (reader.slot, reader.part)).collect();
+        if !in_order {
+            lent.push((self.id(), Part::Listeners));
+        }
+        lent.sort_unstable();
+        lent.dedup();
+        for (slot, part) in lent {
+            self.say(if in_order { FromWorker::Released { slot, part } } else { FromWorker::Dropped { slot, part } });
         }
     }
 
@@ -406,7 +434,9 @@ impl Connections {
             () = registry.idle() => 0,
             () = worker.inner.drain.expired() => self.cut().await,
         };
-        let completed = self.draining.saturating_sub(cut) as u64;
+        // Those that went to other workers are counted there.
+        let sent = worker.row().totals().handoffs.sent.saturating_sub(self.sent_before);
+        let completed = (self.draining.saturating_sub(cut) as u64).saturating_sub(sent);
         self.say(FromWorker::Drained(WorkerReport { completed, cut: cut as u64 }));
     }
 

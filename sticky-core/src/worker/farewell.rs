@@ -36,6 +36,13 @@ impl Answer {
         }
     }
 
+    fn places(self) -> &'static Semaphore {
+        match self {
+            Self::Unavailable => &NOT_SERVED,
+            _ => &REJECTED,
+        }
+    }
+
     fn bytes(self) -> &'static [u8] {
         match self {
             Self::Nothing => b"",
@@ -59,14 +66,18 @@ impl Answer {
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: u64 = 64 * 1024;
 
-/// How many clients are answered at once: they must not take the descriptors of those that are served.
+/// How many clients of either kind are answered at once: they must not take the descriptors of those that are served.
 const MOST: usize = 256;
 
-static PLACES: Semaphore = Semaphore::const_new(MOST);
+/// The places of those who sent what cannot be served.
+static REJECTED: Semaphore = Semaphore::const_new(MOST);
 
-/// Answers and closes; where too many are being answered, closes. `held` is dropped with the connection.
+/// The places of those who did nothing wrong: a flood of bad heads must not take their answers.
+static NOT_SERVED: Semaphore = Semaphore::const_new(MOST);
+
+/// Answers and closes; where too many are being answered alike, closes. `held` is dropped with the connection.
 pub(crate) async fn say<T>(answer: Answer, mut stream: Stream, held: T) {
-    if let Ok(_place) = PLACES.try_acquire() {
+    if let Ok(_place) = answer.places().try_acquire() {
         let farewell = async {
             stream.write_all(answer.bytes()).await?;
             stream.shutdown().await?;
@@ -82,6 +93,13 @@ pub(crate) async fn say<T>(answer: Answer, mut stream: Stream, held: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bad_heads_do_not_take_the_places_of_good_ones() {
+        for status in [400, 408, 431, 505] {
+            assert!(!std::ptr::eq(Answer::of_status(status).places(), Answer::of_status(503).places()), "{status}");
+        }
+    }
 
     #[test]
     fn every_answer_closes_and_says_so() {

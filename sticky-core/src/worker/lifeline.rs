@@ -98,13 +98,13 @@ fn deliver(
 ) {
     let order = match received.message {
         ToWorker::Listen(order) if received.is_cut || received.descriptors.len() < order.sockets.len() => {
-            let slot = order.slot;
+            let (slot, part) = (order.slot, order.part);
             notice::error(format_args!("worker out of descriptors: it cannot read the sockets of slot {slot}"));
-            let _ = control.send(&FromWorker::Dropped { slot }, &[]);
+            let _ = control.send(&FromWorker::Dropped { slot, part }, &[]);
             return;
         }
         ToWorker::Listen(order) => listen_order(order, received.descriptors),
-        ToWorker::Release(order) => Order::Release { slot: order.slot },
+        ToWorker::Release(order) => Order::Release { slot: order.slot, part: order.part },
         ToWorker::Evicted { slots } => Order::Evicted { slots },
         ToWorker::Drain(order) => {
             // Counted before anybody hears of it: the first connections end at once.
@@ -117,8 +117,8 @@ fn deliver(
     // Nobody takes orders any more when the application has dropped its connections.
     if let Err(untaken) = orders.send(order) {
         let answer = match untaken.0 {
-            Order::Listen { slot, .. } => FromWorker::Dropped { slot },
-            Order::Release { slot } => FromWorker::Released { slot },
+            Order::Listen { slot, part, .. } => FromWorker::Dropped { slot, part },
+            Order::Release { slot, part } => FromWorker::Released { slot, part },
             _ => return,
         };
         let _ = control.send(&answer, &[]);
@@ -126,14 +126,14 @@ fn deliver(
 }
 
 fn listen_order(order: ListenOrder, descriptors: Vec<OwnedFd>) -> Order {
-    let ListenOrder { slot, sockets, refuse } = order;
+    let ListenOrder { slot, part, sockets, refuse } = order;
     let listeners = sockets.into_iter().zip(descriptors).map(|(kind, fd)| match kind {
         SocketKind::Tcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: true },
         SocketKind::SharedTcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: false },
         SocketKind::SharedUnix => Lent { listener: BoundListener::Unix(fd.into()), placed: false },
         SocketKind::Channel => Lent { listener: BoundListener::Channel(fd), placed: false },
     });
-    Order::Listen { slot, listeners: listeners.collect(), refuse }
+    Order::Listen { slot, part, listeners: listeners.collect(), refuse }
 }
 
 fn orphaned(orders: &UnboundedSender<Order>, drain: &DrainTrigger) {

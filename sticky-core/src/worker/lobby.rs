@@ -57,8 +57,8 @@ impl Lobby {
         self.waiting += 1;
         let (opened, drain) = (self.opened.0.clone(), self.drain.clone());
         tokio::spawn(async move {
-            // Nobody takes it any more when the worker has ended.
-            let _ = opened.send(open(connection, drain).await);
+            let mut awaited = Awaited { opened, connection: None };
+            awaited.connection = open(connection, drain).await;
         });
         None
     }
@@ -79,13 +79,27 @@ impl Lobby {
         Poll::Pending
     }
 
+    /// Whether there is nothing here that may still be another worker's.
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting == 0
+        self.waiting == 0 && self.handoff.has_sent_all()
     }
 
     /// Whether any process of the cluster may still have new connections of others.
     pub(super) fn somebody_accepts(&self) -> bool {
         self.rows.iter().any(Row::may_accept)
+    }
+}
+
+/// Tells the acceptor what has become of a connection, whatever becomes of the task that waits for it.
+struct Awaited {
+    opened: mpsc::UnboundedSender<Option<Connection>>,
+    connection: Option<Connection>,
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        // Nobody takes it any more when the worker has ended.
+        let _ = self.opened.send(self.connection.take());
     }
 }
 

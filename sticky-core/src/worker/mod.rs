@@ -80,6 +80,10 @@ struct Inner {
     served: AtomicBool,
 }
 
+/// How much longer than `failover` says a connection waits to be sent: the word that its owner is out has to come round
+/// first.
+const WORD_TIME: Duration = Duration::from_secs(1);
+
 /// What a worker needs to hand connections over.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -99,7 +103,7 @@ impl Plan {
                 head: config.head_timeout,
                 idle: config.idle_timeout,
             },
-            patience: config.failover.after(),
+            patience: config.failover.after().map(|after| after + WORD_TIME),
             proxy_protocol: config.proxy_protocol,
         };
         let plan = Self { settings, senders: Mutex::new(senders), rows };
@@ -375,6 +379,8 @@ impl Worker {
 
     fn say_ready(&self, adopts: bool) {
         if tokio::runtime::Handle::try_current().is_ok() {
+            // The first beat is here and now: by it others know that this worker accepts.
+            self.row().heartbeat(1);
             tokio::spawn(beat(self.row().clone(), beat_period(self.limits().heartbeat_timeout)));
         }
         self.inner.served.store(true, Ordering::Relaxed);
@@ -455,7 +461,7 @@ fn beat_period(timeout: Duration) -> Duration {
 async fn beat(row: Row, period: Duration) {
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut beats = 0;
+    let mut beats = 1;
     loop {
         ticks.tick().await;
         beats += 1;

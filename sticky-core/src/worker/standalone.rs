@@ -11,13 +11,13 @@ use super::listener::{BoundListener, Lent};
 use super::{DrainReason, DrainTrigger, Limits, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::config::Config;
 use crate::connection::Registry;
-use crate::control::FromWorker;
+use crate::control::{FromWorker, Part};
 use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
 use crate::scoreboard::Row;
-use crate::session::{Sessions, Shared};
+use crate::session::{self, Sessions, Shared};
 
 /// Why this process cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -46,10 +46,11 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let id = WorkerId::new(0);
     let listeners = lent.map_err(system("lend a listener to itself"))?;
     let addresses = listeners.len();
-    let _ = sender.send(Order::Listen { slot: id, listeners, refuse: false });
+    let _ = sender.send(Order::Listen { slot: id, part: Part::Listeners, listeners, refuse: false });
     let lines: Vec<String> = sets.iter().map(line).collect();
+    let secret = session::secret(config).map_err(system("draw a secret"))?;
     let seed = config.hash_seed.unwrap_or_default();
-    let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared::default()));
+    let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared { secret, table: None }));
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,

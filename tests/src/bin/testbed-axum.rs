@@ -12,11 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
-use sticky_core::Cluster;
 use sticky_tests::testbed::{self, BoxError, Testbed};
 
 fn main() -> Result<(), BoxError> {
-    let cluster = Cluster::builder().build()?;
+    let cluster = testbed::build()?;
     let serve = sticky_axum::serve_with(cluster, |worker: sticky_core::Worker| async move {
         testbed::obey_environment(&worker);
         Ok::<_, BoxError>(router(Testbed::new(&worker)?))
@@ -27,15 +26,25 @@ fn main() -> Result<(), BoxError> {
 fn router(testbed: Testbed) -> Router {
     Router::new()
         .route("/", get(async |worker: sticky_axum::Worker| format!("worker: {}", worker.id())))
-        .route("/whoami", get(whoami))
+        .route("/whoami", get(async |peer: Peer| testbed::address_text(address(peer))))
+        .route("/peer", get(async |peer: Peer| testbed::peer_text(address(peer))))
         .route("/sleep/{ms}", get(sleep))
         .route("/echo", post(async |body: Bytes| body))
         .route("/upload", post(async |request: Request| testbed::digest(request.into_body()).await.map_err(failed)))
         .route("/bytes/{n}", get(async |Path(length): Path<usize>| vec![b'x'; length]))
+        .route("/mirror", post(mirror))
+        .route("/chunked/{n}", get(chunked))
+        .route("/status/{code}", get(status))
+        .route("/count/{name}", post(count))
         .route("/sse", get(sse))
         .route("/ws", get(ws))
         .route("/login", post(login))
         .route("/me", get(me))
+        .route("/own-login", post(own_login))
+        .route("/logout", post(async |State(testbed): State<Testbed>, request: HeaderMap| testbed.logout(&request)))
+        .route("/owner/{key}", get(async |State(testbed): State<Testbed>, Path(key): Path<String>| testbed.owner(&key)))
+        .route("/cookies", get(async |request: HeaderMap| testbed::cookies(&request)))
+        .route("/headers", get(async |request: HeaderMap| HeaderMap::from_iter(testbed::headers_asked_for(&request))))
         .route("/crash", post(async || -> StatusCode { testbed::crash() }))
         .route("/hang", post(async || -> StatusCode { testbed::hang() }))
         .route("/leak/{mib}", post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)))
@@ -46,14 +55,36 @@ fn router(testbed: Testbed) -> Router {
 }
 
 async fn sign(State(testbed): State<Testbed>, request: Request, next: Next) -> Response {
-    testbed.begin(request.headers());
+    let name = testbed.begin(request.headers());
     let mut response = next.run(request).await;
-    testbed.sign(response.headers_mut());
+    testbed.sign(response.headers_mut(), name);
     response
 }
 
-async fn whoami(peer: Option<Extension<ConnectInfo<SocketAddr>>>) -> String {
-    testbed::address_text(peer.map(|Extension(ConnectInfo(peer))| peer))
+type Peer = Option<Extension<ConnectInfo<SocketAddr>>>;
+
+fn address(peer: Peer) -> Option<SocketAddr> {
+    peer.map(|Extension(ConnectInfo(peer))| peer)
+}
+
+/// Sends the body back while it comes.
+async fn mirror(request: Request) -> Response {
+    let trailers = testbed::same_trailers(request.headers());
+    let mut response = Response::new(request.into_body());
+    response.headers_mut().extend(trailers.map(|names| (header::TRAILER, names)));
+    response
+}
+
+async fn chunked(Path(length): Path<usize>) -> impl IntoResponse {
+    ([(header::TRAILER, testbed::LENGTH_TRAILER)], Body::new(testbed::chunked(length)))
+}
+
+async fn status(Path(code): Path<u16>) -> StatusCode {
+    StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_REQUEST)
+}
+
+async fn count(State(testbed): State<Testbed>, Path(name): Path<String>, request: HeaderMap) -> String {
+    testbed.count(&name, &request)
 }
 
 async fn sleep(Path(milliseconds): Path<u64>) -> &'static str {
@@ -67,6 +98,11 @@ fn failed(error: axum::Error) -> (StatusCode, String) {
 
 async fn login(State(testbed): State<Testbed>) -> impl IntoResponse {
     let (session, cookie) = testbed.login();
+    ([(header::SET_COOKIE, cookie)], session)
+}
+
+async fn own_login(State(testbed): State<Testbed>) -> impl IntoResponse {
+    let (session, cookie) = testbed.own_login();
     ([(header::SET_COOKIE, cookie)], session)
 }
 

@@ -7,15 +7,36 @@ use std::io::{self, ErrorKind, Read};
 pub struct Response {
     /// The status code.
     pub status: u16,
-    headers: Vec<(String, String)>,
+    headers: Headers,
     /// The decoded body.
     pub body: Vec<u8>,
+    trailers: Headers,
+    /// The status codes of the interim responses (100, 103) before it.
+    pub interim: Vec<u16>,
 }
+
+type Headers = Vec<(String, String)>;
 
 impl Response {
     /// The first header of that name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
+        find(&self.headers, name)
+    }
+
+    /// Every header of that name (lower case), in order.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(known, _)| known == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The first trailer of that name (lower case).
+    pub fn trailer(&self, name: &str) -> Option<&str> {
+        find(&self.trailers, name)
+    }
+
+    /// Whether it says that the connection ends with it.
+    pub fn announces_close(&self) -> bool {
+        let options = self.header_values("connection");
+        options.flat_map(|value| value.split(',')).any(|option| option.trim().eq_ignore_ascii_case("close"))
     }
 
     /// The body as text.
@@ -52,15 +73,21 @@ impl Response {
         value.unwrap_or_else(|| panic!("no {name} in {self:?}"))
     }
 
-    /// Reads a response; interim ones (1xx but 101) are skipped. Bytes beyond it stay in `ahead`.
-    pub(super) fn read(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<Self> {
+    /// Reads the response to a request of this method; interim ones (1xx but 101) are only noted. Bytes beyond it stay
+    /// in `ahead`.
+    pub(super) fn read(stream: &mut impl Read, ahead: &mut Vec<u8>, method: &str) -> io::Result<Self> {
+        let mut interim = Vec::new();
         loop {
             let head = read_head(stream, ahead)?;
             let mut response = parse_head(&head)?;
             if (100..200).contains(&response.status) && response.status != 101 {
+                interim.push(response.status);
                 continue;
             }
-            response.read_body(stream, ahead)?;
+            response.interim = interim;
+            if method != "HEAD" {
+                response.read_body(stream, ahead)?;
+            }
             return Ok(response);
         }
     }
@@ -71,6 +98,7 @@ impl Response {
         }
         if self.header("transfer-encoding").is_some_and(|value| value.contains("chunked")) {
             self.body = read_chunks(stream, ahead)?;
+            self.trailers = read_trailers(stream, ahead)?;
         } else if let Some(length) = self.header("content-length") {
             let length = length.parse().map_err(|_| malformed("content-length"))?;
             self.body = take(stream, ahead, length)?;
@@ -80,6 +108,10 @@ impl Response {
         }
         Ok(())
     }
+}
+
+fn find<'a>(headers: &'a Headers, name: &str) -> Option<&'a str> {
+    headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
 }
 
 fn malformed(what: &str) -> io::Error {
@@ -122,12 +154,18 @@ fn read_head(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<String> 
 fn parse_head(head: &str) -> io::Result<Response> {
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok());
-    let headers = lines.filter_map(|line| line.split_once(':'));
     Ok(Response {
         status: status.ok_or_else(|| malformed("status line"))?,
-        headers: headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect(),
+        headers: lines.filter_map(parse_header).collect(),
         body: Vec::new(),
+        trailers: Vec::new(),
+        interim: Vec::new(),
     })
+}
+
+fn parse_header(line: &str) -> Option<(String, String)> {
+    let (name, value) = line.split_once(':')?;
+    Some((name.to_ascii_lowercase(), value.trim().to_owned()))
 }
 
 fn read_chunks(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<Vec<u8>> {
@@ -136,10 +174,26 @@ fn read_chunks(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<Vec<u8
         let line = read_past(stream, ahead, b"\r\n")?;
         let digits = std::str::from_utf8(&line).map_err(|_| malformed("chunk"))?.trim();
         let length = usize::from_str_radix(digits, 16).map_err(|_| malformed("chunk"))?;
-        let chunk = take(stream, ahead, length + 2)?;
         if length == 0 {
             return Ok(body);
         }
+        let chunk = take(stream, ahead, length + 2)?;
+        if !chunk.ends_with(b"\r\n") {
+            return Err(malformed("end of a chunk"));
+        }
         body.extend_from_slice(&chunk[..length]);
+    }
+}
+
+/// The lines after the last chunk, and the empty one that ends them.
+fn read_trailers(stream: &mut impl Read, ahead: &mut Vec<u8>) -> io::Result<Headers> {
+    let mut trailers = Vec::new();
+    loop {
+        let line = read_past(stream, ahead, b"\r\n")?;
+        if line == b"\r\n" {
+            return Ok(trailers);
+        }
+        let line = String::from_utf8(line).map_err(|_| malformed("trailer"))?;
+        trailers.push(parse_header(&line).ok_or_else(|| malformed("trailer"))?);
     }
 }

@@ -1,8 +1,10 @@
 //! What the testbeds share: their state and everything that no framework is needed for.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -10,20 +12,31 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use http_body::Body;
-use http_body_util::BodyExt;
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, StreamBody};
 use sha2::{Digest, Sha256};
 use sticky_core::{Drain, Worker};
 
 use crate::journal::{self, Journal};
 
+mod affinity;
+mod session;
 pub mod websocket;
+
+pub use affinity::build;
+pub use session::{SET, cookies, headers_asked_for};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What an SSE client gets last, when the worker drains.
 pub const LAST_EVENT: &str = "event: bye\ndata: drain\n\n";
+
+/// The header whose value tells apart what [`Testbed::count`] counts.
+pub const KEY: &str = "x-key";
+
+/// The trailer of `/chunked`: how long the body was.
+pub const LENGTH_TRAILER: &str = "x-length";
 
 /// One worker's state. Cheap to clone.
 #[derive(Clone)]
@@ -35,6 +48,7 @@ pub struct Testbed {
 struct Shared {
     journal: Journal,
     sessions: Mutex<HashSet<String>>,
+    counts: Mutex<HashMap<(String, HeaderValue), u64>>,
     leaked: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -44,7 +58,12 @@ impl Testbed {
     /// # Errors
     /// When the journal that the environment names cannot be opened.
     pub fn new(worker: &Worker) -> io::Result<Self> {
-        let shared = Shared { journal: Journal::from_env()?, sessions: Mutex::default(), leaked: Mutex::default() };
+        let shared = Shared {
+            journal: Journal::from_env()?,
+            sessions: Mutex::default(),
+            counts: Mutex::default(),
+            leaked: Mutex::default(),
+        };
         Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }
 
@@ -58,15 +77,18 @@ impl Testbed {
         self.worker.drain()
     }
 
-    /// To be called before anything is done for a request: see [`journal`].
-    pub fn begin(&self, request: &HeaderMap) {
-        if let Some(name) = request.get(journal::REQUEST_NAME).and_then(|name| name.to_str().ok()) {
+    /// To be called before anything is done for a request: see [`journal`]. Answers the request's name.
+    pub fn begin(&self, request: &HeaderMap) -> Option<HeaderValue> {
+        let name = request.get(journal::REQUEST_NAME)?;
+        if let Ok(name) = name.to_str() {
             self.shared.journal.begin(name);
         }
+        Some(name.clone())
     }
 
-    /// Signs a response: slot, process, generation.
-    pub fn sign(&self, response: &mut HeaderMap) {
+    /// Signs a response: slot, process, generation, and the name of the request that it answers.
+    pub fn sign(&self, response: &mut HeaderMap, request: Option<HeaderValue>) {
+        response.extend(request.map(|name| (HeaderName::from_static(journal::REQUEST_NAME), name)));
         let marks = [
             ("x-worker", u32::from(self.worker.id().get())),
             ("x-pid", std::process::id()),
@@ -75,24 +97,13 @@ impl Testbed {
         response.extend(marks.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value))));
     }
 
-    /// A new session in this worker's memory: its name and the header that sets its cookie.
-    ///
-    /// # Panics
-    /// Never: the cookie is plain text.
-    pub fn login(&self) -> (String, HeaderValue) {
-        let mut sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = format!("{}-{}", std::process::id(), sessions.len());
-        sessions.insert(session.clone());
-        let cookie = HeaderValue::from_str(&format!("session={session}; HttpOnly")).expect("plain text");
-        (session, cookie)
-    }
-
-    /// The request's session, if it names one that this worker made.
-    pub fn session(&self, request: &HeaderMap) -> Option<String> {
-        let cookies = request.get(header::COOKIE)?.to_str().ok()?;
-        let named = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session="))?;
-        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(named).cloned()
+    /// Counts one more in this worker's memory, under that name and the request's key; answers how many that makes.
+    pub fn count(&self, name: &str, request: &HeaderMap) -> String {
+        let key = request.get(KEY).cloned().unwrap_or_else(|| HeaderValue::from_static(""));
+        let mut counts = self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry((name.to_owned(), key)).or_default();
+        *count += 1;
+        count.to_string()
     }
 
     /// Keeps that much memory, touched, until the end of the process.
@@ -139,6 +150,24 @@ pub async fn digest<B: Body<Data = Bytes> + Unpin>(mut body: B) -> Result<String
     Ok(format!("{length} {:x}", hash.finalize()))
 }
 
+/// The address of a client with its port.
+pub fn peer_text(peer: Option<SocketAddr>) -> String {
+    peer.map_or_else(|| "unix".to_owned(), |peer| peer.to_string())
+}
+
+/// A body of that many bytes in pieces, of a length that is not known before, and a trailer.
+pub fn chunked(length: usize) -> impl Body<Data = Bytes, Error = Infallible> + Send + 'static {
+    const PIECE: usize = 8_000;
+    let pieces = (0..length).step_by(PIECE).map(move |at| Frame::data(Bytes::from(vec![b'x'; PIECE.min(length - at)])));
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static(LENGTH_TRAILER), HeaderValue::from(length))]);
+    StreamBody::new(stream::iter(pieces.chain([Frame::trailers(trailers)]).map(Ok)))
+}
+
+/// What makes a response announce the trailers that the request announced, for those that send its body back.
+pub fn same_trailers(request: &HeaderMap) -> Option<HeaderValue> {
+    request.get(header::TRAILER).cloned()
+}
+
 /// Ends this process the hard way.
 pub fn crash() -> ! {
     eprintln!("crash: as asked");
@@ -160,10 +189,14 @@ pub fn block(milliseconds: u64) {
 /// A worker named in this variable ends right after its start, from its second generation on: a crash loop.
 const CRASH_LOOP: &str = "TESTBED_CRASH_LOOP";
 
+/// The crash loop lasts only as long as the file that this variable names is there, if it is set.
+const CRASH_FILE: &str = "TESTBED_CRASH_FILE";
+
 /// What the environment asks of this worker right after it has entered the cluster.
 pub fn obey_environment(worker: &Worker) {
     let named = std::env::var(CRASH_LOOP).ok().and_then(|slot| slot.parse().ok());
-    if named == Some(worker.id().get()) && worker.generation().get() > 0 {
+    let lasts = std::env::var_os(CRASH_FILE).is_none_or(|file| Path::new(&file).exists());
+    if named == Some(worker.id().get()) && worker.generation().get() > 0 && lasts {
         crash();
     }
 }

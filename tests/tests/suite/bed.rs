@@ -34,19 +34,21 @@ impl fmt::Display for Framework {
 }
 
 /// The dispatches a row runs under.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dispatch {
     Kernel,
+    Handoff,
 }
 
 impl Dispatch {
-    const ALL: [Self; 1] = [Self::Kernel];
+    const ALL: [Self; 2] = [Self::Kernel, Self::Handoff];
 }
 
 impl fmt::Display for Dispatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Kernel => "kernel",
+            Self::Handoff => "handoff",
         })
     }
 }
@@ -72,6 +74,26 @@ impl Bed {
         self.under(launch).env("TESTBED_FAULT", fault).env("TESTBED_FRAMEWORK", self.framework.to_string())
     }
 
+    /// The dispatch alone, where a row's expectations differ in its details.
+    pub(crate) const fn dispatch(&self) -> Dispatch {
+        self.dispatch
+    }
+
+    /// The same framework under another dispatch, to compare with.
+    pub(crate) const fn under_dispatch(mut self, dispatch: Dispatch) -> Self {
+        self.dispatch = dispatch;
+        self
+    }
+
+    /// `launch`, to listen on unix paths too: clients there have no address that the kernel could place them by, so its
+    /// dispatch cannot be forced.
+    pub(crate) fn on_paths(&self, launch: Launch) -> Launch {
+        match self.dispatch {
+            Dispatch::Kernel => launch.without("STICKY_DISPATCH"),
+            Dispatch::Handoff => launch,
+        }
+    }
+
     fn under(&self, launch: Launch) -> Launch {
         launch.env("STICKY_THREADS_PER_WORKER", "1").env("STICKY_DISPATCH", self.dispatch.to_string())
     }
@@ -83,6 +105,7 @@ pub(crate) struct Row {
     check: fn(&Bed),
     place: Place,
     company: Company,
+    only: Option<Dispatch>,
 }
 
 #[derive(Clone, Copy)]
@@ -102,7 +125,13 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self { name, check, place: Place::Here, company: Company::Welcome }
+        Self { name, check, place: Place::Here, company: Company::Welcome, only: None }
+    }
+
+    /// Runs it under this dispatch and no other: it is about something that only this one has.
+    pub(crate) const fn only(mut self, dispatch: Dispatch) -> Self {
+        self.only = Some(dispatch);
+        self
     }
 
     /// Runs it in a network namespace in which all of `fd00::/16` is local.
@@ -121,7 +150,8 @@ impl Row {
     pub(crate) fn trials(self) -> Vec<Trial> {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
-        beds.map(|bed| self.trial(bed)).collect()
+        let is_meant = |bed: &Bed| self.only.is_none_or(|only| only == bed.dispatch);
+        beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }
 
     fn trial(&self, bed: Bed) -> Trial {

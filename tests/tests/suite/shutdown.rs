@@ -7,9 +7,15 @@ use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
 use sticky_tests::{TestCluster, pty};
 
-use crate::bed::{Bed, Row};
+use crate::bed::{Bed, Dispatch, Row};
 
-const ROUNDS: u32 = 100;
+/// As many are not needed twice.
+const fn rounds_for(dispatch: Dispatch) -> u32 {
+    match dispatch {
+        Dispatch::Kernel => 100,
+        Dispatch::Handoff => 30,
+    }
+}
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
@@ -70,12 +76,12 @@ fn ctrl_c_drains_once(bed: &Bed) {
 
 fn hundred_rounds_leave_nothing(bed: &Bed) {
     let before = leftovers();
-    for round in 0..ROUNDS {
+    for round in 0..rounds_for(bed.dispatch()) {
         let launch = bed.launch().listen("127.0.77.3:0");
         let path = launch.folder().join("app.sock");
         let listen = format!("127.0.77.3:0,unix:{}", path.display());
         // Every other round has a unix path too, which is served from one shared listener.
-        let cluster = if round % 2 == 0 { launch.up() } else { launch.listen(listen).without("STICKY_DISPATCH").up() };
+        let cluster = if round % 2 == 0 { launch.up() } else { bed.on_paths(launch.listen(listen)).up() };
         assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
         let family = cluster.family();
         cluster.stop();

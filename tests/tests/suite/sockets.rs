@@ -7,7 +7,7 @@ use std::time::Duration;
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process;
 
-use crate::bed::{Bed, Row};
+use crate::bed::{Bed, Dispatch, Row};
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
@@ -51,7 +51,7 @@ fn workers_hold_only_what_they_need(bed: &Bed) {
         let mut held = Vec::new();
         let holds_no_more = process::holds_within(PATIENCE, || {
             held = process::descriptors(pid);
-            holds_what_it_needs(&held)
+            holds_what_it_needs(bed, &held)
         });
         assert!(holds_no_more, "{held:?}");
     }
@@ -59,12 +59,17 @@ fn workers_hold_only_what_they_need(bed: &Bed) {
 }
 
 /// The control socket, the slot's one listener, the runtime's pair for signals and its event descriptors, and a spare
-/// one for each listener that may be lent; nothing of other slots, and no scoreboard, which is mapped and not held.
-fn holds_what_it_needs(held: &[(u32, PathBuf)]) -> bool {
+/// one for each listener that may be lent; nothing of other slots, and no scoreboard, which is mapped and not held. Under
+/// handoff also an end to receive from, and one to send to each slot.
+fn holds_what_it_needs(bed: &Bed, held: &[(u32, PathBuf)]) -> bool {
+    let most = match bed.dispatch() {
+        Dispatch::Kernel => 4,
+        Dispatch::Handoff => 4 + 1 + 3,
+    };
     let more = held.iter().filter(|(number, _)| *number > 2).map(|(_, what)| what.to_string_lossy());
     let (sockets, others): (BTreeSet<_>, BTreeSet<_>) = more.partition(|what| what.starts_with("socket:"));
     let known = ["anon_inode:[eventpoll]", "anon_inode:[eventfd]", "/dev/null"];
-    (2..=4).contains(&sockets.len()) && others.iter().all(|what| known.contains(&what.as_ref()))
+    (2..=most).contains(&sockets.len()) && others.iter().all(|what| known.contains(&what.as_ref()))
 }
 
 fn closed_connections_leave_no_descriptor(bed: &Bed) {

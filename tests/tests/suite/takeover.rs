@@ -23,7 +23,7 @@ pub(crate) fn rows() -> Vec<Row> {
 
 /// Starts on an address that is taken: it must end with an error that names it, and start no worker.
 fn refuses(bed: &Bed, address: &str) {
-    let cluster = bed.launch().listen(address).without("STICKY_DISPATCH").start();
+    let cluster = bed.on_paths(bed.launch().listen(address)).start();
     let status = cluster.exit(Duration::from_secs(10));
     assert!(!status.success());
     cluster.gone(Duration::from_secs(2));
@@ -58,7 +58,7 @@ fn occupied_unix_path_is_an_error(bed: &Bed) {
     let launch = bed.launch();
     let path = launch.folder().join("app.sock");
     let address = format!("unix:{}", path.display());
-    let first = launch.listen(&address).without("STICKY_DISPATCH").up();
+    let first = bed.on_paths(launch.listen(&address)).up();
     refuses(bed, &address);
     assert!(path.exists(), "the file of a running cluster is left alone");
     first.stop();
@@ -68,11 +68,11 @@ fn stale_unix_path_is_taken(bed: &Bed) {
     let launch = bed.launch();
     let path = launch.folder().join("app.sock");
     let address = format!("unix:{}", path.display());
-    let first = launch.listen(&address).without("STICKY_DISPATCH").up();
+    let first = bed.on_paths(launch.listen(&address)).up();
     first.signal(Signal::KILL);
     first.gone(Duration::from_secs(2));
     assert!(path.exists(), "a killed supervisor leaves its file");
-    let second = bed.launch().listen(&address).without("STICKY_DISPATCH").up();
+    let second = bed.on_paths(bed.launch().listen(&address)).up();
     second.stop();
     assert!(!path.exists());
 }

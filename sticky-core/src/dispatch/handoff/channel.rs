@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -17,9 +17,28 @@ use rustix::net::{
 use super::message::{MAX_MESSAGE, Malformed, Message};
 use super::outcome::Outcome;
 
-/// How much the kernel may hold for a slot that does not read: thousands of usual messages. Without privileges
+/// What the kernel charges a channel for a message of usual length, some 100 bytes; for none does it charge less.
+const MESSAGE_CHARGE: usize = 768;
+
+/// The most that the kernel may hold for a slot that does not read: 10,000 usual messages. Without privileges
 /// `net.core.wmem_max` caps it, by default at some 500.
-const BUFFER: usize = 8 * 1024 * 1024;
+const MOST_BUFFERED: usize = 8 * 1024 * 1024;
+
+/// Room for the longest message, which an empty channel has to take, and for what the kernel puts before it.
+const LEAST_BUFFERED: usize = MAX_MESSAGE + 1024;
+
+/// How much each of the channels of this many slots may hold, where a process may have `descriptors` open.
+///
+/// A descriptor that has been sent and not received is in flight. The kernel counts those of a user, over all of its
+/// processes and sockets, and without privileges lets nobody send one more once they exceed his own limit of open
+/// descriptors (ETOOMANYREFS). Slots that do not read must not use all of that up: the control messages by which
+/// others take over for them carry descriptors as well. So all channels together hold at most half, by their usual
+/// messages, unless the slots are so many that each one's longest message takes more.
+pub(crate) fn buffer_size(slots: u16, descriptors: Option<u64>) -> usize {
+    let descriptors = descriptors.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    let messages = descriptors / 2 / usize::from(slots.max(1));
+    messages.saturating_mul(MESSAGE_CHARGE).clamp(LEAST_BUFFERED, MOST_BUFFERED)
+}
 
 /// A channel's two ends, neither blocking, both closed on exec.
 #[derive(Debug)]
@@ -29,12 +48,15 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// A new channel that holds about that many bytes; see [`buffer_size`].
+    pub(crate) fn new(buffer: usize) -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (sender, receiver) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+        // The kernel takes twice what is asked for, to have room for its own structures, which we have counted already.
+        let asked = buffer / 2;
         // Only the privileged may exceed the system's bound; the others get as much as it allows.
-        sockopt::set_socket_send_buffer_size_force(&sender, BUFFER)
-            .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, BUFFER))?;
+        sockopt::set_socket_send_buffer_size_force(&sender, asked)
+            .or_else(|_| sockopt::set_socket_send_buffer_size(&sender, asked))?;
         Ok(Self { sender, receiver })
     }
 }
@@ -155,17 +177,18 @@ pub(crate) fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8; MAX_MESSAGE]) -
     })
 }
 
-/// A receiving end in the hands of a reader, with the descriptor it keeps free for what arrives.
+/// What a reader keeps for a receiving end: a buffer, and a descriptor that makes room for one that arrives.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    socket: OwnedFd,
     spare: Option<OwnedFd>,
+    /// The last call had a message.
+    has_received: bool,
     buffer: Box<[u8; MAX_MESSAGE]>,
 }
 
 impl Receiver {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, spare: None, buffer: Box::new([0; MAX_MESSAGE]) }
+    pub(crate) fn new() -> Self {
+        Self { spare: None, has_received: false, buffer: Box::new([0; MAX_MESSAGE]) }
     }
 
     /// Receives one connection.
@@ -173,29 +196,35 @@ impl Receiver {
     /// # Errors
     ///
     /// When no descriptor can be kept free for it (EMFILE, ENFILE): nothing has been read, and all waits in the channel.
-    pub(crate) fn receive(&mut self) -> io::Result<Received> {
+    pub(crate) fn receive(&mut self, channel: BorrowedFd<'_>) -> io::Result<Received> {
+        // After one message there mostly is none, and to know that costs less than to keep a place for it.
+        if std::mem::take(&mut self.has_received) && !has_more(channel) {
+            return Ok(Received::Nothing);
+        }
         let spare = match self.spare.take() {
             Some(spare) => spare,
-            None => self.socket.try_clone()?,
+            None => channel.try_clone_to_owned()?,
         };
         // Closed as late as can be: in between another thread could take the number.
         drop(spare);
-        let received = receive(self.socket.as_fd(), &mut self.buffer);
+        let received = receive(channel, &mut self.buffer);
         // Failing here is told by the next call.
-        self.spare = self.socket.try_clone().ok();
+        self.spare = channel.try_clone_to_owned().ok();
+        self.has_received = !matches!(received, Ok(Received::Nothing));
         received
     }
 }
 
-impl AsFd for Receiver {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
+/// Whether a message waits, or the end. Leaves it, and its descriptor, where they are.
+fn has_more(channel: BorrowedFd<'_>) -> bool {
+    let mut first = [0];
+    !matches!(rustix::net::recv(channel, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use bytes::BytesMut;
@@ -210,14 +239,16 @@ mod tests {
 
     #[test]
     fn a_connection_arrives_with_its_bytes() {
-        let pair = Pair::new().unwrap();
-        let mut receiver = Receiver::new(pair.receiver);
-        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+        let pair = Pair::new(LEAST_BUFFERED).unwrap();
+        let mut receiver = Receiver::new();
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Nothing));
         for length in [0, 1, 8192, usize::from(u16::MAX)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             send(pair.sender.as_fd(), &message(length), ours.as_fd()).unwrap();
             drop(ours);
-            let Received::Connection(descriptor, received) = receiver.receive().unwrap() else { panic!("{length}") };
+            let Received::Connection(descriptor, received) = receiver.receive(pair.receiver.as_fd()).unwrap() else {
+                panic!("{length}")
+            };
             assert_eq!(received, message(length));
             assert!(rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
             UnixStream::from(descriptor).write_all(b"hello").unwrap();
@@ -225,12 +256,12 @@ mod tests {
             theirs.read_to_string(&mut text).unwrap();
             assert_eq!(text, "hello");
         }
-        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Nothing));
     }
 
     #[test]
     fn a_slot_that_does_not_read_blocks_nobody() {
-        let pair = Pair::new().unwrap();
+        let pair = Pair::new(LEAST_BUFFERED).unwrap();
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let sent = (0..1_000_000).find_map(|_| send(pair.sender.as_fd(), &message(1000), ours.as_fd()).err());
         assert!(matches!(sent, Some(SendError::Full | SendError::TooManyInFlight)), "{sent:?}");
@@ -240,17 +271,56 @@ mod tests {
     }
 
     #[test]
+    fn all_channels_together_hold_half_of_what_may_be_in_flight() {
+        for (slots, descriptors) in [(1, 1024), (2, 1024), (8, 4096), (16, 20_000), (64, 65_536)] {
+            let messages = buffer_size(slots, Some(descriptors)) / MESSAGE_CHARGE;
+            let all = u64::try_from(messages).unwrap() * u64::from(slots);
+            assert!(
+                (descriptors / 2 - u64::from(slots)..=descriptors / 2).contains(&all),
+                "{slots}, {descriptors}: {all}"
+            );
+        }
+        for unlimited in [None, Some(u64::MAX), Some(1 << 30)] {
+            assert_eq!(buffer_size(4, unlimited), MOST_BUFFERED);
+        }
+        // One slot that stands still leaves the others room, however low the limit.
+        assert!(buffer_size(2, Some(300)) / MESSAGE_CHARGE < 100);
+        assert_eq!((buffer_size(0, Some(0)), buffer_size(u16::MAX, Some(0))), (LEAST_BUFFERED, LEAST_BUFFERED));
+    }
+
+    /// What the kernel charges is its own business: this tells when it has changed its mind.
+    #[test]
+    fn a_channel_holds_as_many_connections_as_it_is_sized_for() {
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        for messages in [100, 150] {
+            let pair = Pair::new(messages * MESSAGE_CHARGE).unwrap();
+            let held = (0..).take_while(|_| send(pair.sender.as_fd(), &message(100), ours.as_fd()).is_ok()).count();
+            assert!((messages / 2..=messages + 1).contains(&held), "{held} of {messages}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_channel_takes_the_longest_message() {
+        let pair = Pair::new(LEAST_BUFFERED).unwrap();
+        let (ours, _theirs) = UnixStream::pair().unwrap();
+        send(pair.sender.as_fd(), &message(usize::from(u16::MAX)), ours.as_fd()).unwrap();
+    }
+
+    #[test]
     fn what_is_no_connection_is_told() {
-        let pair = Pair::new().unwrap();
-        let mut receiver = Receiver::new(pair.receiver);
+        let pair = Pair::new(LEAST_BUFFERED).unwrap();
+        let mut receiver = Receiver::new();
         rustix::io::write(&pair.sender, b"no descriptor").unwrap();
-        assert!(matches!(receiver.receive().unwrap(), Received::Lost(Loss::NoDescriptor)));
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Lost(Loss::NoDescriptor)));
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut later = message(0);
         later.hops = 9;
         send(pair.sender.as_fd(), &later, ours.as_fd()).unwrap();
-        assert!(matches!(receiver.receive().unwrap(), Received::Connection(_, Message { hops: 9, .. })));
+        assert!(matches!(
+            receiver.receive(pair.receiver.as_fd()).unwrap(),
+            Received::Connection(_, Message { hops: 9, .. })
+        ));
         drop(pair.sender);
-        assert_eq!(receiver.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receiver.receive(pair.receiver.as_fd()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

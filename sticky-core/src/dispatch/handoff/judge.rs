@@ -36,6 +36,8 @@ pub(crate) struct Judge {
     sessions: Arc<Sessions>,
     placer: Placer,
     out: SlotSet,
+    /// The slots whose channels are read here.
+    standing_in: SlotSet,
 }
 
 impl Judge {
@@ -58,6 +60,7 @@ impl Judge {
             placer: Placer::new(own, workers, rules.placement, rows),
             rules,
             out: SlotSet::default(),
+            standing_in: SlotSet::default(),
         }
     }
 
@@ -74,6 +77,10 @@ impl Judge {
             Opening::Http2 => client.map(Destination::Address),
         };
         let owner = match destination {
+            // Nobody reads tickets in there.
+            Some(Destination::Address(address)) if self.rules.placement.remembers() && !self.reads_tickets(opening) => {
+                self.remembered(self.hasher.of_text(network(address)))
+            }
             Some(destination) => self.owner(destination),
             // A session that is made for it will stay where it is made, so it may be made anywhere.
             None if self.sessions.remember_new_ones() => Some(self.place().unwrap_or(self.own)),
@@ -97,8 +104,7 @@ impl Judge {
             Destination::Chosen(key) => self.remembered(key),
             Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
             // Its next request brings a ticket.
-            Destination::Address(_) if self.sessions.use_tickets() => self.place(),
-            Destination::Address(address) => self.remembered(self.hasher.of_text(network(address))),
+            Destination::Address(_) => self.place(),
             Destination::Worker(slot) if slot.get() < self.workers && is_in(slot) => Some(slot),
             Destination::Worker(slot) => match self.rules.failover {
                 // Everyone who names that slot goes to the same other one.
@@ -106,6 +112,10 @@ impl Judge {
                 Failover::Wait | Failover::Refuse { .. } => None,
             },
         }
+    }
+
+    fn reads_tickets(&self, opening: &Opening<'_>) -> bool {
+        self.sessions.use_tickets() && matches!(opening, Opening::Request(_))
     }
 
     /// Where this session is; one that is new, or whose worker is out, is placed and stays there.
@@ -154,9 +164,15 @@ impl Judge {
         self.out.set(slots);
     }
 
-    /// Whether a slot is left out.
+    /// Leaves these slots out as well, in this worker: what would be sent to them would come back here.
+    pub(crate) fn stand_in_for(&self, slots: &[WorkerId]) {
+        self.standing_in.set(slots);
+    }
+
+    /// Whether a slot is left out. This worker's own never is: what it can judge it can serve. One that was stopped is
+    /// told that it was out when it goes on, and has its sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
-        self.out.contains(slot)
+        slot != self.own && (self.out.contains(slot) || self.standing_in.contains(slot))
     }
 }
 
@@ -236,6 +252,25 @@ mod tests {
         }
         judge.leave_out(&[]);
         assert_eq!(keys.iter().map(|key| keyed(&judge, key)).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn a_worker_is_never_out_for_itself() {
+        let judge = judge(Affinity::header("x-key"), Failover::default());
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let ours = keys.iter().filter(|key| keyed(&judge, key) == Verdict::Serve).count();
+        judge.leave_out(&[WorkerId::new(1)]);
+        assert_eq!(keys.iter().filter(|key| keyed(&judge, key) == Verdict::Serve).count(), ours);
+    }
+
+    #[test]
+    fn nothing_goes_to_a_slot_that_is_stood_in_for() {
+        let judge = judge(Affinity::header("x-key"), Failover::Wait);
+        let (slot, keys) = (WorkerId::new(2), 0..100);
+        judge.stand_in_for(&[slot]);
+        assert!(keys.clone().all(|key| keyed(&judge, &key.to_string()) != Verdict::Send(slot)));
+        judge.stand_in_for(&[]);
+        assert!(keys.clone().any(|key| keyed(&judge, &key.to_string()) == Verdict::Send(slot)));
     }
 
     #[test]

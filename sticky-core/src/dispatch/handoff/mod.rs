@@ -151,6 +151,14 @@ impl Handoff {
         &self.outbox
     }
 
+    /// Whether no connection waits here for another slot.
+    pub(crate) fn has_sent_all(&self) -> bool {
+        #[cfg(cluster)]
+        return self.outbox.is_empty();
+        #[cfg(not(cluster))]
+        return true;
+    }
+
     #[cfg(cluster)]
     fn count_sent(&self) {
         self.registry.row().sent();
@@ -169,8 +177,12 @@ impl Handoff {
         mut message: Message,
         is_ours: bool,
     ) -> std::io::Result<Connection> {
-        if !is_ours && message.moving.standing == Standing::Judged {
-            message.moving.standing = Standing::New;
+        if !is_ours {
+            // It was not passed on by mistake, so that this move does not count among those that may be a loop.
+            message.hops = message.hops.saturating_sub(1);
+            if message.moving.standing == Standing::Judged {
+                message.moving.standing = Standing::New;
+            }
         }
         let stream = Stream::from_fd(socket, message.is_unix, message.peer)?;
         let connection = self.registry.register(stream);

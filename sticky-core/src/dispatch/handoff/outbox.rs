@@ -72,6 +72,11 @@ impl Outbox {
         Self { lanes: senders.into_iter().map(|socket| Lane { socket, queue: Mutex::default() }).collect() }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.queue().is_empty())
+    }
+
     /// Sends a connection to `owner`, after those that wait already. Until `patience` is over it may wait.
     pub(crate) fn hand_in(&self, owner: WorkerId, parcel: Parcel, patience: Option<Duration>) -> Handed {
         let Some(lane) = self.lanes.get(owner.index()) else { return Handed::Back(parcel, Outcome::DeadSlot) };
@@ -108,44 +113,66 @@ pub(crate) async fn run(handoff: Arc<Handoff>, owner: WorkerId) {
     let Some(lane) = handoff.outbox().lanes.get(owner.index()) else { return };
     // Watched only while something waits: each message that is read would wake everybody who watches.
     let writable = lane.socket.try_clone().and_then(watch::writable);
-    while let Some(until) = front_deadline(lane) {
-        let (attempted, is_last) = send_front(lane);
-        match attempted {
-            Ok(()) => handoff.count_sent(),
-            Err(error @ (SendError::Full | SendError::TooManyInFlight)) if Instant::now() < until => {
-                let room = wait(writable.as_ref().ok().filter(|_| matches!(error, SendError::Full)));
-                let _ = timeout_at(until, room).await;
-                continue;
+    loop {
+        match send_front(lane) {
+            Turn::Sent { is_last } => {
+                handoff.count_sent();
+                if is_last {
+                    return;
+                }
             }
-            Err(SendError::Full | SendError::TooManyInFlight) => give_back(&handoff, lane, owner, Outcome::Expired),
-            Err(error) => give_back(&handoff, lane, owner, outcome(&error)),
-        }
-        if is_last {
-            return;
+            Turn::Back { parcel, outcome, is_last } => {
+                handoff.take_back(owner, parcel, outcome);
+                if is_last {
+                    return;
+                }
+            }
+            Turn::Wait { until, is_full } => {
+                let room = wait(writable.as_ref().ok().filter(|_| is_full));
+                let _ = timeout_at(until, room).await;
+            }
+            Turn::Over => return,
         }
     }
 }
 
-fn front_deadline(lane: &Lane) -> Option<Instant> {
-    lane.queue().front().map(|(_, until)| *until)
+/// What an attempt to send the parcel in front came to. Whether it was the last is known only under the lock: whoever
+/// comes after the last begins another run.
+enum Turn {
+    Sent {
+        is_last: bool,
+    },
+    Back {
+        parcel: Parcel,
+        outcome: Outcome,
+        is_last: bool,
+    },
+    /// The channel takes nothing. Full, it tells when it does again.
+    Wait {
+        until: Instant,
+        is_full: bool,
+    },
+    Over,
 }
 
-/// Tries to send the parcel in front, which leaves the queue if that works. Says whether the queue is empty then, which
-/// ends the run: whoever comes next begins another.
-fn send_front(lane: &Lane) -> (Result<(), SendError>, bool) {
+fn send_front(lane: &Lane) -> Turn {
     let mut queue = lane.queue();
-    let Some((parcel, _)) = queue.front() else { return (Ok(()), true) };
-    let attempted = lane.attempt(parcel);
-    if attempted.is_ok() {
-        queue.pop_front();
-    }
-    (attempted, queue.is_empty())
-}
-
-fn give_back(handoff: &Arc<Handoff>, lane: &Lane, owner: WorkerId, outcome: Outcome) {
-    let parcel = lane.queue().pop_front();
-    if let Some((parcel, _)) = parcel {
-        handoff.take_back(owner, parcel, outcome);
+    let Some((parcel, until)) = queue.front() else { return Turn::Over };
+    let until = *until;
+    let outcome = match lane.attempt(parcel) {
+        Ok(()) => {
+            queue.pop_front();
+            return Turn::Sent { is_last: queue.is_empty() };
+        }
+        Err(error @ (SendError::Full | SendError::TooManyInFlight)) if Instant::now() < until => {
+            return Turn::Wait { until, is_full: matches!(error, SendError::Full) };
+        }
+        Err(SendError::Full | SendError::TooManyInFlight) => Outcome::Expired,
+        Err(error) => outcome(&error),
+    };
+    match queue.pop_front() {
+        Some((parcel, _)) => Turn::Back { parcel, outcome, is_last: queue.is_empty() },
+        None => Turn::Over,
     }
 }
 

@@ -28,32 +28,29 @@ impl Timeouts {
     }
 }
 
-/// Since when a connection is in its phase. It looks at the clock only when that changes.
+/// Since when a connection waits for its client. It looks at the clock only when something begins.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
-    phase: Option<(Phase, Instant)>,
+    /// Since when nothing is under way. What is no message, such as empty lines, does not begin it anew.
+    waiting: Option<Instant>,
+    /// Since when there is a part of a head, even if that turned out to be none.
+    head: Option<Instant>,
     /// Fires no later than there is something to decide. It is set again when it has fired, not for every message.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 
 impl Watch {
-    /// The next phase begins anew, even if it is the same as before.
+    /// A message begins: the next wait is another one.
     pub(crate) fn restart(&mut self) {
-        self.phase = None;
+        self.waiting = None;
+        self.head = None;
     }
 
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
         let Some(timeout) = timeouts.of(phase) else { return Poll::Pending };
-        let since = match self.phase {
-            Some((same, since)) if same == phase => since,
-            _ => {
-                let now = Instant::now();
-                self.phase = Some((phase, now));
-                now
-            }
-        };
-        let deadline = later(since, timeout);
+        let since = if phase == Phase::Head { &mut self.head } else { &mut self.waiting };
+        let deadline = later(*since.get_or_insert_with(Instant::now), timeout);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
@@ -88,10 +85,29 @@ mod tests {
         let mut watch = Watch::default();
         assert_eq!(waits(&mut watch, Phase::Fresh).await, 60);
         assert_eq!(waits(&mut watch, Phase::Head).await, 10);
+        watch.restart();
         assert_eq!(waits(&mut watch, Phase::Idle).await, 75);
         assert_eq!(waits(&mut watch, Phase::Idle).await, 0);
         watch.restart();
         assert_eq!(waits(&mut watch, Phase::Idle).await, 75);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_message_does_not_begin_the_wait_anew() {
+        let mut watch = Watch::default();
+        let start = Instant::now();
+        loop {
+            let phases = [Phase::Idle, Phase::Head];
+            let mut late = phases.map(|phase| (phase, false));
+            for (phase, late) in &mut late {
+                let turn = Duration::from_secs(3);
+                *late = tokio::time::timeout(turn, poll_fn(|cx| watch.poll(cx, *phase, TIMEOUTS))).await.is_ok();
+            }
+            if late.iter().any(|(_, late)| *late) {
+                break;
+            }
+        }
+        assert!(start.elapsed() <= Duration::from_secs(20), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
