@@ -29,17 +29,18 @@ pub(super) fn check(input: &[u8]) {
     let own = peer.map(|peer| peer.to_canonical());
     assert_eq!(ask(&nobody, peer, name, &lines, |found, _| found), Some(own));
     if name != "x-real-ip" && peer.is_none_or(is_proxy) {
-        nothing_is_forged(&trust, peer, name, &lines, numbers.choose(2) == 1);
+        nothing_is_forged(&trust, peer, name, &lines, numbers.choose(3));
     }
 }
 
 /// What trusted proxies add behind the client's words counts, and the client's words do not.
-fn nothing_is_forged(trust: &ProxyTrust, peer: Option<IpAddr>, name: &str, lines: &[&[u8]], is_quoted: bool) {
-    let added = match (name, is_quoted) {
-        ("forwarded", true) => &b"for=\"192.0.2.1:80\", for=\"[fd00::2]\";proto=https"[..],
-        ("forwarded", false) => b"for=192.0.2.1, for=10.0.0.2",
-        (_, true) => b"\"192.0.2.1\", \"[fd00::2]:80\"",
-        (_, false) => b"192.0.2.1, 10.0.0.2",
+fn nothing_is_forged(trust: &ProxyTrust, peer: Option<IpAddr>, name: &str, lines: &[&[u8]], style: usize) {
+    let added = match (name, style) {
+        ("forwarded", 0) => &b"for=192.0.2.1, for=10.0.0.2"[..],
+        ("forwarded", 1) => b"for=\"192.0.2.1:80\", for=\"[fd00::2]\";proto=https",
+        ("forwarded", _) => br#"for=192.0.2.1;host="x\"y\\", for=10.0.0.2;by="_a,\\";ext="\",\"""#,
+        (_, 0) => b"192.0.2.1, 10.0.0.2",
+        _ => b"\"192.0.2.1\", \"[fd00::2]:80\"",
     };
     let expected = "192.0.2.1".parse().ok();
     let (last, others) = lines.split_last().expect("at least one line");
