@@ -280,7 +280,7 @@ fn calendar_seconds() -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config::{ClusterBuilder, Environment, Machine};
     use crate::dispatch::handoff::HeadParts;
@@ -291,7 +291,8 @@ mod tests {
         ClusterBuilder::default().resolve(&environment, &machine).unwrap()
     }
 
-    fn sessions(own: u16, settings: &[(&str, &str)]) -> Sessions {
+    /// The sessions of one of four workers under these settings.
+    pub(crate) fn sessions(own: u16, settings: &[(&str, &str)]) -> Sessions {
         let shared = Shared { secret: b"a secret of the tests".to_vec(), ..Shared::default() };
         Sessions::new(WorkerId::new(own), 4, 7, &config(settings), shared)
     }

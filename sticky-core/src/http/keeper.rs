@@ -75,6 +75,61 @@ fn came_by_https(headers: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::tests::sessions;
+
+    fn keeper(is_believed: bool) -> Keeper {
+        let settings = [("STICKY_AFFINITY", "sticky-cookie"), ("STICKY_WORKER_HEADER", "on")];
+        Keeper::new(Arc::new(sessions(2, &settings)), is_believed)
+    }
+
+    fn cookies(lines: &[&'static str]) -> HeaderMap {
+        lines.iter().map(|line| (COOKIE, HeaderValue::from_static(line))).collect()
+    }
+
+    /// What the response to a request with these headers gets.
+    fn answered(keeper: &Keeper, mut request: HeaderMap) -> HeaderMap {
+        let mut response = HeaderMap::new();
+        keeper.request(&mut request).response(&mut response);
+        response
+    }
+
+    #[test]
+    fn the_application_sees_the_other_cookies_only() {
+        let keeper = keeper(false);
+        for (lines, left) in [
+            (&["a=1; sticky=x; b=2"][..], Some("a=1; b=2")),
+            (&["sticky=x"], None),
+            (&["a=1", "sticky=x"], Some("a=1")),
+            (&["a=1; mysticky=x"], Some("a=1; mysticky=x")),
+        ] {
+            let mut request = cookies(lines);
+            keeper.request(&mut request);
+            let seen: Vec<_> = request.get_all(COOKIE).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(seen, left.into_iter().collect::<Vec<_>>(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_response_says_who_gave_it_and_where_its_client_belongs() {
+        let response = answered(&keeper(false), cookies(&["sticky=x"]));
+        assert_eq!(response[X_STICKY_WORKER], "2");
+        let ticket = response[SET_COOKIE].to_str().unwrap().to_owned();
+        assert!(ticket.starts_with("sticky=") && !ticket.contains("Secure"), "{ticket}");
+        let mut again = HeaderMap::new();
+        let value = ticket.split(';').next().unwrap();
+        again.insert(COOKIE, HeaderValue::from_str(value).unwrap());
+        assert!(!answered(&keeper(false), again).contains_key(SET_COOKIE), "it belongs here already");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_makes_a_cookie_secure() {
+        let by_https = || HeaderMap::from_iter([(X_FORWARDED_PROTO, HeaderValue::from_static("https"))]);
+        for is_believed in [false, true] {
+            let response = answered(&keeper(is_believed), by_https());
+            assert_eq!(response[SET_COOKIE].to_str().unwrap().ends_with("; Secure"), is_believed);
+        }
+        assert!(!answered(&keeper(true), HeaderMap::new())[SET_COOKIE].to_str().unwrap().contains("Secure"));
+    }
 
     #[test]
     fn the_last_proxy_says_how_its_client_came() {
