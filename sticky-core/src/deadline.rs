@@ -1,8 +1,38 @@
-//! Points in time that timeouts lead to.
+//! How long clients may take, and the points in time that this leads to.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::config::Config;
+
+/// How long a connection may wait for its client.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// For the first byte of a new connection.
+    pub(crate) first_byte: Duration,
+    /// For a head, from its first byte to its last.
+    pub(crate) head: Duration,
+    /// Between two messages.
+    pub(crate) idle: Duration,
+}
+
+impl Timeouts {
+    /// Somebody else minds the time.
+    pub(crate) const NONE: Self = Self { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
+
+    pub(crate) fn of(config: &Config) -> Self {
+        let Config { first_byte_timeout, head_timeout, idle_timeout, .. } = config;
+        Self { first_byte: *first_byte_timeout, head: *head_timeout, idle: *idle_timeout }
+    }
+}
+
+impl Default for Timeouts {
+    /// The defaults of the settings, for a worker without a cluster.
+    fn default() -> Self {
+        Self { first_byte: Duration::from_secs(60), head: Duration::from_secs(10), idle: Duration::from_secs(75) }
+    }
+}
 
 /// `timeout` after `instant`; a timeout too long for the clock is thirty years.
 pub(crate) fn later(instant: Instant, timeout: Duration) -> Instant {

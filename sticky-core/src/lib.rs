@@ -64,6 +64,9 @@ mod connection;
 mod control;
 mod deadline;
 mod dispatch;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;

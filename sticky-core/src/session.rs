@@ -7,6 +7,7 @@
 //!         └──► Set-Cookie: session=… ──► session table, where that is learned
 //! ```
 
+use std::io;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -245,6 +246,34 @@ pub(crate) fn boot_seconds() -> u64 {
     u64::try_from(time.tv_sec).unwrap_or_default()
 }
 
+/// What the sticky cookie is sealed with: as configured, or drawn.
+///
+/// # Errors
+///
+/// When the system has no random numbers to give.
+pub(crate) fn secret(config: &Config) -> io::Result<Vec<u8>> {
+    match &config.sticky_cookie.secret {
+        _ if !config.affinity.uses_sticky_cookie() => Ok(Vec::new()),
+        Some(secret) => Ok(secret.bytes().to_vec()),
+        None => draw(),
+    }
+}
+
+#[cfg(unix)]
+fn draw() -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut drawn = vec![0; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut drawn)?;
+    Ok(drawn)
+}
+
+/// The standard library draws the keys of its hash tables from the system.
+#[cfg(not(unix))]
+fn draw() -> io::Result<Vec<u8>> {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    Ok((0..4).flat_map(|_| RandomState::new().build_hasher().finish().to_le_bytes()).collect())
+}
+
 /// The calendar's time, which tickets carry: they outlive processes.
 fn calendar_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
@@ -254,13 +283,17 @@ fn calendar_seconds() -> u64 {
 mod tests {
     use super::*;
     use crate::config::{ClusterBuilder, Environment, Machine};
+    use crate::dispatch::handoff::HeadParts;
 
-    fn sessions(own: u16, settings: &[(&str, &str)]) -> Sessions {
+    fn config(settings: &[(&str, &str)]) -> Config {
         let machine = Machine { cpus: NonZeroUsize::MIN };
         let environment = Environment::from_iter(settings.iter().copied());
-        let config = ClusterBuilder::default().resolve(&environment, &machine).unwrap();
+        ClusterBuilder::default().resolve(&environment, &machine).unwrap()
+    }
+
+    fn sessions(own: u16, settings: &[(&str, &str)]) -> Sessions {
         let shared = Shared { secret: b"a secret of the tests".to_vec(), ..Shared::default() };
-        Sessions::new(WorkerId::new(own), 4, 7, &config, shared)
+        Sessions::new(WorkerId::new(own), 4, 7, &config(settings), shared)
     }
 
     const STICKY: (&str, &str) = ("STICKY_AFFINITY", "sticky-cookie");
@@ -325,6 +358,55 @@ mod tests {
         let sessions = sessions(1, &[("STICKY_WORKER_HEADER", "on")]);
         assert!(sessions.are_of_interest());
         assert_eq!(sessions.shown(), Some(WorkerId::new(1)));
+    }
+
+    #[test]
+    fn every_worker_reads_where_a_ticket_says_that_its_client_belongs() {
+        let (one, other) = (sessions(1, &[STICKY]), sessions(2, &[STICKY]));
+        let says = |cookie: &str| {
+            let parts = HeadParts::new("GET", "/", &[("cookie", cookie.as_bytes())]);
+            other.ticket(&parts.head())
+        };
+        assert_eq!(says(&ticket(&one)), Some(WorkerId::new(1)));
+        assert_eq!(says("sticky=forged"), None);
+    }
+
+    #[test]
+    fn heads_are_looked_at_only_where_something_is_made_of_them() {
+        let learned = ("STICKY_AFFINITY", "cookie:session+learn");
+        for (setting, uses_tickets) in [(STICKY, true), (learned, false)] {
+            let sessions = sessions(1, &[setting]);
+            assert!(sessions.are_of_interest() && sessions.remember_new_ones());
+            assert_eq!(sessions.use_tickets(), uses_tickets);
+        }
+        assert!(!sessions(1, &[("STICKY_AFFINITY", "cookie:session")]).remember_new_ones());
+    }
+
+    #[test]
+    fn there_is_a_table_where_something_is_remembered() {
+        let capacity = |settings: &[_]| Sessions::table_capacity(&config(settings)).map(NonZeroUsize::get);
+        let (learned, size) = (("STICKY_AFFINITY", "cookie:session+learn"), ("STICKY_SESSION_CAPACITY", "1024"));
+        let (handoff, placed) = (("STICKY_DISPATCH", "handoff"), ("STICKY_PLACEMENT", "round-robin"));
+        assert_eq!(capacity(&[handoff]), None);
+        assert_eq!(capacity(&[handoff, learned, size]), Some(1024));
+        assert_eq!(capacity(&[handoff, placed, size]), Some(1024));
+    }
+
+    #[test]
+    fn a_secret_is_the_one_configured_or_drawn_and_only_where_it_is_used() {
+        let text = "0123456789abcdef0123456789abcdef";
+        assert!(secret(&config(&[])).unwrap().is_empty());
+        assert_eq!(secret(&config(&[STICKY, ("STICKY_COOKIE_SECRET", text)])).unwrap(), text.as_bytes());
+        let [one, other] = [(); 2].map(|()| secret(&config(&[STICKY])).unwrap());
+        assert!(one.len() == 32 && one != other);
+    }
+
+    /// Any machine has been up for longer than two seconds when its tests run.
+    #[test]
+    fn clocks_go() {
+        #[cfg(cluster)]
+        assert!(boot_seconds() > 1);
+        assert!(calendar_seconds() > 1_700_000_000);
     }
 
     #[cfg(cluster)]

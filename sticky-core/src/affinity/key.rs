@@ -24,7 +24,7 @@ pub(crate) struct AffinityKey(u64);
 
 impl AffinityKey {
     /// The key with these bits, from wherever [`AffinityKey::bits`] went.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }

@@ -56,7 +56,7 @@ impl TrustedProxies {
     }
 
     /// The proxies of a text that is right, for tests elsewhere.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn of(text: &str) -> Self {
         Self::parse(text).unwrap()
     }

@@ -10,7 +10,8 @@ use tokio::task::unconstrained;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::activity::Activity;
-use super::timers::{Clock, Phase, Stage, Timeouts};
+use super::timers::{Clock, Phase, Stage};
+use crate::deadline::Timeouts;
 
 /// Serves `connection` until it has ended. To be spawned as a task of its own.
 pub(crate) async fn drive<C: GracefulConnection>(

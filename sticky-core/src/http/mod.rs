@@ -39,9 +39,9 @@ pub use self::body::RequestBody;
 use self::keeper::Keeper;
 use self::service::Tracked;
 use self::socket::Socket;
-use self::timers::Timeouts;
 use crate::connection::{ClientAddr, Connection};
-use crate::worker::{Connections, Limits, Worker};
+use crate::deadline::Timeouts;
+use crate::worker::{Connections, Worker};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -99,7 +99,7 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let timeouts = Timeouts::of(connections.worker().limits());
+    let timeouts = connections.worker().limits().timeouts;
     let drain = connections.worker().drain();
     // With one worker nothing can land on a wrong one.
     let is_alone = connections.worker().workers() <= 1;
@@ -157,12 +157,6 @@ fn builder() -> &'static Builder<TokioExecutor> {
         builder.http2().enable_connect_protocol();
         builder
     })
-}
-
-impl Timeouts {
-    fn of(limits: &Limits) -> Self {
-        Self { first_byte: limits.first_byte_timeout, head: limits.head_timeout, idle: limits.idle_timeout }
-    }
 }
 
 /// A service for plain hyper.

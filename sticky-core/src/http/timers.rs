@@ -4,24 +4,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::deadline::later;
+use crate::deadline::{Timeouts, later};
 pub(crate) use crate::worker::FIRST_REQUEST_GRACE;
 
 /// How long a connection that has been told to close may take to do so.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long each phase may last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    pub(crate) first_byte: Duration,
-    pub(crate) head: Duration,
-    pub(crate) idle: Duration,
-}
-
-impl Timeouts {
-    /// Somebody else minds the time.
-    pub(crate) const NONE: Self = Self { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
-}
 
 /// What a connection is doing, as far as its timers are concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

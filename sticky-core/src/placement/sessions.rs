@@ -226,7 +226,7 @@ impl<'a> Place<'a> {
     /// Puts a claim in the entry that can best be spared. If that has changed meanwhile nothing happens.
     fn claim(self, seen: &[Seen<'_>], slot: WorkerId) {
         if let Some(&(word, entry)) = seen.iter().min_by_key(|(_, entry)| self.worth(*entry)) {
-            swap(word, entry, Entry(self.entry(slot).0 | CLAIM));
+            swap(word, entry, Entry(self.entry(slot).0 + CLAIM));
         }
     }
 
@@ -307,7 +307,7 @@ impl Entry {
     fn new(tag: u64, slot: WorkerId, tick: u16) -> Self {
         assert!(slot.get() < MAX_WORKERS, "slot {slot} is out of range: there are at most {MAX_WORKERS}");
         let slot = u64::from(slot.get()) + 1;
-        Self(tag << TAG_SHIFT | slot << TICK_BITS | u64::from(tick))
+        Self((tag << TAG_SHIFT) + (slot << TICK_BITS) + u64::from(tick))
     }
 
     fn has_tag(self, tag: u64) -> bool {
@@ -329,7 +329,7 @@ impl Entry {
     }
 
     fn at(self, tick: u16) -> Self {
-        Self(self.0 & !TICK_MASK | u64::from(tick))
+        Self((self.0 & !TICK_MASK) + u64::from(tick))
     }
 
     /// Ticks since the session was used. Below 0 if that was by a process whose `now` is later than this.

@@ -297,17 +297,21 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Child;
+
     use super::*;
-    use crate::control::{DrainOrder, Received, ReleaseOrder};
+    use crate::control::{DrainOrder, Received};
     use crate::worker::DrainReason;
 
     type WorkerEnd = Channel<FromWorker, ToWorker>;
 
     /// A process that does not read what it is told, and what it does not read.
-    fn deaf() -> (Arc<Process>, WorkerEnd) {
+    fn deaf() -> (Child, Arc<Process>, WorkerEnd) {
         let (ours, theirs) = control::pair().unwrap();
         let child = Command::new("sleep").arg("600").spawn().unwrap();
-        (Arc::new(Process::watching(&child, ours).unwrap()), WorkerEnd::new(theirs))
+        let process = Process::watching(&child, ours).unwrap();
+        (child, Arc::new(process), WorkerEnd::new(theirs))
     }
 
     /// Fills its control socket; tells by how many messages.
@@ -317,8 +321,8 @@ mod tests {
         full.count()
     }
 
-    fn release(slot: u16) -> ToWorker {
-        ToWorker::Release(ReleaseOrder { slot: WorkerId::new(slot) })
+    fn evicted(slot: u16) -> ToWorker {
+        ToWorker::Evicted { slots: vec![WorkerId::new(slot)] }
     }
 
     async fn next(end: &WorkerEnd) -> Received<ToWorker> {
@@ -333,41 +337,41 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_go_at_once_goes_later_and_in_order() {
-        let (process, end) = deaf();
+        let (mut child, process, end) = deaf();
         rustix::io::ioctl_fionbio(&end, true).unwrap();
         let filled = fill(&process);
         let (_reader, writer) = io::pipe().unwrap();
-        process.send(&release(1), &[writer.as_fd()]);
-        process.send(&release(2), &[]);
+        process.send(&evicted(1), &[writer.as_fd()]);
+        process.send(&evicted(2), &[]);
         assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
         // There is room for one now, which is not for the latest.
-        process.send(&release(3), &[]);
+        process.send(&evicted(3), &[]);
         for _ in 1..filled {
             assert!(matches!(next(&end).await.message, ToWorker::Drain(_)));
         }
         for slot in 1..=3 {
             let received = next(&end).await;
-            assert_eq!((received.message, received.descriptors.len()), (release(slot), usize::from(slot == 1)));
+            assert_eq!((received.message, received.descriptors.len()), (evicted(slot), usize::from(slot == 1)));
         }
         assert!(process.backlog().is_empty());
         process.signal(ChildSignal::Kill);
-        assert_eq!(process.reap().await, Ended::Signal(Signal::KILL.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn who_hears_nothing_for_too_long_is_killed() {
-        let (process, end) = deaf();
+        let (mut child, process, end) = deaf();
         fill(&process);
-        process.send(&release(1), &[]);
+        process.send(&evicted(1), &[]);
         sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
         assert!(!process.backlog().is_empty());
         // One message that goes is a sign of life.
         end.receive().unwrap();
-        process.send(&release(2), &[]);
+        process.send(&evicted(2), &[]);
         sleep(SEND_PATIENCE - 2 * SEND_PAUSE).await;
         assert!(!process.backlog().is_empty());
         sleep(4 * SEND_PAUSE).await;
         assert!(process.backlog().is_empty());
-        assert_eq!(process.reap().await, Ended::Signal(Signal::KILL.as_raw()));
+        assert_eq!(child.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
     }
 }

@@ -30,6 +30,7 @@ use crate::id::{Generation, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
+use crate::session;
 use crate::worker::DrainReason;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
@@ -130,7 +131,7 @@ impl Supervisor {
         let listeners = super::sockets::take(&config, seed)?;
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
-        let secret = secret(&config).map_err(SuperviseError::system("draw a secret"))?;
+        let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
         let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
         let scoreboard = Scoreboard::create(State::seats(config.workers))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
@@ -472,20 +473,6 @@ async fn wait_until(deadline: Option<Instant>) {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// What the sticky cookie is sealed with: as configured, or drawn.
-fn secret(config: &Config) -> std::io::Result<Vec<u8>> {
-    use std::io::Read;
-    if !config.affinity.uses_sticky_cookie() {
-        return Ok(Vec::new());
-    }
-    if let Some(secret) = &config.sticky_cookie.secret {
-        return Ok(secret.bytes().to_vec());
-    }
-    let mut drawn = vec![0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut drawn)?;
-    Ok(drawn)
 }
 
 /// A number nobody outside can guess: the standard library draws the keys of its hash tables from the system.

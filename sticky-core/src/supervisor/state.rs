@@ -619,12 +619,7 @@ impl State {
     /// listeners may be anybody's and is passed on; what comes in by the channel is the slot's own.
     fn refuses(&self, index: usize, part: Part) -> bool {
         let is_own = part == Part::Channel || !self.policy.moves;
-        let is_over = matches!(self.phase, Phase::ShuttingDown { .. }) && self.policy.moves;
-        match self.policy.failover {
-            Failover::Next { .. } => false,
-            Failover::Refuse { .. } => is_own && (self.slots[index].evicted || is_over),
-            Failover::Wait => is_own && is_over,
-        }
+        is_own && self.slots[index].evicted && matches!(self.policy.failover, Failover::Refuse { .. })
     }
 
     /// Who should read a part of this slot's sockets: its own process, or a neighbour once the clients have waited long

@@ -643,6 +643,171 @@ fn a_waiting_restart_is_forgotten_when_all_ends() {
     assert_eq!(cluster.wait(LIFE), []);
 }
 
+// === Where connections move: two parts of a slot ===
+
+fn moving(workers: u16, failover: Failover) -> Cluster {
+    let mut cluster = Cluster::with(Policy { moves: true, ..policy(workers, failover) });
+    cluster.boot();
+    cluster.now += LIFE;
+    cluster
+}
+
+fn read_channel(id: u64, at: u16) -> Action {
+    Action::Listen { child: child(id), slot: slot(at), part: Part::Channel, refuse: false }
+}
+
+fn refuse_channel(id: u64, at: u16) -> Action {
+    Action::Listen { child: child(id), slot: slot(at), part: Part::Channel, refuse: true }
+}
+
+fn release_channel(id: u64, at: u16) -> Action {
+    Action::Release { child: child(id), slot: slot(at), part: Part::Channel }
+}
+
+fn released_channel(id: u64, at: u16) -> Event {
+    Event::Released { child: child(id), slot: slot(at), part: Part::Channel }
+}
+
+fn evicted(at: u16) -> Action {
+    Action::Note(Note::Evicted { worker: slot(at) })
+}
+
+fn back(at: u16) -> Action {
+    Action::Note(Note::Back { worker: slot(at) })
+}
+
+const NEXT: Failover = Failover::Next { after: AFTER };
+const REFUSE: Failover = Failover::Refuse { after: AFTER };
+
+#[test]
+fn where_connections_move_a_slot_has_a_channel_as_well() {
+    let mut cluster = Cluster::with(Policy { moves: true, ..policy(2, NEXT) });
+    cluster.tell(ready(0));
+    let both = [listen(0, 0), read_channel(0, 0), listen(1, 1), read_channel(1, 1)];
+    assert_eq!(cluster.tell(ready(1))[1..], both);
+}
+
+#[test]
+fn a_dead_slots_listeners_are_read_at_once_and_its_channel_when_it_is_evicted() {
+    let mut cluster = moving(3, NEXT);
+    assert_eq!(cluster.tell(killed(1))[1..], [spawn(3, 1, 1, 1), listen(2, 1)]);
+    assert_eq!(cluster.wait(AFTER - MOMENT), []);
+    assert_eq!(cluster.wait(MOMENT), [evicted(1), evict(&[1]), read_channel(2, 1)]);
+    assert_eq!(cluster.tell(ready(3)), [back(1), evict(&[]), release(2, 1), release_channel(2, 1)]);
+    assert_eq!(cluster.tell(released_channel(2, 1)), [read_channel(3, 1)]);
+    assert_eq!(cluster.tell(released(2, 1)), [listen(3, 1)]);
+}
+
+#[test]
+fn who_is_back_in_time_has_kept_its_channel() {
+    let mut cluster = moving(2, NEXT);
+    cluster.tell(killed(0));
+    assert_eq!(cluster.tell(ready(2)), [release(1, 0), read_channel(2, 0)]);
+    assert_eq!(cluster.tell(released(1, 0)), [listen(2, 0)]);
+    assert_eq!(cluster.wait(AFTER), []);
+}
+
+#[test]
+fn a_stopped_workers_listeners_are_read_at_once_and_its_channel_when_it_is_evicted() {
+    let mut cluster = moving(2, NEXT);
+    assert_eq!(cluster.tell(Event::Stopped { child: child(0) }), [release(0, 0), listen(1, 0)]);
+    assert_eq!(cluster.tell(Event::Continued { child: child(0) }), [release(1, 0)]);
+    assert_eq!(cluster.tell(released(1, 0)), [listen(0, 0)]);
+    cluster.tell(Event::Stopped { child: child(0) });
+    assert_eq!(cluster.wait(AFTER), [evicted(0), evict(&[0]), release_channel(0, 0), read_channel(1, 0)]);
+}
+
+#[test]
+fn who_stands_in_refuses_what_belongs_to_the_slot_and_passes_on_what_comes_in() {
+    let mut cluster = moving(3, REFUSE);
+    assert_eq!(cluster.tell(killed(0))[2..], [listen(1, 0)]);
+    assert_eq!(cluster.wait(AFTER), [evicted(0), refuse_channel(1, 0)]);
+    let others = cluster.tell(killed(1));
+    let taken = [listen(2, 0), refuse_channel(2, 0), listen(2, 1)];
+    assert_eq!(others[2..], taken);
+    assert_eq!(cluster.tell(ready(3)), [back(0), release(2, 0), release_channel(2, 0)]);
+    // The slot's own process serves it, even while all ends.
+    cluster.tell(Event::Terminate);
+    assert_eq!(cluster.tell(released_channel(2, 0)), [read_channel(3, 0)]);
+}
+
+#[test]
+fn what_belongs_to_a_slot_that_is_waited_for_is_not_read_before_the_end() {
+    let mut cluster = moving(2, Failover::Wait);
+    assert_eq!(cluster.tell(killed(0))[2..], [listen(1, 0)]);
+    assert_eq!(cluster.wait(BOOT - MOMENT), []);
+}
+
+/// What is lent for the first time when a cluster ends in which slot 0 has just died.
+fn lent_at_the_end(policy: Policy) -> Vec<Action> {
+    let mut cluster = Cluster::with(policy);
+    cluster.boot();
+    cluster.now += LIFE;
+    cluster.tell(killed(0));
+    let actions = cluster.tell(Event::Terminate);
+    actions.into_iter().filter(|action| matches!(action, Action::Listen { .. })).collect()
+}
+
+#[test]
+fn at_the_end_whoever_is_left_serves_what_waits_for_another_slot() {
+    for failover in [NEXT, REFUSE, Failover::Wait] {
+        assert_eq!(lent_at_the_end(Policy { moves: true, ..policy(2, failover) }), [read_channel(1, 0)]);
+        assert_eq!(lent_at_the_end(policy(2, failover)), [listen(1, 0)]);
+    }
+}
+
+#[test]
+fn the_end_waits_for_both_parts_of_every_slot() {
+    for last in 0..4 {
+        let mut cluster = moving(2, NEXT);
+        cluster.tell(Event::Terminate);
+        let mut answers = vec![released(0, 0), released_channel(0, 0), released(1, 1), released_channel(1, 1)];
+        let last = answers.remove(last);
+        for answer in answers {
+            assert_eq!(cluster.tell(answer), []);
+        }
+        assert_eq!(cluster.tell(last), [Action::CloseListeners]);
+    }
+}
+
+#[test]
+fn only_the_part_that_is_not_empty_is_read_by_another_at_the_end() {
+    let mut cluster = moving(2, Failover::Wait);
+    cluster.tell(Event::Terminate);
+    cluster.tell(released(0, 0));
+    assert_eq!(cluster.tell(killed(0)), [read_channel(1, 0)]);
+    let mut cluster = moving(2, Failover::Wait);
+    cluster.tell(Event::Terminate);
+    cluster.tell(released_channel(0, 0));
+    assert_eq!(cluster.tell(killed(0)), [listen(1, 0)]);
+}
+
+#[test]
+fn the_end_of_a_boot_waits_for_neither_part() {
+    let mut cluster = Cluster::with(Policy { moves: true, ..policy(2, NEXT) });
+    let actions = cluster.tell(Event::Terminate);
+    assert_eq!(actions.last(), Some(&Action::CloseListeners));
+}
+
+#[test]
+fn who_drops_its_own_channel_is_asked_for_its_listeners() {
+    let mut cluster = moving(2, NEXT);
+    let dropped = Event::Dropped { child: child(0), slot: slot(0), part: Part::Channel };
+    assert_eq!(cluster.tell(dropped), [release(0, 0)]);
+    assert_eq!(cluster.tell(released(0, 0)), [listen(1, 0)]);
+    assert_eq!(cluster.wait(AFTER), [evicted(0), evict(&[0]), read_channel(1, 0)]);
+}
+
+#[test]
+fn who_drops_a_neighbours_channel_is_asked_for_its_listeners() {
+    let mut cluster = moving(3, NEXT);
+    cluster.tell(killed(0));
+    cluster.wait(AFTER);
+    let dropped = Event::Dropped { child: child(1), slot: slot(0), part: Part::Channel };
+    assert_eq!(cluster.tell(dropped), [release(1, 0), read_channel(2, 0)]);
+    assert_eq!(cluster.tell(released(1, 0)), [listen(2, 0)]);
+}
+
 // === Any order of events ===
 
 #[derive(Clone, Copy, Debug)]
@@ -706,7 +871,10 @@ impl World {
             assert!(!self.finished, "nothing follows the end: {action:?}");
             match action {
                 Action::Spawn { child, slot, generation, .. } => self.spawned(child, slot, generation),
-                Action::Listen { child, slot, part, .. } => self.lent(now, child, (slot, part)),
+                Action::Listen { child, slot, part, refuse } => {
+                    self.lent(now, child, (slot, part));
+                    assert!(!refuse || self.alive[&child] != slot, "nobody refuses its own clients");
+                }
                 Action::Release { child, slot, part } => {
                     let desk = (slot, part);
                     assert!(self.reads.contains(&(desk, child)), "only a reader is asked");

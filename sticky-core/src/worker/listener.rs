@@ -2,7 +2,7 @@
 
 use std::io;
 #[cfg(cluster)]
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use socket2::SockRef;
@@ -136,14 +136,13 @@ pub(super) struct Inbox {
 #[cfg(cluster)]
 impl Inbox {
     fn new(socket: OwnedFd) -> io::Result<Self> {
-        let receiver = Receiver::new(socket.try_clone()?);
-        Ok(Self { readable: watch::readable(socket)?, receiver })
+        Ok(Self { readable: watch::readable(socket)?, receiver: Receiver::new() })
     }
 
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Arrival>> {
         loop {
             let mut ready = std::task::ready!(self.readable.poll_read_ready(cx))?;
-            match arrival(self.receiver.receive()?) {
+            match arrival(self.receiver.receive(self.readable.get_ref().as_fd())?) {
                 Some(arrival) => return Poll::Ready(Ok(arrival)),
                 None => ready.clear_ready(),
             }
@@ -151,7 +150,7 @@ impl Inbox {
     }
 
     fn receive(&mut self) -> io::Result<Arrival> {
-        arrival(self.receiver.receive()?).ok_or_else(|| io::ErrorKind::WouldBlock.into())
+        arrival(self.receiver.receive(self.readable.get_ref().as_fd())?).ok_or_else(|| io::ErrorKind::WouldBlock.into())
     }
 }
 

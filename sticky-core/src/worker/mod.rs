@@ -38,6 +38,7 @@ pub(crate) use standalone::standalone;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
+use crate::deadline::Timeouts;
 use crate::dispatch::handoff::judge::{Judge, Rules};
 use crate::dispatch::{Dispatch, handoff};
 use crate::id::{Generation, WorkerId};
@@ -80,6 +81,10 @@ struct Inner {
     served: AtomicBool,
 }
 
+/// How much longer than `failover` says a connection waits to be sent: the word that its owner is out has to come round
+/// first.
+const WORD_TIME: Duration = Duration::from_secs(1);
+
 /// What a worker needs to hand connections over.
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -94,12 +99,8 @@ impl Plan {
     /// None where the kernel's placement is all there is.
     pub(crate) fn of(config: &Config, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
         let settings = handoff::Settings {
-            timeouts: handoff::Timeouts {
-                first_byte: config.first_byte_timeout,
-                head: config.head_timeout,
-                idle: config.idle_timeout,
-            },
-            patience: config.failover.after(),
+            timeouts: Timeouts::of(config),
+            patience: config.failover.after().map(|after| after + WORD_TIME),
             proxy_protocol: config.proxy_protocol,
         };
         let plan = Self { settings, senders: Mutex::new(senders), rows };
@@ -118,9 +119,7 @@ pub(crate) struct Sockets {
 /// How long a connection may take, and how many there may be. Each is a setting of the cluster.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) first_byte_timeout: Duration,
-    pub(crate) head_timeout: Duration,
-    pub(crate) idle_timeout: Duration,
+    pub(crate) timeouts: Timeouts,
     pub(crate) max_connections: Option<NonZeroUsize>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) heartbeat_timeout: Duration,
@@ -129,9 +128,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
-            first_byte_timeout: config.first_byte_timeout,
-            head_timeout: config.head_timeout,
-            idle_timeout: config.idle_timeout,
+            timeouts: Timeouts::of(config),
             max_connections: config.max_connections,
             shutdown_timeout: config.shutdown_timeout,
             heartbeat_timeout: config.heartbeat_timeout,
@@ -142,9 +139,7 @@ impl Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            first_byte_timeout: Duration::from_secs(60),
-            head_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
+            timeouts: Timeouts::default(),
             max_connections: None,
             shutdown_timeout: Duration::from_secs(25),
             heartbeat_timeout: Duration::from_secs(30),

@@ -17,7 +17,7 @@ use crate::id::{Generation, WorkerId};
 use crate::listener::{self, ListenError, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
 use crate::scoreboard::Row;
-use crate::session::{Sessions, Shared};
+use crate::session::{self, Sessions, Shared};
 
 /// Why this process cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +48,9 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let addresses = listeners.len();
     let _ = sender.send(Order::Listen { slot: id, part: Part::Listeners, listeners, refuse: false });
     let lines: Vec<String> = sets.iter().map(line).collect();
+    let secret = session::secret(config).map_err(system("draw a secret"))?;
     let seed = config.hash_seed.unwrap_or_default();
-    let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared::default()));
+    let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared { secret, table: None }));
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,

@@ -12,11 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
-use sticky_core::Cluster;
 use sticky_tests::testbed::{self, BoxError, Testbed};
 
 fn main() -> Result<(), BoxError> {
-    let cluster = Cluster::builder().build()?;
+    let cluster = testbed::build()?;
     let serve = sticky_axum::serve_with(cluster, |worker: sticky_core::Worker| async move {
         testbed::obey_environment(&worker);
         Ok::<_, BoxError>(router(Testbed::new(&worker)?))
@@ -41,6 +40,11 @@ fn router(testbed: Testbed) -> Router {
         .route("/ws", get(ws))
         .route("/login", post(login))
         .route("/me", get(me))
+        .route("/own-login", post(own_login))
+        .route("/logout", post(async |State(testbed): State<Testbed>, request: HeaderMap| testbed.logout(&request)))
+        .route("/owner/{key}", get(async |State(testbed): State<Testbed>, Path(key): Path<String>| testbed.owner(&key)))
+        .route("/cookies", get(async |request: HeaderMap| testbed::cookies(&request)))
+        .route("/headers", get(async |request: HeaderMap| HeaderMap::from_iter(testbed::headers_asked_for(&request))))
         .route("/crash", post(async || -> StatusCode { testbed::crash() }))
         .route("/hang", post(async || -> StatusCode { testbed::hang() }))
         .route("/leak/{mib}", post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)))
@@ -94,6 +98,11 @@ fn failed(error: axum::Error) -> (StatusCode, String) {
 
 async fn login(State(testbed): State<Testbed>) -> impl IntoResponse {
     let (session, cookie) = testbed.login();
+    ([(header::SET_COOKIE, cookie)], session)
+}
+
+async fn own_login(State(testbed): State<Testbed>) -> impl IntoResponse {
+    let (session, cookie) = testbed.own_login();
     ([(header::SET_COOKIE, cookie)], session)
 }
 

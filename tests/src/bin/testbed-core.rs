@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use sticky_core::Cluster;
 use sticky_core::http::PeerAddr;
 use sticky_tests::testbed::{self, BoxError, Testbed, websocket};
 
@@ -19,7 +18,7 @@ type Body = UnsyncBoxBody<Bytes, BoxError>;
 type Answer = Response<Body>;
 
 fn main() -> Result<(), BoxError> {
-    let cluster = Cluster::builder().build()?;
+    let cluster = testbed::build()?;
     cluster.run(|worker| async {
         testbed::obey_environment(&worker);
         let testbed = Testbed::new(&worker)?;
@@ -64,7 +63,12 @@ async fn route(testbed: &Testbed, request: Request<Incoming>) -> Answer {
         (&Method::GET, "sse", _) => sse(testbed),
         (&Method::GET, "ws", _) => websocket::accept(testbed, request).map(boxed),
         (&Method::GET, "me", _) => testbed.session(request.headers()).map_or_else(unauthorized, text),
-        (&Method::POST, "login", _) => login(testbed),
+        (&Method::POST, "login", _) => logged_in(testbed.login()),
+        (&Method::POST, "own-login", _) => logged_in(testbed.own_login()),
+        (&Method::POST, "logout", _) => text(testbed.logout(request.headers())),
+        (&Method::GET, "owner", _) => text(testbed.owner(argument)),
+        (&Method::GET, "cookies", _) => text(testbed::cookies(request.headers())),
+        (&Method::GET, "headers", _) => with_headers(testbed::headers_asked_for(request.headers())),
         (&Method::POST, "echo", _) => received(request.into_body().collect().await.map(|body| body.to_bytes())),
         (&Method::POST, "mirror", _) => mirror(request),
         (&Method::POST, "count", _) => text(testbed.count(argument, request.headers())),
@@ -119,8 +123,13 @@ fn received(body: Result<impl Into<Bytes>, hyper::Error>) -> Answer {
     body.map_or_else(|_| status(StatusCode::BAD_REQUEST), text)
 }
 
-fn login(testbed: &Testbed) -> Answer {
-    let (session, cookie) = testbed.login();
+fn with_headers(headers: Vec<(HeaderName, HeaderValue)>) -> Answer {
+    let mut answer = text("");
+    answer.headers_mut().extend(headers);
+    answer
+}
+
+fn logged_in((session, cookie): (String, HeaderValue)) -> Answer {
     let mut answer = text(session);
     answer.headers_mut().insert(header::SET_COOKIE, cookie);
     answer

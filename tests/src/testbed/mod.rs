@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -18,7 +19,12 @@ use sticky_core::{Drain, Worker};
 
 use crate::journal::{self, Journal};
 
+mod affinity;
+mod session;
 pub mod websocket;
+
+pub use affinity::build;
+pub use session::{SET, cookies, headers_asked_for};
 
 /// Any error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -89,26 +95,6 @@ impl Testbed {
             ("x-generation", self.worker.generation().get()),
         ];
         response.extend(marks.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value))));
-    }
-
-    /// A new session in this worker's memory: its name and the header that sets its cookie.
-    ///
-    /// # Panics
-    /// Never: the cookie is plain text.
-    pub fn login(&self) -> (String, HeaderValue) {
-        let mut sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        let session = format!("{}-{}", std::process::id(), sessions.len());
-        sessions.insert(session.clone());
-        let cookie = HeaderValue::from_str(&format!("session={session}; HttpOnly")).expect("plain text");
-        (session, cookie)
-    }
-
-    /// The request's session, if it names one that this worker made.
-    pub fn session(&self, request: &HeaderMap) -> Option<String> {
-        let cookies = request.get(header::COOKIE)?.to_str().ok()?;
-        let named = cookies.split("; ").find_map(|cookie| cookie.strip_prefix("session="))?;
-        let sessions = self.shared.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.get(named).cloned()
     }
 
     /// Counts one more in this worker's memory, under that name and the request's key; answers how many that makes.
@@ -203,10 +189,14 @@ pub fn block(milliseconds: u64) {
 /// A worker named in this variable ends right after its start, from its second generation on: a crash loop.
 const CRASH_LOOP: &str = "TESTBED_CRASH_LOOP";
 
+/// The crash loop lasts only as long as the file that this variable names is there, if it is set.
+const CRASH_FILE: &str = "TESTBED_CRASH_FILE";
+
 /// What the environment asks of this worker right after it has entered the cluster.
 pub fn obey_environment(worker: &Worker) {
     let named = std::env::var(CRASH_LOOP).ok().and_then(|slot| slot.parse().ok());
-    if named == Some(worker.id().get()) && worker.generation().get() > 0 {
+    let lasts = std::env::var_os(CRASH_FILE).is_none_or(|file| Path::new(&file).exists());
+    if named == Some(worker.id().get()) && worker.generation().get() > 0 && lasts {
         crash();
     }
 }

@@ -16,11 +16,13 @@ mod crash;
 mod drain;
 mod environment;
 mod failover;
+mod failover_handoff;
 mod fair;
 mod fronts;
 mod handoff;
 mod hostile;
 mod inflight;
+mod jar;
 mod keys;
 mod kill_under_load;
 mod limits;
@@ -28,11 +30,15 @@ mod listen;
 mod messages;
 mod output;
 mod pipelines;
+mod placement;
 mod requests;
 mod rivals;
+mod sessions;
 mod shapes;
 mod shutdown;
 mod sockets;
+mod standalone;
+mod sticky_cookie;
 mod takeover;
 
 /// Rows mostly wait for processes, so a few more of them than cores run at once.
@@ -48,6 +54,10 @@ fn main() -> ExitCode {
         messages::rows(),
         pipelines::rows(),
         rivals::rows(),
+        sessions::rows(),
+        sticky_cookie::rows(),
+        placement::rows(),
+        standalone::rows(),
         fronts::rows(),
         hostile::rows(),
         inflight::rows(),
@@ -61,6 +71,7 @@ fn main() -> ExitCode {
         takeover::rows(),
         crash::rows(),
         failover::rows(),
+        failover_handoff::rows(),
         kill_under_load::rows(),
         drain::rows(),
         shutdown::rows(),

@@ -147,6 +147,8 @@ mod tests {
             ("max-age=-1", true),
             ("max-age=0.0", true),
             ("max-age=0, max-age=60", true),
+            ("max-age=60, max-age=60", true),
+            ("immutable, max-age=60", true),
             ("immutable", true),
             ("no-cache, immutable", true),
             ("max-age=60, private", false),
@@ -195,6 +197,8 @@ mod tests {
         assert!(is_cacheable(&[("EXPIRES", "0")]));
         assert!(is_cacheable(&[expires, control("max-age=0")]));
         assert!(is_cacheable(&[modified]));
+        assert!(is_cacheable(&[expires, expires]));
+        assert!(is_cacheable(&[modified, modified]));
         assert!(is_cacheable(&[modified, control("must-revalidate")]));
         assert!(!is_cacheable(&[modified, control("max-age=0")]));
         for value in ["private", "no-store", "no-cache"] {

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -177,10 +177,10 @@ pub(crate) fn receive(channel: BorrowedFd<'_>, buffer: &mut [u8; MAX_MESSAGE]) -
     })
 }
 
-/// A receiving end in the hands of a reader, with the descriptor it keeps free for what arrives.
+/// What a reader keeps for a receiving end: a buffer, and a descriptor in reserve.
 #[derive(Debug)]
 pub(crate) struct Receiver {
-    socket: OwnedFd,
+    /// Makes room for one connection when the process is out of descriptors.
     spare: Option<OwnedFd>,
     /// The last call had a message.
     has_received: bool,
@@ -188,8 +188,8 @@ pub(crate) struct Receiver {
 }
 
 impl Receiver {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
-        Self { socket, spare: None, has_received: false, buffer: Box::new([0; MAX_MESSAGE]) }
+    pub(crate) fn new() -> Self {
+        Self { spare: None, has_received: false, buffer: Box::new([0; MAX_MESSAGE]) }
     }
 
     /// Receives one connection.
@@ -197,41 +197,49 @@ impl Receiver {
     /// # Errors
     ///
     /// When no descriptor can be kept free for it (EMFILE, ENFILE): nothing has been read, and all waits in the channel.
-    pub(crate) fn receive(&mut self) -> io::Result<Received> {
+    pub(crate) fn receive(&mut self, channel: BorrowedFd<'_>) -> io::Result<Received> {
         // After one message there mostly is none, and to know that costs less than to keep a place for it.
-        if std::mem::take(&mut self.has_received) && !self.has_more() {
+        if std::mem::take(&mut self.has_received) && !has_more(channel) {
             return Ok(Received::Nothing);
         }
-        let spare = match self.spare.take() {
-            Some(spare) => spare,
-            None => self.socket.try_clone()?,
-        };
-        // Closed as late as can be: in between another thread could take the number.
-        drop(spare);
-        let received = receive(self.socket.as_fd(), &mut self.buffer);
-        // Failing here is told by the next call.
-        self.spare = self.socket.try_clone().ok();
+        self.make_room(channel)?;
+        let received = receive(channel, &mut self.buffer);
+        if self.spare.is_none() {
+            self.spare = channel.try_clone_to_owned().ok();
+        }
         self.has_received = !matches!(received, Ok(Received::Nothing));
         received
     }
 
-    /// Whether a message waits, or the end. Leaves it, and its descriptor, where they are.
-    fn has_more(&self) -> bool {
-        let mut first = [0];
-        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        !matches!(rustix::net::recv(&self.socket, &mut first, flags), Err(Errno::AGAIN))
+    /// Sees to it that the next descriptor has a number. Nothing may be opened until then; another thread could take it.
+    fn make_room(&mut self, channel: BorrowedFd<'_>) -> io::Result<()> {
+        let Err(error) = channel.try_clone_to_owned() else { return Ok(()) };
+        match self.spare.take() {
+            // A limit that was lowered leaves what is open above it, and its numbers are not given again.
+            Some(spare) if has_usable_number(&spare) => Ok(()),
+            spare => {
+                self.spare = spare;
+                Err(error)
+            }
+        }
     }
 }
 
-impl AsFd for Receiver {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
+fn has_usable_number(descriptor: &OwnedFd) -> bool {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    limit.is_none_or(|limit| (descriptor.as_raw_fd() as u64) < limit)
+}
+
+/// Whether a message waits, or the end. Leaves it, and its descriptor, where they are.
+fn has_more(channel: BorrowedFd<'_>) -> bool {
+    let mut first = [0];
+    !matches!(rustix::net::recv(channel, &mut first, RecvFlags::PEEK | RecvFlags::DONTWAIT), Err(Errno::AGAIN))
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use bytes::BytesMut;
@@ -247,13 +255,15 @@ mod tests {
     #[test]
     fn a_connection_arrives_with_its_bytes() {
         let pair = Pair::new(LEAST_BUFFERED).unwrap();
-        let mut receiver = Receiver::new(pair.receiver);
-        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+        let mut receiver = Receiver::new();
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Nothing));
         for length in [0, 1, 8192, usize::from(u16::MAX)] {
             let (ours, mut theirs) = UnixStream::pair().unwrap();
             send(pair.sender.as_fd(), &message(length), ours.as_fd()).unwrap();
             drop(ours);
-            let Received::Connection(descriptor, received) = receiver.receive().unwrap() else { panic!("{length}") };
+            let Received::Connection(descriptor, received) = receiver.receive(pair.receiver.as_fd()).unwrap() else {
+                panic!("{length}")
+            };
             assert_eq!(received, message(length));
             assert!(rustix::io::fcntl_getfd(&descriptor).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
             UnixStream::from(descriptor).write_all(b"hello").unwrap();
@@ -261,7 +271,7 @@ mod tests {
             theirs.read_to_string(&mut text).unwrap();
             assert_eq!(text, "hello");
         }
-        assert!(matches!(receiver.receive().unwrap(), Received::Nothing));
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Nothing));
     }
 
     #[test]
@@ -289,8 +299,7 @@ mod tests {
             assert_eq!(buffer_size(4, unlimited), MOST_BUFFERED);
         }
         // One slot that stands still leaves the others room, however low the limit.
-        assert_eq!(buffer_size(2, Some(300)), LEAST_BUFFERED);
-        assert!(LEAST_BUFFERED / MESSAGE_CHARGE < 100);
+        assert!(buffer_size(2, Some(300)) / MESSAGE_CHARGE < 100);
         assert_eq!((buffer_size(0, Some(0)), buffer_size(u16::MAX, Some(0))), (LEAST_BUFFERED, LEAST_BUFFERED));
     }
 
@@ -315,15 +324,18 @@ mod tests {
     #[test]
     fn what_is_no_connection_is_told() {
         let pair = Pair::new(LEAST_BUFFERED).unwrap();
-        let mut receiver = Receiver::new(pair.receiver);
+        let mut receiver = Receiver::new();
         rustix::io::write(&pair.sender, b"no descriptor").unwrap();
-        assert!(matches!(receiver.receive().unwrap(), Received::Lost(Loss::NoDescriptor)));
+        assert!(matches!(receiver.receive(pair.receiver.as_fd()).unwrap(), Received::Lost(Loss::NoDescriptor)));
         let (ours, _theirs) = UnixStream::pair().unwrap();
         let mut later = message(0);
         later.hops = 9;
         send(pair.sender.as_fd(), &later, ours.as_fd()).unwrap();
-        assert!(matches!(receiver.receive().unwrap(), Received::Connection(_, Message { hops: 9, .. })));
+        assert!(matches!(
+            receiver.receive(pair.receiver.as_fd()).unwrap(),
+            Received::Connection(_, Message { hops: 9, .. })
+        ));
         drop(pair.sender);
-        assert_eq!(receiver.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(receiver.receive(pair.receiver.as_fd()).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -20,7 +20,7 @@ pub(crate) const MAX_HEAD: u16 = 32 * 1024;
 const MAX_HEADERS: usize = 100;
 
 /// How an HTTP/2 connection begins.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// As much of the preface as no other request begins with.
 const PREFACE_MARK: usize = "PRI ".len();

@@ -1,6 +1,7 @@
 //! Whose a message is: the affinity asked, its answer placed. Pure but for the set of slots that are out.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::BitOr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -77,6 +78,10 @@ impl Judge {
             Opening::Http2 => client.map(Destination::Address),
         };
         let owner = match destination {
+            // Nobody reads tickets in there.
+            Some(Destination::Address(address)) if self.rules.placement.remembers() && !self.reads_tickets(opening) => {
+                self.remembered(self.hasher.of_text(network(address)))
+            }
             Some(destination) => self.owner(destination),
             // A session that is made for it will stay where it is made, so it may be made anywhere.
             None if self.sessions.remember_new_ones() => Some(self.place().unwrap_or(self.own)),
@@ -100,8 +105,7 @@ impl Judge {
             Destination::Chosen(key) => self.remembered(key),
             Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
             // Its next request brings a ticket.
-            Destination::Address(_) if self.sessions.use_tickets() => self.place(),
-            Destination::Address(address) => self.remembered(self.hasher.of_text(network(address))),
+            Destination::Address(_) => self.place(),
             Destination::Worker(slot) if slot.get() < self.workers && is_in(slot) => Some(slot),
             Destination::Worker(slot) => match self.rules.failover {
                 // Everyone who names that slot goes to the same other one.
@@ -109,6 +113,10 @@ impl Judge {
                 Failover::Wait | Failover::Refuse { .. } => None,
             },
         }
+    }
+
+    fn reads_tickets(&self, opening: &Opening<'_>) -> bool {
+        self.sessions.use_tickets() && matches!(opening, Opening::Request(_))
     }
 
     /// Where this session is; one that is new, or whose worker is out, is placed and stays there.
@@ -162,9 +170,10 @@ impl Judge {
         self.standing_in.set(slots);
     }
 
-    /// Whether a slot is left out.
+    /// Whether a slot is left out. This worker's own never is: what it can judge it can serve. One that was stopped is
+    /// told that it was out when it goes on, and has its sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
-        self.out.contains(slot) || self.standing_in.contains(slot)
+        slot != self.own && (self.out.contains(slot) || self.standing_in.contains(slot))
     }
 }
 
@@ -200,7 +209,7 @@ impl SlotSet {
     fn set(&self, slots: &[WorkerId]) {
         for (index, word) in self.0.iter().enumerate() {
             let bits = slots.iter().filter(|slot| slot.index() / 64 == index).map(|slot| 1 << (slot.index() % 64));
-            word.store(bits.fold(0, |word: u64, bit: u64| word | bit), Relaxed);
+            word.store(bits.fold(0, u64::bitor), Relaxed);
         }
     }
 
@@ -215,10 +224,17 @@ mod tests {
     use super::super::HeadParts;
     use super::*;
     use crate::affinity::Choice;
+    use crate::config::TrustedProxies;
+    #[cfg(cluster)]
+    use crate::config::{ClusterBuilder, Environment, Machine};
+    #[cfg(cluster)]
+    use crate::session::Shared;
+
+    const OWN: WorkerId = WorkerId::new(1);
 
     fn judge(affinity: Affinity, failover: Failover) -> Judge {
         let rules = Rules { affinity, failover, ..Rules::default() };
-        Judge::new(WorkerId::new(1), 4, 7, rules, Arc::new(Sessions::none()), Vec::new())
+        Judge::new(OWN, 4, 7, rules, Arc::new(Sessions::none()), Vec::new())
     }
 
     fn keyed(judge: &Judge, key: &str) -> Verdict {
@@ -244,6 +260,25 @@ mod tests {
         }
         judge.leave_out(&[]);
         assert_eq!(keys.iter().map(|key| keyed(&judge, key)).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn a_worker_is_never_out_for_itself() {
+        let judge = judge(Affinity::header("x-key"), Failover::default());
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let ours = keys.iter().filter(|key| keyed(&judge, key) == Verdict::Serve).count();
+        judge.leave_out(&[WorkerId::new(1)]);
+        assert_eq!(keys.iter().filter(|key| keyed(&judge, key) == Verdict::Serve).count(), ours);
+    }
+
+    #[test]
+    fn nothing_goes_to_a_slot_that_is_stood_in_for() {
+        let judge = judge(Affinity::header("x-key"), Failover::Wait);
+        let (slot, keys) = (WorkerId::new(2), 0..100);
+        judge.stand_in_for(&[slot]);
+        assert!(keys.clone().all(|key| keyed(&judge, &key.to_string()) != Verdict::Send(slot)));
+        judge.stand_in_for(&[]);
+        assert!(keys.clone().any(|key| keyed(&judge, &key.to_string()) == Verdict::Send(slot)));
     }
 
     #[test]
@@ -275,6 +310,158 @@ mod tests {
         let refuse = Failover::Refuse { after: Failover::DEFAULT_AFTER };
         assert_eq!(keyed(&judge(named(), refuse), ""), Verdict::Refuse);
         assert_ne!(keyed(&judge(named(), Failover::default()), ""), Verdict::Refuse);
+    }
+
+    /// The judge of slot 1 of four, with a table of sessions.
+    #[cfg(cluster)]
+    fn remembering(affinity: Affinity, placement: Placement) -> Judge {
+        let builder = ClusterBuilder::default().affinity(affinity).placement(placement);
+        let environment = Environment::from_iter([("STICKY_DISPATCH", "handoff")]);
+        let machine = Machine { cpus: std::num::NonZeroUsize::MIN };
+        let config = builder.resolve(&environment, &machine).unwrap();
+        let words = crate::placement::SessionTable::words_for(1024);
+        let file = crate::sys::memory::create_sealed("test", words).unwrap();
+        let table = crate::session::TableMemory::map(&file).unwrap();
+        let shared = Shared { secret: b"a secret of the tests".to_vec(), table: Some(Arc::new(table)) };
+        let sessions = Sessions::new(OWN, 4, 7, &config, shared);
+        Judge::new(OWN, 4, 7, Rules::of(&config), Arc::new(sessions), Vec::new())
+    }
+
+    /// The slot of a request, whoever serves it.
+    #[cfg(cluster)]
+    fn slot_of(judge: &Judge, opening: &Opening<'_>, client: Option<&str>) -> u16 {
+        match judge.verdict(opening, client.map(|client| client.parse().unwrap())) {
+            Verdict::Serve => judge.own.get(),
+            Verdict::Send(slot) => slot.get(),
+            Verdict::Refuse => panic!("refused"),
+        }
+    }
+
+    #[cfg(cluster)]
+    #[test]
+    fn a_chosen_key_stays_where_its_turn_has_placed_it_until_that_is_out() {
+        let choose = || Affinity::custom(|head| head.header("x-key").map_or(Choice::nothing(), Choice::key));
+        let judge = remembering(choose(), Placement::RoundRobin);
+        let (own, next) = (Verdict::Serve, Verdict::Send(WorkerId::new(2)));
+        assert_eq!(["a", "b", "a", "b"].map(|key| keyed(&judge, key)), [own, next, own, next]);
+        judge.leave_out(&[WorkerId::new(2)]);
+        let other = keyed(&judge, "b");
+        assert_ne!(other, next);
+        judge.leave_out(&[]);
+        assert_eq!(["a", "b"].map(|key| keyed(&judge, key)), [own, other]);
+        // A key from a client is not worth an entry, and has its hash.
+        let hashed = self::judge(Affinity::header("x-key"), Failover::default());
+        let judge = remembering(Affinity::header("x-key"), Placement::RoundRobin);
+        assert!((0..100).map(|key| key.to_string()).all(|key| keyed(&judge, &key) == keyed(&hashed, &key)));
+        // One that was learned is where it was made, unless that is out.
+        let key = (0..).map(|key| key.to_string()).find(|key| keyed(&judge, key) == own).unwrap();
+        judge.sessions.learn(judge.hasher.of_text(&key), WorkerId::new(2));
+        assert_eq!(keyed(&judge, &key), next);
+        judge.leave_out(&[WorkerId::new(2)]);
+        assert_eq!(keyed(&judge, &key), own);
+    }
+
+    #[test]
+    fn a_key_that_code_has_chosen_has_its_hash_by_default() {
+        let chosen = Affinity::custom(|head| head.header("x-key").map_or(Choice::nothing(), Choice::key));
+        let (chosen, sent) = (judge(chosen, Failover::Wait), judge(Affinity::header("x-key"), Failover::Wait));
+        assert!((0..100).map(|key| key.to_string()).all(|key| keyed(&chosen, &key) == keyed(&sent, &key)));
+    }
+
+    #[cfg(cluster)]
+    #[test]
+    fn a_network_stays_where_its_turn_has_placed_it() {
+        let judge = remembering(Affinity::client_ip(), Placement::RoundRobin);
+        let parts = HeadParts::new("GET", "/", &[]);
+        let slot = |client| slot_of(&judge, &Opening::Request(parts.head()), Some(client));
+        let clients = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1"];
+        assert_eq!(clients.map(slot), [1, 2, 3, 0]);
+        let same = ["2001:db8:0:1:8000::1", "2001:db8::2", "192.0.2.2", "::ffff:192.0.2.1"];
+        assert_eq!(same.map(slot), [0, 3, 2, 1]);
+    }
+
+    #[cfg(cluster)]
+    #[test]
+    fn an_address_is_remembered_only_where_no_ticket_can_be() {
+        let judge = remembering(Affinity::sticky_cookie().or(Affinity::client_ip()), Placement::RoundRobin);
+        let parts = HeadParts::new("GET", "/", &[]);
+        let slot = |opening: &Opening<'_>| slot_of(&judge, opening, Some("192.0.2.1"));
+        assert_eq!([(); 3].map(|()| slot(&Opening::Request(parts.head()))), [1, 2, 3]);
+        assert_eq!([(); 3].map(|()| slot(&Opening::Http2)), [0; 3]);
+    }
+
+    #[cfg(cluster)]
+    #[test]
+    fn a_session_without_a_key_is_placed_where_it_will_be_known() {
+        let slots = |affinity, placement| {
+            let judge = remembering(affinity, placement);
+            let parts = HeadParts::new("GET", "/", &[]);
+            [(); 5].map(|()| slot_of(&judge, &Opening::Request(parts.head()), None))
+        };
+        assert_eq!(slots(Affinity::sticky_cookie(), Placement::RoundRobin), [1, 2, 3, 0, 1]);
+        assert_eq!(slots(Affinity::cookie("session").learn(), Placement::RoundRobin), [1, 2, 3, 0, 1]);
+        assert_eq!(slots(Affinity::sticky_cookie(), Placement::Rendezvous), [1; 5]);
+        assert_eq!(slots(Affinity::header("x-key"), Placement::RoundRobin), [1; 5]);
+    }
+
+    #[test]
+    fn who_names_a_worker_that_is_out_goes_where_all_who_name_it_go() {
+        let named = |slot| Affinity::custom(move |_| Choice::worker(WorkerId::new(slot)));
+        let judges = [Failover::default(), Failover::Wait].map(|failover| judge(named(3), failover));
+        let out = WorkerId::new(3);
+        assert!(judges.iter().all(|judge| keyed(judge, "") == Verdict::Send(out)));
+        judges.iter().for_each(|judge| judge.leave_out(&[out]));
+        let [other, refused] = judges.map(|judge| ["a", "b"].map(|key| keyed(&judge, key)));
+        assert!(other[0] == other[1] && other[0] != Verdict::Send(out) && other[0] != Verdict::Refuse);
+        assert_eq!(refused, [Verdict::Refuse; 2]);
+        assert_eq!(keyed(&judge(named(4), Failover::Wait), ""), Verdict::Refuse, "the first that does not exist");
+    }
+
+    #[test]
+    fn a_worker_without_others_serves_everything() {
+        let named = Affinity::custom(|_| Choice::worker(WorkerId::new(9)));
+        let rules = Rules { affinity: named, failover: Failover::Wait, ..Rules::default() };
+        let judge = Judge::new(WorkerId::new(0), 1, 7, rules, Arc::new(Sessions::none()), Vec::new());
+        assert_eq!(keyed(&judge, ""), Verdict::Serve);
+    }
+
+    #[test]
+    fn an_owner_is_whose_a_key_is_as_long_as_everybody_is_there() {
+        let judge = judge(Affinity::header("x-key"), Failover::default());
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let verdicts: Vec<Verdict> = keys.iter().map(|key| keyed(&judge, key)).collect();
+        judge.leave_out(&[WorkerId::new(2)]);
+        for (key, verdict) in keys.iter().zip(verdicts) {
+            let owner = judge.owner_of(key.as_bytes()).unwrap();
+            assert_eq!(if owner == OWN { Verdict::Serve } else { Verdict::Send(owner) }, verdict);
+        }
+    }
+
+    #[test]
+    fn only_trusted_peers_speak_for_others() {
+        let proxies = TrustedProxies::of("192.0.2.1");
+        let rules = Rules { trust: ProxyTrust { proxies, ..ProxyTrust::default() }, ..Rules::default() };
+        let sessions = Arc::new(Sessions::none());
+        let judge = Judge::new(OWN, 4, 7, rules, sessions, Vec::new());
+        let parts = HeadParts::new("GET", "/", &[("x-forwarded-for", b"198.51.100.7")]);
+        let [proxy, other] = ["192.0.2.1:80", "192.0.2.2:80"].map(|peer| Some(peer.parse().unwrap()));
+        let client = |peer| judge.client(&Opening::Request(parts.head()), peer).unwrap().to_string();
+        assert_eq!([client(proxy), client(other)], ["198.51.100.7", "192.0.2.2"]);
+        assert_eq!(judge.client(&Opening::Http2, proxy), Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!([proxy, other, None].map(|peer| judge.trusts(peer)), [true, false, false]);
+        assert!(judge.trusts_anybody());
+        assert!(!self::judge(Affinity::default(), Failover::default()).trusts_anybody());
+    }
+
+    #[test]
+    fn what_does_not_arrive_is_not_waited_for() {
+        let rows: Vec<Row> = WorkerId::all(4).map(|_| Row::detached()).collect();
+        rows.iter().zip(WorkerId::all(4)).for_each(|(row, slot)| row.sit(slot));
+        let rules = Rules { placement: Placement::FewestConnections, ..Rules::default() };
+        let judge = Judge::new(OWN, 4, 7, rules, Arc::new(Sessions::none()), rows.clone());
+        rows[2].reserve();
+        judge.give_up(WorkerId::new(2));
+        assert_eq!(rows[2].load(), 0);
     }
 
     #[test]

@@ -102,7 +102,9 @@ impl Message {
             _ => return Err(Malformed::Field),
         };
         let moving = Moving { read_ahead: BytesMut::from(read_ahead), standing };
-        Ok(Self { moving, hops: header[2], peer: read_peer(header)?, is_unix })
+        let message = Self { moving, hops: header[2], peer: read_peer(header)?, is_unix };
+        // What is not used is zero, so that a later version can give it a meaning.
+        if message.header() == *header { Ok(message) } else { Err(Malformed::Field) }
     }
 }
 
@@ -171,6 +173,9 @@ mod tests {
         assert_eq!(with(1, 3), Err(Malformed::Field));
         assert_eq!(with(3, 5), Err(Malformed::Field));
         assert_eq!(with(6, 2), Err(Malformed::Field));
+        for unused in [3, 4, 5, 7, 8, 23, 24, 27] {
+            assert_eq!(with(unused, 1), Err(Malformed::Field), "{unused}");
+        }
         assert_eq!(Message::read(&[]), Err(Malformed::Field));
         assert_eq!(Message::read(&good[..HEADER - 1]), Err(Malformed::Field));
     }

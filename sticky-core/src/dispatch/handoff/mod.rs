@@ -22,7 +22,7 @@
 
 #[cfg(cluster)]
 pub(crate) mod channel;
-mod chunked;
+pub(crate) mod chunked;
 pub(crate) mod exchange;
 pub(crate) mod guard;
 pub(crate) mod head;
@@ -32,12 +32,12 @@ pub(crate) mod message;
 mod outbox;
 pub(crate) mod outcome;
 mod placer;
-mod preamble;
+pub(crate) mod preamble;
 mod refusal;
-mod request_body;
+pub(crate) mod request_body;
 mod request_head;
-mod response;
-mod tokens;
+pub(crate) mod response;
+pub(crate) mod tokens;
 mod watch;
 
 use std::net::SocketAddr;
@@ -60,8 +60,8 @@ use self::outcome::Outcome;
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
 pub use self::request_head::RequestHead;
-pub(crate) use self::watch::Timeouts;
 use crate::connection::{Connection, Counted, Registry, Stream};
+use crate::deadline::Timeouts;
 use crate::id::WorkerId;
 use crate::notice;
 use crate::worker::{Answer, farewell};

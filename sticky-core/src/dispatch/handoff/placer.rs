@@ -124,6 +124,16 @@ mod tests {
     }
 
     #[test]
+    fn the_connection_in_question_does_not_count_where_it_is_open() {
+        let slots = |open: &[u64]| {
+            let placer = placer(Placement::FewestConnections, open);
+            [(); 6].map(|()| placer.place(|_| true).unwrap().get())
+        };
+        assert_eq!(slots(&[2, 2, 2, 2]), [1; 6]);
+        assert_eq!(slots(&[0, 0, 0, 0]), [1, 2, 3, 0, 1, 1], "equals take turns, and have one on its way then");
+    }
+
+    #[test]
     fn what_arrives_is_no_longer_on_its_way() {
         let row = Row::detached();
         row.reserve();

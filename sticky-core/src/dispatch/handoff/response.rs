@@ -279,10 +279,11 @@ fn parse_into<'b>(bytes: &'b [u8], slots: &mut [MaybeUninit<httparse::Header<'b>
     }
 }
 
-/// The end of the empty line that ends the head, searched for from `from` on.
+/// The end of the empty line that ends the head, searched for from `from` on. For the parser, any line may end with a line
+/// feed alone.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let ends_here =
-        |at: &usize| bytes[*at] == b'\n' && (bytes[..*at].ends_with(b"\r\n\r") || bytes[..*at].ends_with(b"\n"));
+        |at: &usize| bytes[*at] == b'\n' && (bytes[..*at].ends_with(b"\n\r") || bytes[..*at].ends_with(b"\n"));
     (from..bytes.len()).find(ends_here).map(|at| at + 1)
 }
 

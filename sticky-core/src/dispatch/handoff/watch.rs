@@ -7,24 +7,15 @@ use std::time::Duration;
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::Phase;
-use crate::deadline::later;
+use crate::deadline::{Timeouts, later};
 
-/// How long each phase may last.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    pub(crate) first_byte: Duration,
-    pub(crate) head: Duration,
-    pub(crate) idle: Duration,
-}
-
-impl Timeouts {
-    fn of(self, phase: Phase) -> Option<Duration> {
-        match phase {
-            Phase::Fresh => Some(self.first_byte),
-            Phase::Head => Some(self.head),
-            Phase::Idle => Some(self.idle),
-            Phase::Message | Phase::Tunnel | Phase::Over => None,
-        }
+/// How long a phase may last.
+fn timeout(timeouts: Timeouts, phase: Phase) -> Option<Duration> {
+    match phase {
+        Phase::Fresh => Some(timeouts.first_byte),
+        Phase::Head => Some(timeouts.head),
+        Phase::Idle => Some(timeouts.idle),
+        Phase::Message | Phase::Tunnel | Phase::Over => None,
     }
 }
 
@@ -48,8 +39,11 @@ impl Watch {
 
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
-        let Some(timeout) = timeouts.of(phase) else { return Poll::Pending };
-        let since = if phase == Phase::Head { &mut self.head } else { &mut self.waiting };
+        let Some(timeout) = timeout(timeouts, phase) else { return Poll::Pending };
+        let since = match phase {
+            Phase::Head => &mut self.head,
+            _ => &mut self.waiting,
+        };
         let deadline = later(*since.get_or_insert_with(Instant::now), timeout);
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
         if sleep.deadline() > deadline {

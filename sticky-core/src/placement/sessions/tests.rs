@@ -188,6 +188,10 @@ fn a_session_in_use_is_written_to_once_a_tick() {
     table.find(session(1), NOW + 99);
     table.assign(session(1), slot(1), NOW + 99);
     assert_eq!(used(&memory), before);
+    // A write would be the ninth access.
+    interrupt_after(8, || panic!("written to in the same tick"));
+    table.find(session(1), NOW + 99);
+    INTERRUPTION.take();
     table.find(session(1), NOW + 100);
     assert_ne!(used(&memory), before);
 }

@@ -57,6 +57,7 @@ fn lengths_and_chunks_are_counted() {
     check_ends(to_get, b"HTTP/1.1 200\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nab");
     check_ends(to_get, b"HTTP/1.1 200 OK\ncontent-length: 2\n\nab");
     check_ends(to_get, b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\nab");
+    check_ends(to_get, b"HTTP/1.1 200 OK\r\ncontent-length: 2\n\r\nab");
     check_ends(to_get, b"HTTP/1.0 500 no\xe9\r\ncontent-length: 2\r\n\r\nab");
     check_ends(to_get, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n");
     check_ends(
