@@ -20,19 +20,27 @@ pub use response::Response;
 pub struct Client {
     target: SocketAddr,
     source: Option<IpAddr>,
+    receive_buffer: Option<usize>,
     timeout: Duration,
 }
 
 impl Client {
     /// A client of this address.
     pub fn new(target: SocketAddr) -> Self {
-        Self { target, source: None, timeout: Duration::from_secs(10) }
+        Self { target, source: None, receive_buffer: None, timeout: Duration::from_secs(10) }
     }
 
     /// Connects from this address.
     #[must_use]
     pub fn from(mut self, source: impl Into<IpAddr>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Has the kernel take about so many bytes at most before they are read here, instead of megabytes.
+    #[must_use]
+    pub fn receive_buffer(mut self, bytes: usize) -> Self {
+        self.receive_buffer = Some(bytes);
         self
     }
 
@@ -61,6 +69,9 @@ impl Client {
                 socket.set_freebind_v6(true)?;
             }
             socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
         }
         socket.connect_timeout(&self.target.into(), self.timeout)?;
         socket.set_read_timeout(Some(self.timeout))?;

@@ -71,14 +71,16 @@ fn hostile_shapes_are_refused_or_framed(bed: &Bed) {
                 };
                 send_after(&mut connection, position, other, [shape.bytes.as_slice(), &tail].concat());
                 check(&mut connection, &shape, position, key, other);
-                refused += u64::from(matches!(shape.fate, Fate::Refused(_)));
+                // hyper's bound of trailers is a little lower than ours.
+                let is_ours = shape.fate != Fate::Broken || !shape.name.contains("trailers of");
+                refused += u64::from(is_ours && !matches!(shape.fate, Fate::Served(_)));
             }
         }
     }
     let executed = journal::read(&cluster.folder().join("journal")).expect("the journal");
     assert!(!executed.contains_key(SMUGGLED), "a smuggled request was executed");
     let moves = Moves::at_end_of(&cluster);
-    assert!(moves.count("refused_heads") >= refused, "{moves:?}, and {refused} heads were refused");
+    assert!(moves.count("refused_heads") >= refused, "{moves:?}, and {refused} were refused");
 }
 
 fn lead_in(connection: &mut Connection, position: Position, other: &Key) {

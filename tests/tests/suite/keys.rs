@@ -116,10 +116,15 @@ pub(crate) struct Moves {
 }
 
 impl Moves {
-    /// Ends the cluster and reads its line, which is not there when nothing moved. Nothing may have gone round, nothing
-    /// may have been spoiled.
+    /// Ends the cluster and reads its line, see [`Self::after`].
     pub(crate) fn at_end_of(cluster: &TestCluster) -> Self {
         cluster.stop();
+        Self::after(cluster)
+    }
+
+    /// Reads the line of a cluster that ends, which is not there when nothing moved. Nothing may have gone round,
+    /// nothing may have been spoiled.
+    pub(crate) fn after(cluster: &TestCluster) -> Self {
         // The supervisor's last word, after which no other line comes.
         cluster.events().expect("shut down: ", PATIENCE);
         let lines = cluster.events().all();

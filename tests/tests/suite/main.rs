@@ -13,6 +13,7 @@ mod boot;
 mod chaos;
 mod chaos_client;
 mod crash;
+mod departures;
 mod drain;
 mod environment;
 mod failover;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         standalone::rows(),
         fronts::rows(),
         hostile::rows(),
+        departures::rows(),
         inflight::rows(),
         chaos::rows(),
         listen::rows(),
