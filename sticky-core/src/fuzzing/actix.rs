@@ -183,9 +183,9 @@ impl Actix {
             used += response.accepted(&written[used..]);
             assert_eq!(response.state(), ResponseState::Complete, "{}", about());
             is_last = response.wants_close();
-            // In HTTP/1.0 not saying so is an announcement; but what has come by then is answered.
-            let is_unsaid = is_ended_silently(ours) || ours.is_close_obscure();
-            is_read_ahead = matches!(pace, Pace::AtOnce) && is_unsaid;
+            // What has come by then is answered all the same; and a close that a later message asks for is announced with
+            // the first answer. Behind the guard nothing comes before it is due.
+            is_read_ahead = matches!(pace, Pace::AtOnce);
             let is_close_known = is_last || !ours.facts.wants_close || ours.is_close_obscure();
             assert!(is_close_known, "{}\nactix goes on after a close", about());
         }
