@@ -89,6 +89,8 @@ impl Judge {
         };
         match owner {
             Some(owner) if owner == self.own => Verdict::Serve,
+            // Who reads its channel instead has been told to refuse.
+            Some(owner) if self.standing_in.contains(owner) => Verdict::Refuse,
             Some(owner) => Verdict::Send(owner),
             None => Verdict::Refuse,
         }
@@ -173,7 +175,8 @@ impl Judge {
     /// Whether a slot is left out. This worker's own never is: what it can judge it can serve. One that was stopped is
     /// told that it was out when it goes on, and has its sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
-        slot != self.own && (self.out.contains(slot) || self.standing_in.contains(slot))
+        let may_be_replaced = !matches!(self.rules.failover, Failover::Refuse { .. });
+        slot != self.own && (self.out.contains(slot) || (may_be_replaced && self.standing_in.contains(slot)))
     }
 }
 
@@ -279,6 +282,19 @@ mod tests {
         assert!(keys.clone().all(|key| keyed(&judge, &key.to_string()) != Verdict::Send(slot)));
         judge.stand_in_for(&[]);
         assert!(keys.clone().any(|key| keyed(&judge, &key.to_string()) == Verdict::Send(slot)));
+    }
+
+    #[test]
+    fn who_stands_in_where_nobody_may_refuses() {
+        let judge = judge(Affinity::header("x-key"), Failover::Refuse { after: Failover::DEFAULT_AFTER });
+        let slot = WorkerId::new(2);
+        let keys: Vec<String> = (0..100).map(|key| key.to_string()).collect();
+        let before: Vec<Verdict> = keys.iter().map(|key| keyed(&judge, key)).collect();
+        judge.stand_in_for(&[slot]);
+        for (key, before) in keys.iter().zip(before) {
+            let expected = if before == Verdict::Send(slot) { Verdict::Refuse } else { before };
+            assert_eq!(keyed(&judge, key), expected);
+        }
     }
 
     #[test]
