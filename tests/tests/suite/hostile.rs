@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sticky_tests::client::send_in_pieces;
+use sticky_tests::process;
 use sticky_tests::{Client, Connection, Random, Request, Response, TestCluster, journal};
 
 use crate::bed::{Bed, Dispatch, Row};
@@ -281,7 +282,7 @@ fn behave(client: &Client, keys: &[Key], time: Duration) -> Latencies {
                     key.check(&connection.exchange(&key.on(Request::get("/"))).expect("an answer"));
                     took.push(begun.elapsed());
                     // So that the latency of answers is measured, and not that of a machine without rest.
-                    thread::sleep(Duration::from_millis(2));
+                    process::let_pass(Duration::from_millis(2));
                 }
                 all.lock().expect("no client failed").extend(took);
             });
@@ -352,7 +353,7 @@ fn drip_heads(client: &Client, keys: &[Key]) {
             let _ = connection.send([*byte]);
         }
         // Slowly, because that is the attack.
-        thread::sleep(Duration::from_millis(5));
+        process::let_pass(Duration::from_millis(5));
     }
 }
 
@@ -432,6 +433,6 @@ fn drip(stream: &mut impl Write, pause: Option<Duration>) {
     }
     let Some(pause) = pause else { return };
     while Instant::now() < ends && stream.write_all(b"t").is_ok() {
-        thread::sleep(pause);
+        process::let_pass(pause);
     }
 }

@@ -1,8 +1,8 @@
 //! Every shape of message on a connection that moves between two of them: byte-exact, in order, nothing early or late.
 
-use std::thread;
 use std::time::Duration;
 
+use sticky_tests::process;
 use sticky_tests::testbed::LENGTH_TRAILER;
 use sticky_tests::{Connection, Random, Request, Response};
 
@@ -99,7 +99,7 @@ fn large_answers_pass_to_slow_readers(bed: &Bed) {
         connection.send(key.on(Request::get(format!("/bytes/{length}"))).bytes()).expect("sent");
         connection.send(next.on(Request::get("/peer")).bytes()).expect("sent");
         // The time is the point: whoever took the answer for complete now would cut it.
-        thread::sleep(Duration::from_millis(100));
+        process::let_pass(Duration::from_millis(100));
         let answer = connection.response().expect("an answer");
         key.check(&answer);
         assert_eq!(answer.body.len(), length);

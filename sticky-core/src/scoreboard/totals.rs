@@ -1,0 +1,78 @@
+//! The numbers of a row, or of several added up.
+
+use std::fmt;
+
+use crate::dispatch::handoff::outcome::Outcome;
+
+/// The numbers of one row, or of several added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    /// Connections open now.
+    pub(crate) connections_open: u64,
+    /// Those of them that were upgraded (WebSockets).
+    pub(crate) upgraded_open: u64,
+    /// Connections accepted so far.
+    pub(crate) accepted: u64,
+    /// Requests begun so far.
+    pub(crate) requests: u64,
+    /// Connections that the kernel gave to another slot than the twin of its program says. Anything but 0 is a bug.
+    pub(crate) mismatches: u64,
+    /// Connections taken from the listener of a slot that was not running.
+    pub(crate) adopted: u64,
+    /// What became of connections that belong to other workers.
+    pub(crate) handoffs: Handoffs,
+}
+
+/// What became of connections that belong to other workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Handoffs {
+    /// Sent to their owners.
+    pub(crate) sent: u64,
+    /// Received as their owner.
+    pub(crate) received: u64,
+    /// Everything else, in the order of [`Outcome::ALL`].
+    pub(crate) outcomes: [u64; Outcome::ALL.len()],
+}
+
+impl fmt::Display for Handoffs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { sent, received, .. } = self;
+        write!(f, "sent {sent}, received {received}")?;
+        let lost = [Outcome::Truncated, Outcome::Version, Outcome::OutOfDescriptors];
+        let arrived = received + lost.iter().map(|outcome| self.outcomes[outcome.index()]).sum::<u64>();
+        if *sent > arrived {
+            // In the channel of a worker that did not read it until the end.
+            write!(f, ", undelivered {}", sent - arrived)?;
+        }
+        let mut happened = Outcome::ALL.iter().zip(self.outcomes).filter(|(_, count)| *count > 0);
+        happened.try_for_each(|((_, name), count)| write!(f, ", {name} {count}"))
+    }
+}
+
+impl std::ops::AddAssign for Handoffs {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.received += other.received;
+        self.outcomes.iter_mut().zip(other.outcomes).for_each(|(sum, more)| *sum += more);
+    }
+}
+
+impl Totals {
+    /// Keeps what a process that has ended did, so that no count of the cluster ever falls. What was open in it is
+    /// open no more.
+    pub(crate) fn fold(&mut self, ended: Self) {
+        *self += Self { connections_open: 0, upgraded_open: 0, ..ended };
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.connections_open += other.connections_open;
+        self.upgraded_open += other.upgraded_open;
+        self.accepted += other.accepted;
+        self.requests += other.requests;
+        self.mismatches += other.mismatches;
+        self.adopted += other.adopted;
+        self.handoffs += other.handoffs;
+    }
+}
