@@ -420,6 +420,16 @@ impl Exchange {
         Ok(())
     }
 
+    /// Whether the client has left off between two messages: it is another worker's, or has closed its side and has got
+    /// all its answers.
+    pub(crate) fn has_left_off(&self) -> bool {
+        match &self.inbound {
+            Inbound::Aside(aside) => !aside.is_spoiled,
+            Inbound::Between => self.is_eof && self.is_settled() && !self.is_last,
+            _ => false,
+        }
+    }
+
     /// What goes to the owner, when this worker has stepped aside and its framework has kept silent since.
     pub(crate) fn into_moving(self) -> Option<Moving> {
         match self.inbound {

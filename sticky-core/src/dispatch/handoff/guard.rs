@@ -106,6 +106,12 @@ impl Guard {
         self.exchange.phase() != Phase::Tunnel
     }
 
+    /// Whether it reads as ended between two messages, of which the framework owes the client nothing.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_left_off(&self) -> bool {
+        self.exchange.has_left_off()
+    }
+
     fn phase(&self) -> Phase {
         match &self.preamble {
             Some(preamble) if preamble.is_empty() => Phase::Fresh,
