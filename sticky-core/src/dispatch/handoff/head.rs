@@ -248,7 +248,9 @@ impl Head {
         };
         check_line_ends(bytes, request.headers)?;
         let class = MethodClass::of(method);
-        Target::parse(class, target).ok_or(Refusal::Target)?;
+        if !Target::is_valid(class, target) {
+            return Err(Refusal::Target);
+        }
         let mut gathered = Gathered::default();
         for header in request.headers.iter() {
             gathered.add(header.name.as_bytes(), header.value)?;

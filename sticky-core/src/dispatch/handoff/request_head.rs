@@ -205,6 +205,12 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Whether it has one of the four forms.
+    pub(super) fn is_valid(method: MethodClass, target: &'a str) -> bool {
+        // Nearly every target is a path.
+        target.starts_with('/') || Self::parse(method, target).is_some()
+    }
+
     /// `None` when the target has none of the four forms.
     pub(super) fn parse(method: MethodClass, target: &'a str) -> Option<Self> {
         if target.starts_with('/') {
