@@ -39,6 +39,11 @@ pub(super) struct HeaderSpan {
 }
 
 impl HeaderSpan {
+    /// Where its line begins.
+    pub(super) fn start(self) -> usize {
+        self.name.start()
+    }
+
     pub(super) fn of(header: &httparse::Header<'_>, whole: &[u8]) -> Self {
         Self { name: Span::of(header.name.as_bytes(), whole), value: Span::of(header.value, whole) }
     }
