@@ -57,19 +57,20 @@ impl<S> Berths<S> {
 
     /// Serves a connection where there is room, or else in a new place.
     pub(crate) fn seat(self: &Arc<Self>, connection: Connection, guest: Guest<S>) {
-        let mut arriving = (connection, guest);
         // HTTP/2 begins with what only a new connection of hyper's understands.
-        if arriving.0.minds_messages() {
-            while let Some(berth) = self.pop() {
-                match berth.seat(arriving) {
-                    Ok(()) => return,
-                    // It has closed meanwhile.
-                    Err(back) => arriving = back,
-                }
-            }
+        let berth = connection.minds_messages().then(|| self.pop()).flatten();
+        match berth {
+            Some(berth) => self.seat_in(berth, Box::new((connection, guest))),
+            None => (self.open)(self, connection, guest),
         }
-        let (connection, guest) = arriving;
-        (self.open)(self, connection, guest);
+    }
+
+    fn seat_in(self: &Arc<Self>, berth: Arc<Berth<S>>, arriving: Arriving<S>) {
+        // It may have closed meanwhile.
+        if let Err(arriving) = berth.seat(arriving) {
+            let (connection, guest) = *arriving;
+            self.seat(connection, guest);
+        }
     }
 
     fn pop(&self) -> Option<Arc<Berth<S>>> {
@@ -100,10 +101,12 @@ enum State<S> {
     /// Nobody is there.
     Vacant(Waker),
     /// Somebody has come.
-    Arriving(Box<(Connection, Guest<S>)>),
+    Arriving(Arriving<S>),
     /// hyper has ended.
     Closed,
 }
+
+type Arriving<S> = Box<(Connection, Guest<S>)>;
 
 impl<S> Berth<S> {
     /// With the first client in it.
@@ -149,11 +152,12 @@ impl<S> Berth<S> {
         }
     }
 
-    fn seat(&self, arriving: (Connection, Guest<S>)) -> Result<(), (Connection, Guest<S>)> {
+    /// Gives it back where nobody can be seated any more.
+    fn seat(&self, arriving: Arriving<S>) -> Result<(), Arriving<S>> {
         let mut state = lock(&self.state);
         match mem::replace(&mut *state, State::Closed) {
             State::Vacant(waker) => {
-                *state = State::Arriving(Box::new(arriving));
+                *state = State::Arriving(arriving);
                 drop(state);
                 waker.wake();
                 Ok(())

@@ -342,7 +342,7 @@ impl Guard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<bool>> {
         let before = buf.filled().len();
-        if let Poll::Pending = Pin::new(&mut *stream).poll_read(cx, buf)? {
+        if Pin::new(&mut *stream).poll_read(cx, buf)?.is_pending() {
             ready!(self.poll_late(cx));
             return Poll::Ready(Ok(false));
         }
