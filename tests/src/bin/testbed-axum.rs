@@ -46,6 +46,7 @@ fn router(testbed: Testbed) -> Router {
         .route("/cookies", get(async |request: HeaderMap| testbed::cookies(&request)))
         .route("/headers", get(async |request: HeaderMap| HeaderMap::from_iter(testbed::headers_asked_for(&request))))
         .route("/crash", post(async || -> StatusCode { testbed::crash() }))
+        .route("/bus/{*path}", post(bus))
         .route("/hang", post(async || -> StatusCode { testbed::hang() }))
         .route("/leak/{mib}", post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)))
         .route("/block/{ms}", get(async |Path(ms): Path<u64>| testbed::block(ms)))
@@ -85,6 +86,10 @@ async fn status(Path(code): Path<u16>) -> StatusCode {
 
 async fn count(State(testbed): State<Testbed>, Path(name): Path<String>, request: HeaderMap) -> String {
     testbed.count(&name, &request)
+}
+
+async fn bus(State(testbed): State<Testbed>, Path(path): Path<String>, body: Bytes) -> String {
+    testbed.bus(&path, body).await
 }
 
 async fn sleep(Path(milliseconds): Path<u64>) -> &'static str {

@@ -77,6 +77,10 @@ async fn route(testbed: &Testbed, request: Request<Incoming>) -> Answer {
             testbed.leak(usize::try_from(mebibytes).expect("64 bits"));
             text("")
         }
+        (&Method::POST, "bus", _) => match request.into_body().collect().await {
+            Ok(body) => text(testbed.bus(argument, body.to_bytes()).await),
+            Err(_) => status(StatusCode::BAD_REQUEST),
+        },
         (&Method::POST, "crash", _) => testbed::crash(),
         (&Method::POST, "hang", _) => testbed::hang(),
         _ => status(StatusCode::NOT_FOUND),
