@@ -11,11 +11,11 @@
 //! subscribes waits until all others know. The supervisor makes one socket pair for each two processes
 //! (`membership.rs`) and does nothing per message. All reading and writing is on a thread of the bus's own.
 
-mod assembly;
+pub(crate) mod assembly;
 mod error;
-mod frame;
+pub(crate) mod frame;
 mod hub;
-mod lanes;
+pub(crate) mod lanes;
 mod link;
 mod mailbox;
 #[cfg(cluster)]
@@ -184,6 +184,8 @@ impl Bus {
     async fn send(&self, to: To, topic: &str, payload: &Bytes) -> Result<Published, BusError> {
         check(topic, payload)?;
         self.connected().await?;
+        // Who publishes in a loop lets others have their turns.
+        tokio::task::coop::consume_budget().await;
         let hub = &self.hub;
         hub.row.bus_published();
         let Some(targets) = hub.targets(topic, to) else { return Ok(Published::default()) };

@@ -432,6 +432,39 @@ async fn what_is_flushed_arrives_though_its_process_ends() {
     reader.join().unwrap();
 }
 
+/// Each would go on for ever if the other did not have its turns.
+#[tokio::test]
+async fn who_publishes_or_reads_in_a_loop_lets_others_work() {
+    let bus = Worker::detached().bus();
+    let mut subscription = bus.subscribe("topic").await.unwrap();
+    let publishing = tokio::spawn({
+        let bus = bus.clone();
+        async move {
+            loop {
+                bus.publish("topic", "more").await.unwrap();
+            }
+        }
+    });
+    let reading = tokio::spawn(async move {
+        for _ in 0..10_000 {
+            let _ = subscription.next().await;
+        }
+    });
+    within(reading).await.unwrap();
+    publishing.abort();
+    assert!(within(publishing).await.unwrap_err().is_cancelled());
+    let mut full = bus.subscribe("full").await.unwrap();
+    for _ in 0..4000 {
+        bus.publish("full", "").await.unwrap();
+    }
+    let reading = async { while full.next().await.is_ok() {} };
+    tokio::select! {
+        biased;
+        () = reading => unreachable!("it never ends"),
+        () = tokio::task::yield_now() => {}
+    }
+}
+
 #[tokio::test]
 async fn what_is_too_large_is_refused() {
     let bus = Worker::detached().bus();

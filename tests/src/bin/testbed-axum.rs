@@ -18,7 +18,9 @@ fn main() -> Result<(), BoxError> {
     let cluster = testbed::build()?;
     let serve = sticky_axum::serve_with(cluster, |worker: sticky_core::Worker| async move {
         testbed::obey_environment(&worker);
-        Ok::<_, BoxError>(router(Testbed::new(&worker)?))
+        let testbed = Testbed::new(&worker)?;
+        testbed.subscribe_early().await?;
+        Ok::<_, BoxError>(router(testbed))
     });
     Ok(serve.block()?)
 }

@@ -22,6 +22,7 @@ fn main() -> Result<(), BoxError> {
     cluster.run(|worker| async {
         testbed::obey_environment(&worker);
         let testbed = Testbed::new(&worker)?;
+        testbed.subscribe_early().await?;
         let service = service_fn(move |request| respond(testbed.clone(), request));
         sticky_core::http::serve(worker, service).await;
         Ok(())

@@ -13,6 +13,9 @@ use super::Testbed;
 /// How long a request waits for what it is to wait for; then it answers what there is.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The topic to subscribe to before a worker is ready.
+const EARLY: &str = "TESTBED_BUS_TOPIC";
+
 /// Room for everything that a row may send: what is read at once must not lag on a busy machine.
 const ROOMY: Backlog = Backlog { messages: 1 << 20, bytes: 1 << 30 };
 
@@ -48,6 +51,17 @@ impl Testbed {
         let numbers: Vec<usize> = words.map_while(|word| word.parse().ok()).collect();
         let answer = self.on_bus(what, topic, &numbers, body).await;
         answer.unwrap_or_else(|error| format!("error: {error}"))
+    }
+
+    /// Subscribes to what the environment says before this worker is ready, as applications do.
+    ///
+    /// # Errors
+    /// As of [`Bus::subscribe`].
+    pub async fn subscribe_early(&self) -> Result<(), BusError> {
+        if let Ok(topic) = std::env::var(EARLY) {
+            self.on_bus("subscribe", &topic, &[], Bytes::new()).await?;
+        }
+        Ok(())
     }
 
     async fn on_bus(&self, what: &str, topic: &str, numbers: &[usize], body: Bytes) -> Result<String, BusError> {

@@ -8,13 +8,19 @@ use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
 use sticky_tests::{Client, Launch, TestCluster};
 
-use crate::bed::{Bed, Row};
+use crate::bed::{Bed, Dispatch, Row};
 use crate::crash::address_of;
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new("bus_counts_exactly", bus_counts_exactly),
         Row::new("bus_subscription_is_in_force_at_once", bus_subscription_is_in_force_at_once),
+        Row::new("bus_is_there_before_anybody_is_ready", bus_is_there_before_anybody_is_ready),
+        // The system counts what a user has on its way, in whatever cluster: so this runs alone, and without the channels of
+        // handoff, of which there would be more than of these.
+        Row::new("bus_connects_many_with_few_descriptors", bus_connects_many_with_few_descriptors)
+            .only(Dispatch::Kernel)
+            .alone(),
         Row::new("bus_keeps_order", bus_keeps_order),
         Row::new("bus_carries_messages_of_many_mebibytes", bus_carries_messages_of_many_mebibytes),
         Row::new("bus_reaches_one_worker_alone", bus_reaches_one_worker_alone),
@@ -126,6 +132,35 @@ fn bus_subscription_is_in_force_at_once(bed: &Bed) {
         let heard = cluster.ask(subscriber, &format!("heard/topic-{round}/1"), b"");
         assert_eq!(heard, format!("{publisher}.0 3 now"));
     }
+    cluster.stop();
+}
+
+/// Who has subscribed before it was ready is heard by the first request, of every generation.
+fn bus_is_there_before_anybody_is_ready(bed: &Bed) {
+    let cluster = Cluster::up(bed.launch().env("TESTBED_BUS_TOPIC", "early"), 4);
+    for slot in cluster.slots() {
+        assert_eq!(cluster.ask(slot, "publish/early", b"all"), "4 0");
+    }
+    process::signal(cluster.pid(2), Signal::KILL);
+    let client = cluster.workers.client(2);
+    eventually("its next generation answers", PATIENCE, || {
+        client.get("/").is_ok_and(|answer| (answer.worker(), answer.generation()) == (2, 1))
+    });
+    assert_eq!(cluster.ask(0, "count/early", b""), "4 4");
+    assert_eq!(cluster.ask(2, "publish/early", b"new"), "4 0");
+    cluster.stop();
+}
+
+/// All at once and unprivileged, so that the descriptors on their way count: sixteen workers are 120 pairs of sockets.
+fn bus_connects_many_with_few_descriptors(bed: &Bed) {
+    const WORKERS: u16 = 16;
+    let launch = bed.launch().unprivileged().with_descriptors(128).env("TESTBED_BUS_TOPIC", "early");
+    let cluster = launch.workers(WORKERS).up();
+    let count = || cluster.client().post("/bus/count/early", b"").expect("an answer").text();
+    assert_eq!(count(), "16 16");
+    let published = cluster.client().post("/bus/publish/early", b"all").expect("an answer").text();
+    assert_eq!(published, "16 0");
+    assert_eq!(cluster.events().count("no bus"), 0);
     cluster.stop();
 }
 
