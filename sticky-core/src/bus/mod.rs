@@ -59,7 +59,17 @@ pub const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 /// Messages between the workers of a cluster: from [`Worker::bus`](crate::Worker::bus). Cheap to clone.
 ///
 /// Whatever is published to a topic reaches every subscription to it in every worker, the publisher's own included.
-/// Nothing is kept for later ones. Without a cluster it all happens in this process.
+/// Nothing is kept for later ones. Without a cluster it all happens in this process. It works on any thread and in any
+/// runtime, before the worker is ready and while it drains.
+///
+/// - **Order**: what one task publishes to a topic arrives in that order. Nothing is said about different topics: a small
+///   message may overtake a large one of another topic.
+/// - **Loss**: messages are lost where nobody reads, and it is said. A [`Subscription`] keeps as many as its [`Backlog`]
+///   and then drops the oldest ([`Lagged`]). For each other process at most 64 MiB wait; while it reads, publishers wait
+///   for room, and when it has taken nothing for a second, they go on without it ([`Published::missed`]). The supervisor's
+///   last line counts all of that: `bus: published 812, delivered 1624, lagged 3, missed 1`.
+/// - **Ends**: a process that has ended is counted nowhere as soon as what it said last has been received. What a process
+///   has published and not [flushed](Self::flush) may end with it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
