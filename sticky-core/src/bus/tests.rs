@@ -392,7 +392,7 @@ async fn a_process_that_comes_later_is_told_everything() {
 async fn a_slow_subscription_loses_the_oldest_and_only_its_own() {
     let members = cluster(2).await;
     let bus = &members[0].bus;
-    let mut slow = within(bus.subscribe_with("topic", Backlog { messages: 3, bytes: 1000 })).await.unwrap();
+    let mut slow = within(bus.subscribe_with("topic", BusBacklog { messages: 3, bytes: 1000 })).await.unwrap();
     let mut fast = within(bus.subscribe("topic")).await.unwrap();
     for number in 0..10 {
         within(members[1].bus.publish("topic", number.to_string())).await.unwrap();
@@ -432,37 +432,38 @@ async fn what_is_flushed_arrives_though_its_process_ends() {
     reader.join().unwrap();
 }
 
-/// Each would go on for ever if the other did not have its turns.
 #[tokio::test]
 async fn who_publishes_or_reads_in_a_loop_lets_others_work() {
+    const MANY: usize = 100_000;
     let bus = Worker::detached().bus();
     let mut subscription = bus.subscribe("topic").await.unwrap();
     let publishing = tokio::spawn({
         let bus = bus.clone();
         async move {
-            loop {
+            for _ in 0..MANY {
                 bus.publish("topic", "more").await.unwrap();
             }
         }
     });
-    let reading = tokio::spawn(async move {
-        for _ in 0..10_000 {
-            let _ = subscription.next().await;
-        }
-    });
-    within(reading).await.unwrap();
+    let first = within(subscription.next()).await;
+    assert!(first.is_ok() && !publishing.is_finished());
     publishing.abort();
-    assert!(within(publishing).await.unwrap_err().is_cancelled());
     let mut full = bus.subscribe("full").await.unwrap();
     for _ in 0..4000 {
         bus.publish("full", "").await.unwrap();
     }
-    let reading = async { while full.next().await.is_ok() {} };
+    let mut read = 0;
+    let reading = async {
+        while full.next().await.is_ok() {
+            read += 1;
+        }
+    };
     tokio::select! {
         biased;
         () = reading => unreachable!("it never ends"),
         () = tokio::task::yield_now() => {}
     }
+    assert!(read < 4000);
 }
 
 #[tokio::test]
