@@ -171,6 +171,11 @@ impl Connection {
         self.guard.as_ref().is_some_and(|guard| guard.minds_messages())
     }
 
+    /// Whether its first message has been looked at.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
     /// Whether a request has begun to arrive of which nothing can be read yet.
     pub(crate) fn is_within_head(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.is_within_head())

@@ -70,6 +70,7 @@ pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+pub mod integration;
 mod listener;
 mod notice;
 // The placement of keys is for the guard of handoff dispatch.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use http::HeaderMap;
 
-use super::forwarded;
 use super::timers::{Phase, Sight};
+use crate::integration::forwarded;
 use crate::scoreboard::Row;
 use crate::worker::Drain;
 

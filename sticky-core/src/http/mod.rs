@@ -16,7 +16,6 @@
 mod activity;
 mod body;
 mod drive;
-mod forwarded;
 mod keeper;
 mod service;
 mod socket;

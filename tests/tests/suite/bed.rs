@@ -11,15 +11,17 @@ use sticky_tests::{Launch, namespace};
 pub(crate) enum Framework {
     Core,
     Axum,
+    Actix,
 }
 
 impl Framework {
-    const ALL: [Self; 2] = [Self::Core, Self::Axum];
+    const ALL: [Self; 3] = [Self::Core, Self::Axum, Self::Actix];
 
     const fn program(self) -> &'static str {
         match self {
             Self::Core => env!("CARGO_BIN_EXE_testbed-core"),
             Self::Axum => env!("CARGO_BIN_EXE_testbed-axum"),
+            Self::Actix => env!("CARGO_BIN_EXE_testbed-actix"),
         }
     }
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Framework {
         f.write_str(match self {
             Self::Core => "core",
             Self::Axum => "axum",
+            Self::Actix => "actix",
         })
     }
 }
