@@ -5,10 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use actix_http::body::{BodySize, BoxBody, EitherBody, MessageBody};
-use actix_http::{ConnectionType, Method, Request, Response};
+use actix_http::error::PayloadError;
+use actix_http::header::UPGRADE;
+use actix_http::{ConnectionType, HttpMessage, Method, Payload, Request, Response, StatusCode};
 use actix_service::{Service, ServiceFactory, ServiceFactoryExt, apply_fn_factory};
 use actix_web::Error;
 use bytes::Bytes;
+use futures_core::Stream;
 use pin_project_lite::pin_project;
 use sticky_core::integration::{Attendance, InFlight};
 
@@ -34,8 +37,9 @@ where
 {
     let app = app.map_err(|error| Failure::from(error.into().error_response()));
     apply_fn_factory(app, |request: Request, app: &_| {
+        let asks_for_upgrade = request.head().connection_type() == ConnectionType::Upgrade;
         let (request, in_flight) = begin(request);
-        answer(app.call(request), in_flight)
+        answer(app.call(request), in_flight, asks_for_upgrade)
     })
 }
 
@@ -46,12 +50,17 @@ fn begin(mut request: Request) -> (Request, Option<InFlight>) {
     let client = attendance.client_addr();
     forwarded::correct(request.headers_mut(), attendance.is_believed(), client);
     request.head_mut().peer_addr = client;
+    if !matches!(request.payload(), Payload::None) && request.headers().contains_key(UPGRADE) {
+        let payload = Following { payload: request.take_payload(), attendance };
+        *request.payload() = Payload::Stream { payload: Box::pin(payload) };
+    }
     (request, Some(in_flight))
 }
 
 async fn answer<R, B>(
     answering: impl Future<Output = Result<R, Failure>>,
     in_flight: Option<InFlight>,
+    asks_for_upgrade: bool,
 ) -> Result<Answer<B>, Failure>
 where
     R: Into<Response<B>>,
@@ -61,13 +70,35 @@ where
         Ok(response) => response.into().map_body(|_, body| EitherBody::left(body)),
         Err(failure) => failure.map_body(|_, body| EitherBody::right(body)),
     };
-    if let Some(in_flight) = &in_flight {
-        let status = response.status().as_u16();
-        if in_flight.answer(status, &mut Headers(response.headers_mut())) {
-            response.head_mut().set_connection_type(ConnectionType::Close);
-        }
+    let status = response.status();
+    let fields = &mut Headers(response.headers_mut());
+    let is_last = in_flight.as_ref().is_some_and(|in_flight| in_flight.answer(status.as_u16(), fields));
+    // actix ends the connection of a request that asks for another protocol, also where it does not get it; whoever is not
+    // told loses the next request.
+    if is_last || asks_for_upgrade && status != StatusCode::SWITCHING_PROTOCOLS {
+        response.head_mut().set_connection_type(ConnectionType::Close);
     }
     Ok(response.map_body(|_, body| AnswerBody { body, in_flight }))
+}
+
+/// What follows a request that asks for another protocol. actix takes that for its body, and does not see that none comes
+/// before there is an answer.
+struct Following {
+    payload: Payload,
+    attendance: Attendance,
+}
+
+impl Stream for Following {
+    type Item = Result<Bytes, PayloadError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match Pin::new(&mut self.payload).poll_next(cx) {
+            Poll::Pending if self.attendance.has_said_all() => {
+                Poll::Ready(Some(Err(PayloadError::Incomplete(None))))
+            }
+            polled => polled,
+        }
+    }
 }
 
 pin_project! {

@@ -181,6 +181,11 @@ impl Connection {
         self.guard.as_ref().is_some_and(|guard| guard.is_within_head())
     }
 
+    /// Whether the client can say nothing more before its request for another protocol has been answered.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.has_said_all())
+    }
+
     /// Ready when something can be read here, or the connection is not for this worker: `false`.
     pub(crate) fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let (Some(open), Some(guard)) = (&mut self.open, &mut self.guard) else { return Poll::Ready(Ok(true)) };

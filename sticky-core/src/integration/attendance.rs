@@ -46,6 +46,8 @@ struct Shared {
     /// Bytes have come since the last request began or the last response ended.
     has_read: AtomicBool,
     is_http2: AtomicBool,
+    /// See [`Attendance::has_said_all`].
+    has_said_all: AtomicBool,
     /// Upgraded: no timer knows what goes on in there.
     is_tunnel: AtomicBool,
     /// A [`Notice`].
@@ -86,6 +88,7 @@ impl Attendance {
             has_served: AtomicBool::new(false),
             has_read: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            has_said_all: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             notice: AtomicU8::new(Notice::Nothing as u8),
             waiting: Mutex::new(None),
@@ -101,6 +104,16 @@ impl Attendance {
     /// Whether the other side is trusted to say for whom it speaks.
     pub fn is_believed(&self) -> bool {
         self.shared.is_believed
+    }
+
+    /// Whether the client can say nothing more before its request for another protocol has been answered: whoever takes what
+    /// follows that request for its body, and waits for it, waits in vain.
+    pub fn has_said_all(&self) -> bool {
+        self.shared.has_said_all.load(Relaxed) && !self.is_tunnel()
+    }
+
+    pub(super) fn set_has_said_all(&self, has_said_all: bool) {
+        self.shared.has_said_all.store(has_said_all, Relaxed);
     }
 
     /// A request head is complete: takes out of it what is not the application's business. The request is in flight until

@@ -133,6 +133,15 @@ impl Attended {
         }
     }
 
+    /// Takes note of what is there although nothing can be read.
+    fn note_pending(&self) {
+        if self.connection.is_within_head() {
+            // It is not between requests.
+            self.attendance.read();
+        }
+        self.attendance.set_has_said_all(self.connection.has_said_all());
+    }
+
     fn note_write(&mut self, written: &Poll<io::Result<usize>>) {
         self.is_blocked = written.is_pending();
         if let Poll::Ready(Ok(1..)) = written {
@@ -190,9 +199,8 @@ impl AsyncRead for Attended {
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.connection).poll_read(cx, buf)?;
-        if read.is_pending() && self.connection.is_within_head() {
-            // It is not between requests, although nothing of this one can be read yet.
-            self.attendance.read();
+        if read.is_pending() && self.connection.is_guarded() {
+            self.note_pending();
         }
         ready!(read);
         self.note_read(&buf.filled()[before..]);

@@ -97,6 +97,45 @@ impl Bed {
         }
     }
 
+    // === what actix does otherwise, by its nature; the documentation of sticky-actix says so ===
+
+    /// Whether responses can have trailers.
+    pub(crate) const fn has_trailers(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether a connection goes on after a request that asks for another protocol and gets an ordinary answer. Where it
+    /// does not, the answer says so.
+    pub(crate) const fn goes_on_after_refused_upgrade(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
+    /// refused as what handoff refuses.
+    pub(crate) const fn serves_any_host(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// As [`Self::serves_any_host`].
+    pub(crate) const fn max_headers(&self) -> usize {
+        if self.is_actix() { 96 } else { 100 }
+    }
+
+    /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.
+    pub(crate) const fn ends_upgrades_at_their_head(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether the framework alone ends a connection after the message that says so, in a pipeline too. Where it does not, it
+    /// goes by the message that it has read last.
+    pub(crate) const fn knows_ends_in_pipelines(&self) -> bool {
+        !self.is_actix()
+    }
+
+    const fn is_actix(&self) -> bool {
+        matches!(self.framework, Framework::Actix)
+    }
+
     fn under(&self, launch: Launch) -> Launch {
         launch.env("STICKY_THREADS_PER_WORKER", "1").env("STICKY_DISPATCH", self.dispatch.to_string())
     }

@@ -106,6 +106,11 @@ impl Guard {
         self.exchange.phase() != Phase::Tunnel
     }
 
+    /// As [`Exchange::has_said_all`].
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.exchange.has_said_all()
+    }
+
     fn phase(&self) -> Phase {
         match &self.preamble {
             Some(preamble) if preamble.is_empty() => Phase::Fresh,
