@@ -93,9 +93,7 @@ impl Stream for Following {
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match Pin::new(&mut self.payload).poll_next(cx) {
-            Poll::Pending if self.attendance.has_said_all() => {
-                Poll::Ready(Some(Err(PayloadError::Incomplete(None))))
-            }
+            Poll::Pending if self.attendance.has_said_all() => Poll::Ready(Some(Err(PayloadError::Incomplete(None)))),
             polled => polled,
         }
     }

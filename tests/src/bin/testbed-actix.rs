@@ -84,13 +84,14 @@ async fn sign(
 /// The request's headers in the types that the testbeds share.
 fn headers(request: &HttpRequest) -> HeaderMap {
     let fields = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-    fields.filter_map(|(name, value)| Some((name.parse().ok()?, value.try_into().ok()?))).collect::<Vec<_>>().into_iter().fold(
-        HeaderMap::new(),
-        |mut headers, (name, value): (http::HeaderName, http::HeaderValue)| {
+    fields
+        .filter_map(|(name, value)| Some((name.parse().ok()?, value.try_into().ok()?)))
+        .collect::<Vec<_>>()
+        .into_iter()
+        .fold(HeaderMap::new(), |mut headers, (name, value): (http::HeaderName, http::HeaderValue)| {
             headers.append(name, value);
             headers
-        },
-    )
+        })
 }
 
 fn add(marks: &HeaderMap, response: &mut actix_web::http::header::HeaderMap) {
