@@ -10,6 +10,7 @@ const REQUESTS: Row = Row {
     about: "requests on 64 keep-alive connections, equal for each worker: kernel dispatch against plain actix",
     side: &KERNEL_ACTIX,
     against: Some(&PLAIN_ACTIX),
+    against_load: None,
     workers: None,
     load: Load::Requests,
     timing: SHORT,

@@ -1,6 +1,8 @@
 //! Follows the framework's answer to one request in the bytes that the socket has accepted: nothing else tells when it
 //! is complete. Pure.
 
+mod lines;
+
 use std::mem::MaybeUninit;
 
 use super::chunked::{Chunked, Progress};
@@ -178,6 +180,7 @@ impl Response {
 }
 
 /// What matters of a response's head.
+#[derive(Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
     version: Version,
@@ -186,7 +189,7 @@ struct Head {
     length: Length,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     None,
     /// Whatever else it is, it is chunked last.
@@ -194,7 +197,7 @@ enum Coding {
     Other,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Length {
     None,
     Known(u64),
@@ -202,14 +205,12 @@ enum Length {
 }
 
 impl Head {
+    fn new(status: u16, version: Version) -> Self {
+        Self { status, version, options: ConnectionOptions::default(), coding: Coding::None, length: Length::None }
+    }
+
     fn of(response: &httparse::Response<'_, '_>) -> Self {
-        let mut head = Self {
-            status: response.code.unwrap_or_default(),
-            version: Version::from_minor(response.version),
-            options: ConnectionOptions::default(),
-            coding: Coding::None,
-            length: Length::None,
-        };
+        let mut head = Self::new(response.code.unwrap_or_default(), Version::from_minor(response.version));
         for header in response.headers.iter() {
             head.add(header.name.as_bytes(), header.value);
         }
@@ -258,6 +259,14 @@ enum Parsed {
 }
 
 fn parse(bytes: &[u8]) -> Parsed {
+    match lines::head(bytes) {
+        Some((len, head)) => Parsed::Head(len, head),
+        None => parse_anything(bytes),
+    }
+}
+
+/// With the parser, which has an answer to everything, and takes three times as long.
+fn parse_anything(bytes: &[u8]) -> Parsed {
     // The parser would skip empty lines, which no framework writes.
     if bytes.first() != Some(&b'H') {
         return Parsed::Malformed;
