@@ -30,8 +30,15 @@
 //! `shutdown_timeout` says, and idle connections end at once: HTTP/2's are told by GOAWAY, WebSockets and endless responses
 //! end themselves when [`Drain`] says so, and what is left is cut.
 //!
-//! What actix itself does stays as it is: a request without `Host` is refused, and so are 97 headers; a response that
-//! begins before all of its request has been read announces the end of its connection.
+//! What actix itself does stays as it is:
+//!
+//! - a request without `Host`, with two of them, or with more than 96 headers is refused;
+//! - a response that begins before all of its request has been read announces the end of its connection: collect the body of
+//!   a request before you send it back;
+//! - so does an ordinary response to a request that asks for another protocol (`Connection: upgrade`) or to CONNECT;
+//! - responses have no trailers;
+//! - what follows a request for a WebSocket is its body. A handler that reads that before it has answered gets an error when
+//!   the client has no more to say.
 //!
 //! # Forwarded headers
 //!

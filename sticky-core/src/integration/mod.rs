@@ -28,3 +28,6 @@ pub use self::fields::{Field, Fields};
 #[cfg(test)]
 pub(crate) use self::keeper::came_by_https;
 pub(crate) use self::keeper::{Keeper, Visit};
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -40,6 +40,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .route("/whoami", get().to(async |request: HttpRequest| testbed::address_text(peer(&request))))
         .route("/peer", get().to(async |request: HttpRequest| testbed::peer_text(peer(&request))))
         .route("/info", get().to(info))
+        .route("/thread", get().to(async || format!("{:?}", std::thread::current().id())))
         .route("/sleep/{ms}", get().to(sleep))
         .route("/echo", web::post().to(async |body: Bytes| body))
         .route("/upload", web::post().to(upload))

@@ -79,6 +79,10 @@ fn serve_with_actix(cluster: Cluster, fault: &'static str) -> Result<(), BoxErro
     });
     match fault {
         "awaited" => actix_rt::System::new().block_on(run.into_future())?,
+        "awaited-by-one-thread" => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run.into_future())?;
+        }
+        "awaited-by-threads" => runtime()?.block_on(run.into_future())?,
         _ => run.block()?,
     }
     Ok(())

@@ -7,7 +7,7 @@ use libtest_mimic::Trial;
 use sticky_tests::{Launch, namespace};
 
 /// The testbeds there are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framework {
     Core,
     Axum,
@@ -100,40 +100,40 @@ impl Bed {
     // === what actix does otherwise, by its nature; the documentation of sticky-actix says so ===
 
     /// Whether responses can have trailers.
-    pub(crate) const fn has_trailers(&self) -> bool {
+    pub(crate) fn has_trailers(&self) -> bool {
         !self.is_actix()
     }
 
     /// Whether a connection goes on after a request that asks for another protocol and gets an ordinary answer. Where it
     /// does not, the answer says so.
-    pub(crate) const fn goes_on_after_refused_upgrade(&self) -> bool {
+    pub(crate) fn goes_on_after_refused_upgrade(&self) -> bool {
         !self.is_actix()
     }
 
     /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
     /// refused as what handoff refuses.
-    pub(crate) const fn serves_any_host(&self) -> bool {
+    pub(crate) fn serves_any_host(&self) -> bool {
         !self.is_actix()
     }
 
     /// As [`Self::serves_any_host`].
-    pub(crate) const fn max_headers(&self) -> usize {
+    pub(crate) fn max_headers(&self) -> usize {
         if self.is_actix() { 96 } else { 100 }
     }
 
     /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.
-    pub(crate) const fn ends_upgrades_at_their_head(&self) -> bool {
+    pub(crate) fn ends_upgrades_at_their_head(&self) -> bool {
         !self.is_actix()
     }
 
     /// Whether the framework alone ends a connection after the message that says so, in a pipeline too. Where it does not, it
     /// goes by the message that it has read last.
-    pub(crate) const fn knows_ends_in_pipelines(&self) -> bool {
+    pub(crate) fn knows_ends_in_pipelines(&self) -> bool {
         !self.is_actix()
     }
 
-    const fn is_actix(&self) -> bool {
-        matches!(self.framework, Framework::Actix)
+    fn is_actix(&self) -> bool {
+        self.framework == Framework::Actix
     }
 
     fn under(&self, launch: Launch) -> Launch {
@@ -148,6 +148,7 @@ pub(crate) struct Row {
     place: Place,
     company: Company,
     only: Option<Dispatch>,
+    only_with: Option<Framework>,
 }
 
 #[derive(Clone, Copy)]
@@ -167,12 +168,18 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self { name, check, place: Place::Here, company: Company::Welcome, only: None }
+        Self { name, check, place: Place::Here, company: Company::Welcome, only: None, only_with: None }
     }
 
     /// Runs it under this dispatch and no other: it is about something that only this one has.
     pub(crate) const fn only(mut self, dispatch: Dispatch) -> Self {
         self.only = Some(dispatch);
+        self
+    }
+
+    /// Runs it with this framework and no other: it is about something that only this one has.
+    pub(crate) const fn only_with(mut self, framework: Framework) -> Self {
+        self.only_with = Some(framework);
         self
     }
 
@@ -192,7 +199,9 @@ impl Row {
     pub(crate) fn trials(self) -> Vec<Trial> {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
-        let is_meant = |bed: &Bed| self.only.is_none_or(|only| only == bed.dispatch);
+        let is_meant = |bed: &Bed| {
+            self.only.is_none_or(|only| only == bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
+        };
         beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }
 
