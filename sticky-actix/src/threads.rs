@@ -80,7 +80,10 @@ impl Other {
             };
             let _ = made.send(Ok(()));
             while let Some((connection, held)) = receiver.recv().await {
-                feed.serve(connection, &worker, Box::new(held));
+                match connection.into_this_runtime() {
+                    Ok(connection) => feed.serve(connection, &worker, Box::new(held)),
+                    Err(error) => tracing::warn!(target: "sticky", %error, "a connection cannot change its thread"),
+                }
             }
         })
         .map_err(|error| format!("cannot start a thread: {error}"))?;

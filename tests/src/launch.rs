@@ -134,7 +134,10 @@ impl Launch {
     #[must_use]
     pub fn copied(mut self) -> Self {
         let copy = self.folder.join("program");
-        fs::copy(&self.program, &copy).expect("a copy of the program");
+        // Not by this process: what another thread starts meanwhile would hold the copy open for writing, and so nobody
+        // could execute it.
+        let copied = Command::new("cp").arg(&self.program).arg(&copy).status().expect("cp");
+        assert!(copied.success(), "a copy of the program");
         self.program = copy;
         self
     }

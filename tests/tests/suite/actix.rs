@@ -14,6 +14,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("connection_info_believes_nobody", connection_info_believes_nobody),
         Row::new("connection_info_knows_the_client", connection_info_knows_the_client).only(Dispatch::Handoff),
         Row::new("threads_have_as_many_connections", threads_have_as_many_connections),
+        Row::new("thread_that_hangs_stops_no_other", thread_that_hangs_stops_no_other),
         Row::new("threads_finish_at_the_end", threads_finish_at_the_end),
         Row::new("run_can_be_awaited_by_one_thread", run_can_be_awaited_by_one_thread),
         Row::new("several_threads_cannot_await_it", several_threads_cannot_await_it),
@@ -72,6 +73,24 @@ fn threads_have_as_many_connections(bed: &Bed) {
     }
     assert_eq!(threads.into_values().collect::<Vec<_>>(), [4; 3]);
     cluster.stop();
+}
+
+/// Not even the one that accepts, which has the first connection.
+fn thread_that_hangs_stops_no_other(bed: &Bed) {
+    let cluster = bed.launch().workers(1).env("STICKY_THREADS_PER_WORKER", "3").up();
+    let mut connections: Vec<_> = (0..3).map(|_| cluster.client().connect().expect("a connection")).collect();
+    for connection in &mut connections {
+        assert_eq!(connection.get("/").expect("an answer").status, 200);
+    }
+    for _ in 0..2 {
+        connections[0].send(Request::post("/hang", b"").bytes()).expect("sent");
+        connections.remove(0);
+        for connection in &mut connections {
+            for _ in 0..10 {
+                assert_eq!(connection.get("/sleep/1").expect("an answer").text(), "slept");
+            }
+        }
+    }
 }
 
 fn threads_finish_at_the_end(bed: &Bed) {

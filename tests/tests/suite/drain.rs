@@ -95,6 +95,7 @@ type Frame = (u8, u8, u32, Vec<u8>);
 
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const END_STREAM: u8 = 1;
 
@@ -136,6 +137,10 @@ fn http2_is_told_of_the_end(bed: &Bed) {
     cluster.signal(Signal::TERM);
     let mut frames = Vec::new();
     while let Some(frame) = read_frame(&mut stream).expect("an end, not a reset") {
+        if let (PING, 0, 0, payload) = &frame {
+            // Who is asked whether the notice has arrived says so.
+            let _ = stream.write_all(&[&[0, 0, 8, PING, 1, 0, 0, 0, 0], payload.as_slice()].concat());
+        }
         frames.push(frame);
     }
     let goes_away = frames.iter().position(|(kind, .., payload)| *kind == GOAWAY && payload[4..8] == [0; 4]);

@@ -123,6 +123,12 @@ impl Guard {
         self.exchange.phase() != Phase::Tunnel
     }
 
+    /// Forgets what the runtime so far would have told.
+    pub(crate) fn change_runtime(&mut self) {
+        self.watch = Watch::default();
+        self.is_listening = false;
+    }
+
     /// As [`Exchange::has_said_all`].
     pub(crate) fn has_said_all(&self) -> bool {
         self.exchange.has_said_all()
