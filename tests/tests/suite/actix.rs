@@ -13,6 +13,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let rows = [
         Row::new("connection_info_believes_nobody", connection_info_believes_nobody),
         Row::new("connection_info_knows_the_client", connection_info_knows_the_client).only(Dispatch::Handoff),
+        Row::new("nobody_waits_for_a_body_that_cannot_come", nobody_waits_for_a_body_that_cannot_come)
+            .only(Dispatch::Handoff),
         Row::new("threads_have_as_many_connections", threads_have_as_many_connections),
         Row::new("thread_that_hangs_stops_no_other", thread_that_hangs_stops_no_other),
         Row::new("threads_finish_at_the_end", threads_finish_at_the_end),
@@ -58,6 +60,25 @@ fn connection_info_knows_the_client(bed: &Bed) {
     assert_eq!(info(&cluster, &appended), "203.0.113.7 example.com https");
     let passed_on = [("forwarded", "for=192.0.2.1"), ("x-forwarded-for", "203.0.113.7")];
     assert_eq!(info(&cluster, &passed_on), "203.0.113.7 test http");
+    cluster.stop();
+}
+
+/// The handler reads the body of a request for a WebSocket before it answers. That is all that follows, and none of it is
+/// passed on before the answer.
+fn nobody_waits_for_a_body_that_cannot_come(bed: &Bed) {
+    let cluster = bed.launch().env("STICKY_AFFINITY", "header:x-key").up();
+    for (following, ends) in [(1, true), (100, true), (20_000, false), (20_000, true)] {
+        let mut connection = cluster.client().connect().expect("a connection");
+        let request = Request::new("POST", "/echo").header("connection", "upgrade").header("upgrade", "websocket");
+        connection.send(request.bytes()).expect("sent");
+        // What has been answered may have been ended, too.
+        let _ = connection.send(vec![b'x'; following]);
+        if ends {
+            let _ = connection.finish_writing();
+        }
+        let answer = connection.response().unwrap_or_else(|error| panic!("{following} {ends}: {error}"));
+        assert!(answer.status == 400 && answer.announces_close(), "{following} {ends}: {answer:?}");
+    }
     cluster.stop();
 }
 
