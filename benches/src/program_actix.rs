@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use actix_web::web::{Path, Payload, ServiceConfig};
-use actix_web::{Error, HttpRequest, HttpResponse, Responder, web};
+use actix_web::{Error, HttpRequest, Responder, web};
 use actix_ws::{Message, MessageStream, Session};
 
 use crate::program::{WORKER_HEADER, worker};
@@ -27,7 +27,7 @@ pub fn routes(app: &mut ServiceConfig) {
             web::get().to(move |request: HttpRequest, body: Payload| async move {
                 let (response, session, messages) = actix_ws::handle(&request, body)?;
                 actix_rt::spawn(echo(session, messages));
-                Ok::<_, Error>(HttpResponse::from(response).customize().append_header((WORKER_HEADER, worker)))
+                Ok::<_, Error>(response.customize().append_header((WORKER_HEADER, worker)))
             }),
         );
 }

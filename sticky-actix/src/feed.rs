@@ -45,12 +45,15 @@ pub(crate) trait Feed {
 /// The user's factory.
 pub(crate) struct AppFactory<F, I, S, B> {
     make: F,
-    types: PhantomData<fn() -> (I, S, B)>,
+    makes: PhantomData<Makes<I, S, B>>,
 }
+
+/// What comes of it: an application, its services, the bodies of its responses.
+type Makes<I, S, B> = fn() -> (I, S, B);
 
 impl<F, I, S, B> AppFactory<F, I, S, B> {
     pub(crate) fn new(make: F) -> Self {
-        Self { make, types: PhantomData }
+        Self { make, makes: PhantomData }
     }
 }
 

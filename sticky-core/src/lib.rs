@@ -58,6 +58,7 @@
 
 // Most of it is for the guard of handoff dispatch.
 mod affinity;
+mod bus;
 mod cluster;
 mod config;
 mod connection;
@@ -101,6 +102,7 @@ pub mod error {
 }
 
 pub use affinity::{Affinity, Choice};
+pub use bus::{Bus, BusBacklog, BusError, BusMessage, BusPeer, Lagged, PeerWatch, Published, Subscription};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::{ClientAddr, Connection};

@@ -19,10 +19,11 @@ use super::output::{Output, Pump};
 use super::reap::Reaper;
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
+use super::wiring::{Sent, Wiring, Word};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
 use crate::control::{
-    DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
+    BusPeerOrder, DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
 };
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
@@ -115,6 +116,7 @@ struct Supervisor {
     incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
     ledger: Ledger,
+    wiring: Wiring,
     /// The slots that the placement leaves out.
     evicted: Vec<WorkerId>,
     /// Asks for the end from inside the program.
@@ -160,6 +162,7 @@ impl Supervisor {
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
             ledger,
+            wiring: Wiring::default(),
             evicted: Vec::new(),
             stop,
             in_terminal: std::io::stderr().is_terminal(),
@@ -189,6 +192,7 @@ impl Supervisor {
                 _ = signals.child.recv() => strangers = self.children_changed(),
                 () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
+                () = wait_until(self.wiring.retry_at()) => self.wire(),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -203,8 +207,12 @@ impl Supervisor {
     }
 
     fn decide(&mut self, event: Event) {
+        let is_about_bus = matches!(event, Event::BusJoin { .. });
         for action in self.state.handle(Instant::now(), event) {
             self.act(action);
+        }
+        if is_about_bus {
+            self.wire();
         }
     }
 
@@ -342,6 +350,8 @@ impl Supervisor {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
             }
+            Action::Connect { child, other } => self.wiring.connect(child, other),
+            Action::BusJoined { child } => self.wiring.joined(child),
             Action::Signal { child, signal } => {
                 if let Some(member) = self.members.get(&child) {
                     member.process.signal(signal);
@@ -392,6 +402,22 @@ impl Supervisor {
         member.process.send(&ToWorker::Listen(ListenOrder { slot, part, sockets, refuse }), &descriptors);
     }
 
+    /// Goes on connecting processes by the bus. What they say there is between them.
+    fn wire(&mut self) {
+        let members = &self.members;
+        self.wiring.work(Instant::now(), super::sockets::bus_pair, |child, word| {
+            let Some(member) = members.get(&child) else { return Sent::Gone };
+            match word {
+                Word::Joined => member.process.try_send(&ToWorker::BusJoined, &[]),
+                Word::Peer { peer, end } => {
+                    let Some(peer) = members.get(&peer) else { return Sent::Gone };
+                    let order = BusPeerOrder { worker: peer.slot, generation: peer.generation };
+                    member.process.try_send(&ToWorker::BusPeer(order), &[end.as_fd()])
+                }
+            }
+        });
+    }
+
     fn evict(&mut self, slots: Vec<WorkerId>) {
         // The workers are told first: what reaches them through the new placement is then no surprise.
         let evicted = ToWorker::Evicted { slots: slots.clone() };
@@ -437,6 +463,9 @@ impl Supervisor {
         self.read_scoreboard();
         if let Some(handoffs) = self.ledger.handoffs() {
             notice::info(format_args!("handoff: {handoffs}"));
+        }
+        if let Some(bus) = self.ledger.bus() {
+            notice::info(format_args!("bus: {bus}"));
         }
         self.outcome = Some(match outcome {
             Outcome::Clean(report) => {

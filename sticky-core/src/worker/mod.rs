@@ -34,6 +34,7 @@ pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
@@ -71,6 +72,7 @@ struct Inner {
     plan: Option<Plan>,
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
+    bus: Bus,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -161,6 +163,7 @@ pub(crate) struct Parts {
     pub(crate) plan: Option<Plan>,
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) bus: Bus,
 }
 
 impl Worker {
@@ -181,6 +184,7 @@ impl Worker {
             plan: parts.plan,
             judge: parts.judge,
             sessions: parts.sessions,
+            bus: parts.bus,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -227,6 +231,7 @@ impl Worker {
             plan: None,
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
+            bus: Bus::alone(id, Row::detached()),
         })
     }
 
@@ -285,6 +290,13 @@ impl Worker {
     /// Nothing happens if nothing is known of it. Sessions that nobody forgets are forgotten after `session_idle_timeout`.
     pub fn forget_session(&self, key: impl AsRef<[u8]>) {
         self.inner.sessions.forget(key.as_ref());
+    }
+
+    /// Messages between the workers of this cluster; without a cluster, within this process.
+    ///
+    /// The first call makes this process take part: before it costs nothing.
+    pub fn bus(&self) -> Bus {
+        self.inner.bus.join()
     }
 
     /// Tells when this worker drains.

@@ -11,6 +11,7 @@ mod actix;
 mod affinity;
 mod bed;
 mod boot;
+mod bus;
 mod chaos;
 mod chaos_client;
 mod crash;
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         failover::rows(),
         failover_handoff::rows(),
         kill_under_load::rows(),
+        bus::rows(),
         drain::rows(),
         shutdown::rows(),
         actix::rows(),
