@@ -107,11 +107,15 @@ fn status_line(line: &[u8]) -> Result<(bool, u16), Malformed> {
     if is_right { Ok((version.ends_with('0'), status.parse().unwrap())) } else { Err(Malformed) }
 }
 
-/// Whether a line belongs to the one before, or may be one of the fields that matter.
+/// Whether a line belongs to the one before, or may be one of the fields that matter, or is one with something odd in it.
 fn is_ambiguous(line: &[u8]) -> bool {
     let text: String = line.iter().map(|byte| char::from(*byte).to_ascii_lowercase()).collect();
     let has_blank = |name: &str| text.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '\t']));
-    text.starts_with([' ', '\t']) || NAMES.into_iter().any(has_blank)
+    let is_odd = |name: &str| {
+        let value = text.strip_prefix(name).and_then(|rest| rest.strip_prefix(':')).unwrap_or_default();
+        value.trim_ascii().contains(|character: char| character.is_ascii_control() && character != '\t')
+    };
+    text.starts_with([' ', '\t']) || NAMES.into_iter().any(|name| has_blank(name) || is_odd(name))
 }
 
 fn values<'a>(head: &Head<'a>, name: &str) -> Vec<&'a [u8]> {

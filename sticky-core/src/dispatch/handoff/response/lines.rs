@@ -64,8 +64,9 @@ fn add(head: &mut Head, line: &[u8]) -> bool {
     for name in names {
         match line.get(name.len()) {
             Some(b':') if line[..name.len()].eq_ignore_ascii_case(name) => {
-                head.add(name, line[name.len() + 1..].trim_ascii());
-                return true;
+                let value = line[name.len() + 1..].trim_ascii();
+                head.add(name, value);
+                return !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
             }
             Some(b' ' | b'\t') if line[..name.len()].eq_ignore_ascii_case(name) => return false,
             _ => {}
@@ -164,6 +165,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\ncontent-length : 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n",
             "HTTP/1.1 200 OK\r\nconnection close\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nconnection: x,\rclose\r\n\r\n",
         ] {
             assert_eq!(parse(bytes.as_bytes()), Parsed::Malformed, "{bytes}");
         }
