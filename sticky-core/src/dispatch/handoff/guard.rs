@@ -499,3 +499,6 @@ fn poll_pass(
     }
     Poll::Ready(Ok(buf.filled().len() - before))
 }
+
+#[cfg(all(test, unix))]
+mod tests;
