@@ -24,6 +24,7 @@ fn main() -> Result<(), BoxError> {
     let run = sticky_actix::run_with(cluster, |worker| async move {
         testbed::obey_environment(&worker);
         let testbed = Data::new(Testbed::new(&worker)?);
+        testbed.subscribe_early().await?;
         Ok(move || {
             App::new()
                 .app_data(testbed.clone())
@@ -58,6 +59,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .route("/owner/{key}", get().to(async |testbed: Data<Testbed>, key: Path<String>| testbed.owner(&key)))
         .route("/cookies", get().to(async |request: HttpRequest| testbed::cookies(&headers(&request))))
         .route("/headers", get().to(with_headers))
+        .route("/bus/{path:.*}", web::post().to(bus))
         .route("/crash", web::post().to(async || -> HttpResponse { testbed::crash() }))
         .route("/hang", web::post().to(async || -> HttpResponse { testbed::hang() }))
         .route("/leak/{mib}", web::post().to(leak))
@@ -178,6 +180,10 @@ async fn with_headers(request: HttpRequest) -> HttpResponse {
     asked.extend(testbed::headers_asked_for(&headers(&request)));
     add(&asked, response.headers_mut());
     response
+}
+
+async fn bus(testbed: Data<Testbed>, path: Path<String>, body: Bytes) -> String {
+    testbed.bus(&path, body).await
 }
 
 async fn sse(testbed: Data<Testbed>) -> HttpResponse {
