@@ -99,7 +99,7 @@ pub mod error {
     };
 }
 
-pub use affinity::{Affinity, Choice};
+pub use affinity::{Affinity, Choice, SessionTag};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::{ClientAddr, Connection};
