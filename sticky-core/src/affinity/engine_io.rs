@@ -48,7 +48,8 @@ impl SessionTag {
     /// The id and the tag of a session, if that is what this is: there is one way to write each.
     pub fn split(tagged: &str) -> Option<(&str, Self)> {
         let (id, number) = tagged.split_once(SEPARATOR)?;
-        let is_id = id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let is_id =
+            id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
         let is_canonical = number == "0" || (number.len() <= 3 && !number.starts_with(['0', '+']));
         let slot = number.parse().ok().filter(|slot| is_id && is_canonical && *slot < MAX_WORKERS)?;
         Some((id, Self(WorkerId::new(slot))))
@@ -115,7 +116,9 @@ mod tests {
             assert_eq!(tagged, format!("{ID}.{number}"));
             assert_eq!(SessionTag::split(&tagged), Some((ID, tag)));
         }
-        for tag in ["", ".", ".-1", ".+1", ".01", ".00", ".256", ".65536", ".1 ", ". 1", ".1.2", ".\u{661}", "1", "%2E1"] {
+        for tag in
+            ["", ".", ".-1", ".+1", ".01", ".00", ".256", ".65536", ".1 ", ". 1", ".1.2", ".\u{661}", "1", "%2E1"]
+        {
             assert_eq!(SessionTag::split(&format!("{ID}{tag}")), None, "{tag}");
         }
         for id in ["", "short", "AbCdEfGhIjKl_-091", "AbCdEfGhIjKl_-0", "AbCdEfGhIjKl+/09", "AbCdEfGhIjKl_-é"] {

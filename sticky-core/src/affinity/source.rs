@@ -407,7 +407,10 @@ mod tests {
     fn nobody_is_asked_for_tickets_without_a_sticky_cookie() {
         let never = |_: &RequestHead<'_>| panic!("asked for a ticket");
         let parts = HeadParts::new("GET", "/", &[]);
-        assert_eq!(Affinity::cookie("a").key(&parts.head(), Some(CLIENT), &hasher(), Known { ticket: &never, ..KNOWN }), None);
+        assert_eq!(
+            Affinity::cookie("a").key(&parts.head(), Some(CLIENT), &hasher(), Known { ticket: &never, ..KNOWN }),
+            None
+        );
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
+use crate::affinity::SessionTag;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
@@ -286,6 +287,13 @@ impl Worker {
     /// Nothing happens if nothing is known of it. Sessions that nobody forgets are forgotten after `session_idle_timeout`.
     pub fn forget_session(&self, key: impl AsRef<[u8]>) {
         self.inner.sessions.forget(key.as_ref());
+    }
+
+    /// What the ids of Engine.IO sessions that are made here must have after them, where requests are placed by that.
+    /// For integrations.
+    pub fn session_tag(&self) -> Option<SessionTag> {
+        let is_read = self.inner.plan.is_some() && self.inner.judge.reads_session_tags();
+        is_read.then(|| SessionTag::new(self.inner.id))
     }
 
     /// Tells when this worker drains.

@@ -514,3 +514,24 @@ fn a_setter_leaves_the_others_alone() {
 fn affinity_is_shown_as_it_is_written() {
     assert_eq!(Affinity::client_ip().show(), "client-ip");
 }
+
+#[test]
+fn what_is_usual_is_taken_where_nobody_says_an_affinity() {
+    let usual = || {
+        let affinity = Affinity::engine_io().or(Affinity::sticky_cookie());
+        builder().usually(affinity, Placement::FewestConnections)
+    };
+    let resolved = |builder, variables: &Variables<'_>| {
+        let config = config(builder, variables);
+        format!("{} {} {}", config.affinity, config.placement, config.dispatch)
+    };
+    assert_eq!(resolved(usual(), &[]), "engine-io|sticky-cookie fewest-connections handoff");
+    let cookie = [("STICKY_COOKIE_NAME", "node"), ("STICKY_PLACEMENT", "local")];
+    assert_eq!(resolved(usual(), &cookie), "engine-io|sticky-cookie local handoff");
+    for affinity in [("STICKY_AFFINITY", "client-ip"), ("STICKY_DISPATCH", "kernel")] {
+        assert_eq!(resolved(usual(), &[affinity]), "client-ip rendezvous kernel");
+    }
+    assert_eq!(resolved(usual().affinity(Affinity::query("k")), &[]), "query:k rendezvous handoff");
+    assert_eq!(resolved(usual().placement(Placement::Rendezvous), &[]), "engine-io|sticky-cookie rendezvous handoff");
+    assert_eq!(problems(usual(), &[("STICKY_AFFINITY", "x")]).len(), 1);
+}

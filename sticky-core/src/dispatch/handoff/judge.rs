@@ -156,6 +156,11 @@ impl Judge {
         self.keys.owner(self.hasher.of_text(key))
     }
 
+    /// Whether ids of Engine.IO sessions have to name their worker.
+    pub(crate) fn reads_session_tags(&self) -> bool {
+        self.workers > 1 && self.rules.affinity.reads_session_tags()
+    }
+
     /// The address of the client that sent this head, for the application.
     pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
         match opening {
