@@ -58,6 +58,7 @@
 
 // Most of it is for the guard of handoff dispatch.
 mod affinity;
+mod bus;
 mod cluster;
 mod config;
 mod connection;
@@ -100,6 +101,9 @@ pub mod error {
 }
 
 pub use affinity::{Affinity, Choice, SessionTag};
+pub use bus::{
+    Backlog, Bus, BusError, BusMessage, BusPeer, Lagged, MAX_PAYLOAD, MAX_TOPIC, PeerWatch, Published, Subscription,
+};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::{ClientAddr, Connection};

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use super::connections::Order;
 use super::lifeline::{self, Control};
 use super::{DrainTrigger, Limits, Parts, Plan, Sockets, Worker, all_tcp};
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
@@ -81,6 +82,7 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         plan: Plan::of(config, channels, rows),
         judge: Arc::new(judge),
         sessions,
+        bus: Bus::alone(welcome.worker, welcome.generation, welcome.workers),
     });
     report_panics(worker.clone());
     Ok(worker)

@@ -36,6 +36,7 @@ pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
 use crate::affinity::SessionTag;
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::FromWorker;
@@ -73,6 +74,7 @@ struct Inner {
     plan: Option<Plan>,
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
+    bus: Bus,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -163,6 +165,7 @@ pub(crate) struct Parts {
     pub(crate) plan: Option<Plan>,
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
+    pub(crate) bus: Bus,
 }
 
 impl Worker {
@@ -183,6 +186,7 @@ impl Worker {
             plan: parts.plan,
             judge: parts.judge,
             sessions: parts.sessions,
+            bus: parts.bus,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -229,6 +233,7 @@ impl Worker {
             plan: None,
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
+            bus: Bus::alone(id, Generation::FIRST, 1),
         })
     }
 
@@ -294,6 +299,13 @@ impl Worker {
     pub fn session_tag(&self) -> Option<SessionTag> {
         let is_read = self.inner.plan.is_some() && self.inner.judge.reads_session_tags();
         is_read.then(|| SessionTag::new(self.inner.id))
+    }
+
+    /// Messages between the workers of this cluster; without a cluster, within this process.
+    ///
+    /// The first call makes this process take part: before it costs nothing.
+    pub fn bus(&self) -> Bus {
+        self.inner.bus.clone()
     }
 
     /// Tells when this worker drains.

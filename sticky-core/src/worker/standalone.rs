@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::connections::Order;
 use super::listener::{BoundListener, Lent};
 use super::{DrainReason, DrainTrigger, Limits, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
+use crate::bus::Bus;
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Part};
@@ -66,6 +67,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         plan: Plan::of(config, Vec::new(), Vec::new()),
         judge: Arc::new(Judge::new(id, 1, seed, Rules::of(config), Arc::clone(&sessions), Vec::new())),
         sessions,
+        bus: Bus::alone(id, Generation::FIRST, 1),
     });
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
