@@ -1,0 +1,130 @@
+//! The layer around socketioxide's: session ids get their tag on the way out and lose it on the way in.
+//!
+//! ```text
+//!  GET ?EIO=4&transport=polling        ──────────────────────────► socketioxide
+//!  0{"sid":"AbC….2", ..}               ◄── tag ── 0{"sid":"AbC…"} ◄──┘
+//!  GET, POST ?..&sid=AbC….2            ── untag ── &sid=AbC… ──────► socketioxide
+//! ```
+//!
+//! It goes directly around socketioxide's layer, inside whatever compresses.
+
+mod answer;
+mod tagged;
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use socketioxide::SocketIoBuilder;
+use socketioxide::layer::SocketIoLayer;
+use socketioxide::service::SocketIoService;
+use sticky_core::{SessionTag, Worker};
+
+pub use self::answer::{AnswerBody, AnswerFuture};
+use crate::adapter::{Adapter, AdapterState};
+use crate::alias::SocketIo;
+use crate::error::Error;
+
+/// Socket.IO as a tower layer, for routers and servers of one's own: what [`serve_with`](crate::serve_with) does, by
+/// hand. The builder keeps what it has been told: path, ping interval, parser, state.
+///
+/// Await every namespace before the worker is ready.
+///
+/// ```no_run
+/// # async fn on_connect(_: sticky_socketio::extract::SocketRef) {}
+/// # async fn example() -> Result<(), sticky_socketio::ServeError> {
+/// use axum::{Router, routing::get};
+/// use sticky_socketio::{Cluster, SocketIoBuilder};
+///
+/// let cluster = Cluster::builder().affinity(sticky_socketio::Affinity::engine_io()).build()?;
+/// sticky_axum::serve_with(cluster, |worker| async move {
+///     let builder = SocketIoBuilder::new().ping_interval(std::time::Duration::from_secs(10));
+///     let (layer, io) = sticky_socketio::layer(&worker, builder)?;
+///     io.ns("/", on_connect).await?;
+///     Ok(Router::new().route("/", get(|| async { "hello" })).layer(layer))
+/// })
+/// .await
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`Error::NoRuntime`] outside of a tokio runtime.
+pub fn layer(worker: &Worker, builder: SocketIoBuilder) -> Result<(Layer, SocketIo), Error> {
+    tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
+    let (inner, io) = builder.with_adapter::<Adapter>(AdapterState::new(worker)).build_layer();
+    let path = io.config().engine_config.req_path.to_string();
+    let shared = Arc::new(Shared { path, tag: worker.session_tag() });
+    Ok((Layer { inner, shared }, io))
+}
+
+/// Socket.IO as a tower layer, from [`layer()`].
+#[derive(Clone)]
+pub struct Layer {
+    inner: SocketIoLayer<Adapter>,
+    shared: Arc<Shared>,
+}
+
+/// What all requests have in common.
+#[derive(Debug)]
+struct Shared {
+    /// Below which Engine.IO is.
+    path: String,
+    /// None where requests are placed without.
+    tag: Option<SessionTag>,
+}
+
+impl<S: Clone> tower::Layer<S> for Layer {
+    type Service = Tagging<SocketIoService<S, Adapter>>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Tagging { inner: self.inner.layer(inner), shared: Arc::clone(&self.shared) }
+    }
+}
+
+/// A Socket.IO service whose session ids name their worker.
+#[derive(Clone)]
+pub struct Tagging<S> {
+    inner: S,
+    shared: Arc<Shared>,
+}
+
+impl<S, R, B> tower::Service<Request<R>> for Tagging<S>
+where
+    S: tower::Service<Request<R>, Response = Response<B>>,
+    B: Body<Data = Bytes>,
+{
+    type Response = Response<AnswerBody<B>>;
+    type Error = S::Error;
+    type Future = AnswerFuture<S::Future, B>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<R>) -> Self::Future {
+        let tag = self.shared.tag.filter(|_| tagged::is_below(request.uri().path(), &self.shared.path));
+        if tag.is_some()
+            && let Some(uri) = tagged::untagged(request.uri())
+        {
+            *request.uri_mut() = uri;
+        }
+        let tag = tag.filter(|_| tagged::is_handshake(request.method(), request.uri()));
+        AnswerFuture::new(self.inner.call(request), tag)
+    }
+}
+
+impl fmt::Debug for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl<S> fmt::Debug for Tagging<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tagging").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
