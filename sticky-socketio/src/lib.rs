@@ -58,8 +58,8 @@ pub use adapter::Adapter;
 pub use alias::*;
 pub use error::Error;
 #[doc(inline)]
-pub use layer::{Layer, layer};
-pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
+pub use layer::{Layer, TagLayer, layer};
+pub use serve::{Serve, ServeFuture, ServeWith, cluster_builder, serve, serve_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{

@@ -238,14 +238,16 @@ async fn close(io: &SocketIo) {
 }
 
 fn cluster_or_default(cluster: Option<Cluster>) -> Result<Cluster, ServeError> {
-    Ok(cluster.map_or_else(|| usual_builder().build(), Ok)?)
+    Ok(cluster.map_or_else(|| cluster_builder().build(), Ok)?)
 }
 
-fn usual_builder() -> ClusterBuilder {
+/// The settings of a cluster, with what is best for Socket.IO where nobody says otherwise: affinity
+/// `engine-io|sticky-cookie` and placement `fewest-connections`. For those who mount the [layer](crate::layer()) themselves;
+/// [`serve`] and [`serve_with`] take the same with any cluster.
+pub fn cluster_builder() -> ClusterBuilder {
     Cluster::builder().usually(usual_affinity(), Placement::FewestConnections)
 }
 
-/// What is best for Socket.IO where nobody says otherwise.
 fn usual(cluster: Cluster) -> Result<Cluster, ServeError> {
     Ok(cluster.usually(usual_affinity(), Placement::FewestConnections)?)
 }

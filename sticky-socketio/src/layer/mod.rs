@@ -37,9 +37,9 @@ use crate::error::Error;
 /// # async fn on_connect(_: sticky_socketio::extract::SocketRef) {}
 /// # async fn example() -> Result<(), sticky_socketio::ServeError> {
 /// use axum::{Router, routing::get};
-/// use sticky_socketio::{Cluster, SocketIoBuilder};
+/// use sticky_socketio::SocketIoBuilder;
 ///
-/// let cluster = Cluster::builder().affinity(sticky_socketio::Affinity::engine_io()).build()?;
+/// let cluster = sticky_socketio::cluster_builder().build()?;
 /// sticky_axum::serve_with(cluster, |worker| async move {
 ///     let builder = SocketIoBuilder::new().ping_interval(std::time::Duration::from_secs(10));
 ///     let (layer, io) = sticky_socketio::layer(&worker, builder)?;
@@ -56,16 +56,28 @@ use crate::error::Error;
 pub fn layer(worker: &Worker, builder: SocketIoBuilder) -> Result<(Layer, SocketIo), Error> {
     tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
     let (inner, io) = builder.with_adapter::<Adapter>(AdapterState::new(worker)).build_layer();
-    let path = io.config().engine_config.req_path.to_string();
-    let shared = Arc::new(Shared { path, tag: worker.session_tag() });
-    Ok((Layer { inner, shared }, io))
+    let tags = TagLayer::new(worker, &*io.config().engine_config.req_path);
+    Ok((Layer { inner, tags }, io))
 }
 
 /// Socket.IO as a tower layer, from [`layer()`].
 #[derive(Clone)]
 pub struct Layer {
     inner: SocketIoLayer<Adapter>,
+    tags: TagLayer,
+}
+
+/// The half of [`Layer`] that tags session ids, to go around an Engine.IO layer without Socket.IO.
+#[derive(Clone, Debug)]
+pub struct TagLayer {
     shared: Arc<Shared>,
+}
+
+impl TagLayer {
+    /// Tags the ids of the sessions of this worker that begin below `path`, which is the engine's own.
+    pub fn new(worker: &Worker, path: impl Into<String>) -> Self {
+        Self { shared: Arc::new(Shared { path: path.into(), tag: worker.session_tag() }) }
+    }
 }
 
 /// What all requests have in common.
@@ -81,7 +93,15 @@ impl<S: Clone> tower::Layer<S> for Layer {
     type Service = Tagging<SocketIoService<S, Adapter>>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Tagging { inner: self.inner.layer(inner), shared: Arc::clone(&self.shared) }
+        self.tags.layer(self.inner.layer(inner))
+    }
+}
+
+impl<S> tower::Layer<S> for TagLayer {
+    type Service = Tagging<S>;
+
+    fn layer(&self, inner: S) -> Tagging<S> {
+        Tagging { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -119,7 +139,7 @@ where
 
 impl fmt::Debug for Layer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Layer").field("shared", &self.shared).finish_non_exhaustive()
+        f.debug_struct("Layer").field("tags", &self.tags).finish_non_exhaustive()
     }
 }
 

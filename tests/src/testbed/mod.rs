@@ -21,6 +21,7 @@ use crate::journal::{self, Journal};
 
 mod affinity;
 mod session;
+pub mod socketio;
 pub mod websocket;
 
 pub use affinity::build;
