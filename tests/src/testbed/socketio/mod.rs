@@ -41,6 +41,9 @@ fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
     socket.on("whoami", async move |ack: AckSender| {
         ack.send(&worker).ok();
     });
+    socket.on("pid", async |ack: AckSender| {
+        ack.send(&std::process::id()).ok();
+    });
     socket.on("broadcast", async move |io: SocketIo| {
         io.emit("hello", &worker).await.ok();
     });
