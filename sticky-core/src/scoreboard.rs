@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-pub(crate) use self::totals::{Handoffs, Totals};
+pub(crate) use self::totals::{BusTotals, Handoffs, Totals};
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
 #[cfg(cluster)]
@@ -31,7 +31,7 @@ use crate::sys::memory::{SharedWords, create_sealed};
 const MAGIC: u64 = u64::from_be_bytes(*b"stickysb");
 /// Changes whenever the meaning of a word in the header or a row does.
 #[cfg(cluster)]
-const LAYOUT: u64 = 2;
+const LAYOUT: u64 = 3;
 /// Words in a row: an even number of cache lines, because processors fetch lines in pairs.
 const ROW_WORDS: usize = 32;
 /// The header has a row's size, so that every row is aligned to it.
@@ -62,7 +62,11 @@ const ON_THEIR_WAY: usize = 9;
 const SENT: usize = 10;
 const RECEIVED: usize = 11;
 const OUTCOMES: usize = 12;
-const _: () = assert!(OUTCOMES + Outcome::ALL.len() <= ROW_WORDS);
+const BUS_PUBLISHED: usize = OUTCOMES + Outcome::ALL.len();
+const BUS_DELIVERED: usize = BUS_PUBLISHED + 1;
+const BUS_LAGGED: usize = BUS_PUBLISHED + 2;
+const BUS_MISSED: usize = BUS_PUBLISHED + 3;
+const _: () = assert!(BUS_MISSED < ROW_WORDS);
 
 /// The process has emptied its accept queues: it will not have new connections of others any more.
 const EMPTIED: u64 = 1;
@@ -265,6 +269,26 @@ impl Row {
         self.add(OUTCOMES + outcome.index());
     }
 
+    /// Counts a message published on the bus.
+    pub(crate) fn bus_published(&self) {
+        self.add(BUS_PUBLISHED);
+    }
+
+    /// Counts a message given to a subscription of this process.
+    pub(crate) fn bus_delivered(&self) {
+        self.add(BUS_DELIVERED);
+    }
+
+    /// Counts messages that were dropped by a subscription to make room.
+    pub(crate) fn bus_lagged(&self, lagged: u64) {
+        self.word(BUS_LAGGED).fetch_add(lagged, Relaxed);
+    }
+
+    /// Counts processes that did not get a message of this one because they do not read.
+    pub(crate) fn bus_missed(&self, missed: u64) {
+        self.word(BUS_MISSED).fetch_add(missed, Relaxed);
+    }
+
     /// Says in which slot this process serves.
     pub(crate) fn sit(&self, slot: WorkerId) {
         self.word(SLOT).store(u64::from(slot.get()) + 1, Relaxed);
@@ -343,6 +367,16 @@ impl Row {
             mismatches: self.get(MISMATCHES),
             adopted: self.get(ADOPTED),
             handoffs: self.handoffs(),
+            bus: self.bus(),
+        }
+    }
+
+    fn bus(&self) -> BusTotals {
+        BusTotals {
+            published: self.get(BUS_PUBLISHED),
+            delivered: self.get(BUS_DELIVERED),
+            lagged: self.get(BUS_LAGGED),
+            missed: self.get(BUS_MISSED),
         }
     }
 
@@ -401,6 +435,11 @@ mod tests {
         (0..2).for_each(|_| row.sent());
         row.received();
         row.outcome(Outcome::LateHead);
+        row.bus_published();
+        row.bus_delivered();
+        row.bus_delivered();
+        row.bus_lagged(3);
+        row.bus_missed(4);
         let mut handoffs = Handoffs { sent: 2, received: 1, ..Handoffs::default() };
         handoffs.outcomes[Outcome::LateHead.index()] = 1;
         let expected = Totals {
@@ -411,6 +450,7 @@ mod tests {
             mismatches: 6,
             adopted: 7,
             handoffs,
+            bus: BusTotals { published: 1, delivered: 2, lagged: 3, missed: 4 },
         };
         assert_eq!(board.row(1).totals(), expected);
         assert_eq!(board.row(1).last_heartbeat(), 1234);
@@ -443,6 +483,7 @@ mod tests {
             mismatches: 3,
             adopted: 4,
             handoffs,
+            bus: BusTotals { published: 1, ..BusTotals::default() },
         };
         let mut sum = Totals { connections_open: 1, ..Totals::default() };
         sum.fold(ended);
@@ -456,10 +497,23 @@ mod tests {
             mismatches: 6,
             adopted: 8,
             handoffs,
+            bus: BusTotals { published: 2, ..BusTotals::default() },
         };
         assert_eq!(sum, expected);
         sum += ended;
         assert_eq!((sum.connections_open, sum.upgraded_open), (10, 8));
+    }
+
+    #[test]
+    fn what_the_bus_lost_is_shown_where_it_lost_something() {
+        let row = Row::detached();
+        row.bus_published();
+        row.bus_delivered();
+        assert_eq!(row.totals().bus.to_string(), "published 1, delivered 1");
+        row.bus_delivered();
+        row.bus_lagged(3);
+        row.bus_missed(4);
+        assert_eq!(row.totals().bus.to_string(), "published 1, delivered 2, lagged 3, missed 4");
     }
 
     #[test]
@@ -527,7 +581,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(error.starts_with("the scoreboard has layout 3 and this program expects 2: restart"), "{error}");
+        assert!(error.starts_with("the scoreboard has layout 4 and this program expects 3: restart"), "{error}");
     }
 
     #[test]

@@ -1,25 +1,54 @@
 //! Publish and subscribe between the workers of a cluster, with no server in between.
+//!
+//! ```text
+//!   worker 0                                              worker 1
+//!   publish ─► Hub ─► Link: lanes, one for each topic ─► socket ─► Pump ─► Hub ─► Mailbox ─► Subscription
+//!               └───► Mailbox ─► Subscription                       │
+//!                                          subscriptions of each, ◄─┘ known to all
+//! ```
+//!
+//! Each process knows how many subscriptions each other has, so a message goes only where it is wanted, and who
+//! subscribes waits until all others know. The supervisor makes one socket pair for each two processes
+//! (`membership.rs`) and does nothing per message. All reading and writing is on a thread of the bus's own.
 
+mod assembly;
 mod error;
+mod frame;
 mod hub;
+mod lanes;
+mod link;
 mod mailbox;
+#[cfg(cluster)]
+mod membership;
 mod message;
 mod peers;
+#[cfg(cluster)]
+mod pump;
 mod subscription;
+#[cfg(all(test, cluster))]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+#[cfg(cluster)]
+use tokio::sync::mpsc::UnboundedSender;
 
 pub use error::BusError;
-use hub::Hub;
+use hub::{Hub, To};
+use link::Fate;
 pub use mailbox::Backlog;
+#[cfg(cluster)]
+use membership::Membership;
+#[cfg(cluster)]
+pub(crate) use membership::Wiring;
 pub use message::{BusMessage, BusPeer, Lagged, Published};
 pub use peers::PeerWatch;
 pub use subscription::Subscription;
 
 use crate::id::{Generation, WorkerId};
+use crate::scoreboard::Row;
 
 /// The longest name of a topic, in bytes.
 pub const MAX_TOPIC: usize = 32 * 1024;
@@ -44,12 +73,51 @@ pub const MAX_PAYLOAD: usize = 64 * 1024 * 1024;
 #[derive(Clone)]
 pub struct Bus {
     hub: Arc<Hub>,
+    /// How it comes to others, where there are any.
+    #[cfg(cluster)]
+    membership: Option<Arc<Membership>>,
 }
 
 impl Bus {
     /// The bus of a process that has no others beside it.
-    pub(crate) fn alone(worker: WorkerId, generation: Generation, workers: u16) -> Self {
-        Self { hub: Arc::new(Hub::new(BusPeer { worker, generation }, workers)) }
+    pub(crate) fn alone(worker: WorkerId, row: Row) -> Self {
+        let me = BusPeer { worker, generation: Generation::FIRST };
+        Self {
+            hub: Arc::new(Hub::new(me, 1, row)),
+            #[cfg(cluster)]
+            membership: None,
+        }
+    }
+
+    /// The bus of a cluster's worker: `ask` tells the supervisor that it wants to take part, and what the supervisor says
+    /// about that goes where the second value leads.
+    #[cfg(cluster)]
+    pub(crate) fn among(
+        me: BusPeer,
+        workers: u16,
+        row: Row,
+        ask: impl Fn() + Send + Sync + 'static,
+    ) -> (Self, UnboundedSender<Wiring>) {
+        let hub = Arc::new(Hub::new(me, workers, row));
+        let (membership, wiring) = Membership::new(Arc::clone(&hub), Box::new(ask));
+        (Self { hub, membership: Some(Arc::new(membership)) }, wiring)
+    }
+
+    /// Takes part from now on.
+    pub(crate) fn join(&self) -> Self {
+        #[cfg(cluster)]
+        if let Some(membership) = &self.membership {
+            membership.join();
+        }
+        self.clone()
+    }
+
+    async fn connected(&self) -> Result<(), BusError> {
+        #[cfg(cluster)]
+        if let Some(membership) = &self.membership {
+            return membership.connected().await;
+        }
+        Ok(())
     }
 
     /// Subscribes to a topic; done when every worker knows: from then on nothing that anybody publishes to it is missed.
@@ -68,8 +136,12 @@ impl Bus {
     /// As of [`subscribe`](Self::subscribe).
     pub async fn subscribe_with(&self, topic: &str, backlog: Backlog) -> Result<Subscription, BusError> {
         check_topic(topic)?;
-        let (name, mailbox) = self.hub.subscribe(topic, backlog);
-        Ok(Subscription::new(Arc::clone(&self.hub), name, mailbox))
+        self.connected().await?;
+        let (name, mailbox, serial) = self.hub.subscribe(topic, backlog);
+        // If nobody waits for the end of this any more, it unsubscribes.
+        let subscription = Subscription::new(Arc::clone(&self.hub), name, mailbox);
+        self.hub.settled(serial).await;
+        Ok(subscription)
     }
 
     /// Publishes a message to every subscription of the topic. Done when it is in the queue of each process that has
@@ -83,9 +155,7 @@ impl Bus {
     /// [`BusError::TopicTooLong`], [`BusError::PayloadTooLarge`] and [`BusError::NotConnected`]: nothing was published.
     pub async fn publish(&self, topic: &str, payload: impl Into<Bytes>) -> Result<Published, BusError> {
         let payload = payload.into();
-        check(topic, &payload)?;
-        let heard = self.hub.deliver(self.hub.me, topic, &payload);
-        Ok(Published { subscribers: usize::from(heard > 0), missed: 0 })
+        self.send(To::All, topic, &payload).await
     }
 
     /// Publishes a message to the subscriptions of the topic in one worker only; with
@@ -104,13 +174,50 @@ impl Bus {
         payload: impl Into<Bytes>,
     ) -> Result<Published, BusError> {
         let payload = payload.into();
-        check(topic, &payload)?;
-        let Hub { me, workers, .. } = *self.hub;
+        let workers = self.hub.workers;
         if worker.get() >= workers {
             return Err(BusError::NoSuchWorker { worker: worker.get(), workers });
         }
-        let heard = if worker == me.worker { self.hub.deliver(me, topic, &payload) } else { 0 };
-        Ok(Published { subscribers: usize::from(heard > 0), missed: 0 })
+        self.send(To::Worker(worker), topic, &payload).await
+    }
+
+    async fn send(&self, to: To, topic: &str, payload: &Bytes) -> Result<Published, BusError> {
+        check(topic, payload)?;
+        self.connected().await?;
+        let hub = &self.hub;
+        hub.row.bus_published();
+        let Some(targets) = hub.targets(topic, to) else { return Ok(Published::default()) };
+        hub.deliver(hub.me, &targets.topic, &targets.mailboxes, payload);
+        let mut published = Published { subscribers: usize::from(!targets.mailboxes.is_empty()), missed: 0 };
+        // Whoever has room gets it at once; only then the others are waited for.
+        let fates: Vec<_> = targets.links.iter().map(|link| link.try_send(&targets.topic, payload)).collect();
+        for (link, fate) in targets.links.iter().zip(fates) {
+            let fate = match fate {
+                Some(fate) => fate,
+                None => link.send(&targets.topic, payload).await,
+            };
+            match fate {
+                Fate::Queued => published.subscribers += 1,
+                Fate::Missed => published.missed += 1,
+                Fate::Gone => {}
+            }
+        }
+        hub.row.bus_missed(published.missed as u64);
+        Ok(published)
+    }
+
+    /// Waits until everything this process has published so far is on its way, so that it arrives even if this process ends
+    /// at once. Who does not read is not waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NotConnected`].
+    pub async fn flush(&self) -> Result<(), BusError> {
+        self.connected().await?;
+        for link in self.hub.links() {
+            link.flush().await;
+        }
+        Ok(())
     }
 
     /// How many processes have a subscription to the topic, this one included.
@@ -122,7 +229,8 @@ impl Bus {
     ///
     /// [`BusError::NotConnected`].
     pub async fn subscribers(&self, topic: &str) -> Result<usize, BusError> {
-        Ok(usize::from(self.hub.subscriptions(topic) > 0))
+        self.connected().await?;
+        Ok(self.hub.count(topic).0)
     }
 
     /// How many subscriptions to the topic there are in all processes; otherwise as [`subscribers`](Self::subscribers).
@@ -131,7 +239,8 @@ impl Bus {
     ///
     /// [`BusError::NotConnected`].
     pub async fn subscriptions(&self, topic: &str) -> Result<usize, BusError> {
-        Ok(self.hub.subscriptions(topic))
+        self.connected().await?;
+        Ok(self.hub.count(topic).1)
     }
 
     /// The other processes that take part in the bus: those that have called [`Worker::bus`](crate::Worker::bus).
@@ -150,7 +259,8 @@ impl Bus {
     ///
     /// [`BusError::NotConnected`].
     pub async fn watch_peers(&self) -> Result<PeerWatch, BusError> {
-        Ok(PeerWatch::new(self.hub.peers()))
+        self.connected().await?;
+        Ok(PeerWatch::new(self.hub.watch_peers()))
     }
 
     /// This process, as the others see it in [`BusMessage::from`].

@@ -41,6 +41,14 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<BusMessage, Lagged> {
         std::future::poll_fn(|context| self.mailbox.poll(context)).await
     }
+
+    /// Unsubscribes; done when every worker knows and no [count](super::Bus::subscribers) contains it any more. To drop it
+    /// is enough where that does not matter.
+    pub async fn unsubscribe(self) {
+        let hub = Arc::clone(&self.hub);
+        drop(self);
+        hub.settled(hub.ask()).await;
+    }
 }
 
 impl Stream for Subscription {

@@ -29,6 +29,10 @@ pub(crate) enum ToWorker {
     Evicted { slots: Vec<WorkerId> },
     /// Take no new work, finish the old.
     Drain(DrainOrder),
+    /// Another process that takes part in the bus; carries a socket to it.
+    BusPeer(BusPeerOrder),
+    /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
+    BusJoined,
     /// A message of a later version.
     #[serde(other)]
     Unknown,
@@ -122,6 +126,13 @@ pub(crate) struct DrainOrder {
     pub(crate) timeout_ms: u64,
 }
 
+/// See [`ToWorker::BusPeer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BusPeerOrder {
+    pub(crate) worker: WorkerId,
+    pub(crate) generation: Generation,
+}
+
 /// From a worker to the supervisor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -145,6 +156,8 @@ pub(crate) enum FromWorker {
         #[serde(default)]
         part: Part,
     },
+    /// It wants to take part in the bus.
+    BusJoin,
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -226,6 +239,11 @@ mod tests {
             ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 25_000 }),
             r#"{"type":"drain","reason":"shutdown","timeout_ms":25000}"#,
         );
+        golden(
+            ToWorker::BusPeer(BusPeerOrder { worker: slot, generation: Generation::new(7) }),
+            r#"{"type":"bus_peer","worker":3,"generation":7}"#,
+        );
+        golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
     }
 
     #[test]
@@ -243,6 +261,7 @@ mod tests {
             FromWorker::Drained(WorkerReport { completed: 9, cut: 1 }),
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
+        golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
         golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);
     }
 

@@ -10,6 +10,9 @@
 //!     │ ───────────── Listen ───────► │   you read this slot's sockets now
 //!     │ ───────────── Release ──────► │   stop reading them …
 //!     │ ◄──────────── Released ────── │   … done: the next reader may start
+//!     │ ◄──────────── BusJoin ─────── │   when the application first uses the bus
+//!     │ ───────────── BusPeer ──────► │   a socket to each other process that does, now and later
+//!     │ ───────────── BusJoined ────► │
 //!     │ ───────────── Drain ────────► │
 //!     │ ◄──────────── Drained ─────── │   what was completed, what was cut
 //! ```
@@ -24,6 +27,6 @@ mod message;
 #[cfg(cluster)]
 pub(crate) use channel::{Channel, MAX_DESCRIPTORS, Received, pair};
 pub(crate) use message::{
-    DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, ReleaseOrder, SocketKind, ToWorker, Welcome,
-    WorkerReport,
+    BusPeerOrder, DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, ReleaseOrder, SocketKind, ToWorker,
+    Welcome, WorkerReport,
 };

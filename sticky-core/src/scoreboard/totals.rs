@@ -21,6 +21,8 @@ pub(crate) struct Totals {
     pub(crate) adopted: u64,
     /// What became of connections that belong to other workers.
     pub(crate) handoffs: Handoffs,
+    /// What became of messages on the bus.
+    pub(crate) bus: BusTotals,
 }
 
 /// What became of connections that belong to other workers.
@@ -57,6 +59,37 @@ impl std::ops::AddAssign for Handoffs {
     }
 }
 
+/// What became of messages between workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BusTotals {
+    /// Published.
+    pub(crate) published: u64,
+    /// Given to subscriptions: of one message as many as there are.
+    pub(crate) delivered: u64,
+    /// Dropped by subscriptions that were not read.
+    pub(crate) lagged: u64,
+    /// Not sent to a process that does not read.
+    pub(crate) missed: u64,
+}
+
+impl fmt::Display for BusTotals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { published, delivered, lagged, missed } = self;
+        write!(f, "published {published}, delivered {delivered}")?;
+        let mut lost = [("lagged", lagged), ("missed", missed)].into_iter().filter(|(_, count)| **count > 0);
+        lost.try_for_each(|(name, count)| write!(f, ", {name} {count}"))
+    }
+}
+
+impl std::ops::AddAssign for BusTotals {
+    fn add_assign(&mut self, other: Self) {
+        self.published += other.published;
+        self.delivered += other.delivered;
+        self.lagged += other.lagged;
+        self.missed += other.missed;
+    }
+}
+
 impl Totals {
     /// Keeps what a process that has ended did, so that no count of the cluster ever falls. What was open in it is
     /// open no more.
@@ -74,5 +107,6 @@ impl std::ops::AddAssign for Totals {
         self.mismatches += other.mismatches;
         self.adopted += other.adopted;
         self.handoffs += other.handoffs;
+        self.bus += other.bus;
     }
 }

@@ -288,6 +288,7 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
         FromWorker::Released { slot, part } => Event::Released { child, slot, part },
         FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },
+        FromWorker::BusJoin => Event::BusJoin { child },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

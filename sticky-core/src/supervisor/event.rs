@@ -25,6 +25,8 @@ pub(crate) enum Event {
     Released { child: ChildId, slot: WorkerId, part: Part },
     /// It does not read this slot's sockets, although they were lent to it.
     Dropped { child: ChildId, slot: WorkerId, part: Part },
+    /// It wants to take part in the bus.
+    BusJoin { child: ChildId },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -52,6 +54,10 @@ pub(crate) enum Action {
     Release { child: ChildId, slot: WorkerId, part: Part },
     /// Tell it to finish within this time.
     Drain { child: ChildId, timeout: Duration },
+    /// Connect these two by the bus.
+    Connect { child: ChildId, other: ChildId },
+    /// Tell it that it is connected with everybody.
+    BusJoined { child: ChildId },
     /// Signal it, unless it is gone.
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.

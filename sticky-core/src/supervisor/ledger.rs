@@ -2,7 +2,7 @@
 
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
-use crate::scoreboard::{Handoffs, Totals};
+use crate::scoreboard::{BusTotals, Handoffs, Totals};
 
 /// Connections after which it is strange that all of them have gone to one worker.
 const ENOUGH: u64 = 100;
@@ -39,6 +39,13 @@ impl Ledger {
         let mut all = Handoffs::default();
         self.ended.iter().for_each(|totals| all += totals.handoffs);
         (all != Handoffs::default()).then_some(all)
+    }
+
+    /// What became of messages on the bus in all processes that have ended; none if nobody has used it.
+    pub(super) fn bus(&self) -> Option<BusTotals> {
+        let mut all = BusTotals::default();
+        self.ended.iter().for_each(|totals| all += totals.bus);
+        (all != BusTotals::default()).then_some(all)
     }
 
     /// What there is to say about the numbers, each thing once; `live` are those of the processes there are.

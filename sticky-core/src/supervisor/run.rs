@@ -22,7 +22,7 @@ use super::state::{Policy, State};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
 use crate::control::{
-    DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
+    BusPeerOrder, DrainOrder, Hello, ListenOrder, MAX_DESCRIPTORS, PROTOCOL, Part, ReleaseOrder, ToWorker, Welcome,
 };
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
@@ -342,6 +342,8 @@ impl Supervisor {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
             }
+            Action::Connect { child, other } => self.connect(child, other),
+            Action::BusJoined { child } => self.send(child, ToWorker::BusJoined),
             Action::Signal { child, signal } => {
                 if let Some(member) = self.members.get(&child) {
                     member.process.signal(signal);
@@ -392,6 +394,22 @@ impl Supervisor {
         member.process.send(&ToWorker::Listen(ListenOrder { slot, part, sockets, refuse }), &descriptors);
     }
 
+    /// Gives each of two processes an end of a socket pair. What they say there is between them.
+    fn connect(&self, child: ChildId, other: ChildId) {
+        let (Some(one), Some(other)) = (self.members.get(&child), self.members.get(&other)) else { return };
+        let (ours, theirs) = match super::sockets::bus_pair() {
+            Ok(pair) => pair,
+            Err(error) => {
+                let (one, other) = (one.slot, other.slot);
+                return notice::error(format_args!("no bus between workers {one} and {other}: {error}"));
+            }
+        };
+        for (member, peer, end) in [(one, other, ours), (other, one, theirs)] {
+            let order = BusPeerOrder { worker: peer.slot, generation: peer.generation };
+            member.process.send(&ToWorker::BusPeer(order), &[end.as_fd()]);
+        }
+    }
+
     fn evict(&mut self, slots: Vec<WorkerId>) {
         // The workers are told first: what reaches them through the new placement is then no surprise.
         let evicted = ToWorker::Evicted { slots: slots.clone() };
@@ -437,6 +455,9 @@ impl Supervisor {
         self.read_scoreboard();
         if let Some(handoffs) = self.ledger.handoffs() {
             notice::info(format_args!("handoff: {handoffs}"));
+        }
+        if let Some(bus) = self.ledger.bus() {
+            notice::info(format_args!("bus: {bus}"));
         }
         self.outcome = Some(match outcome {
             Outcome::Clean(report) => {

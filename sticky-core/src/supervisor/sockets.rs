@@ -1,8 +1,9 @@
 //! The public sockets as the supervisor handles them: taking them at start, lending them, moving the placement.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustix::process::{Resource, getrlimit};
 
 use super::SuperviseError;
@@ -49,6 +50,12 @@ pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
 /// The receiving end of a slot's channel, to lend to who reads it.
 pub(super) fn channel(channels: &[Pair], slot: WorkerId) -> (Vec<SocketKind>, Vec<BorrowedFd<'_>>) {
     channels.get(slot.index()).map(|pair| (SocketKind::Channel, pair.receiver.as_fd())).into_iter().unzip()
+}
+
+/// The way between two processes on the bus: nobody else can come in there, and either hears when the other has ended.
+pub(super) fn bus_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
 /// The listeners to lend to who reads this slot's. One that all share needs no other reader when the slot's own is gone.

@@ -119,6 +119,8 @@ struct Child {
     was_ready: bool,
     adopts: bool,
     stopped: bool,
+    /// It takes part in the bus.
+    on_bus: bool,
     words: Option<String>,
 }
 
@@ -177,6 +179,7 @@ impl State {
             Event::Ready { child, adopts } => self.ready(child, adopts),
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
+            Event::BusJoin { child } => self.join_bus(child),
             Event::Drained { child, report } => self.drained(now, child, report),
             Event::Words { child, text } => {
                 self.with(child, |child| child.words = Some(text));
@@ -232,8 +235,9 @@ impl State {
         self.slots[index].current = Some(child);
         self.slots[index].respawn_at = None;
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
-        let (was_ready, adopts, stopped) = (false, false, false);
-        self.children.insert(child, Child { slot, seat, born: now, stage, was_ready, adopts, stopped, words: None });
+        let (was_ready, adopts, stopped, on_bus, words) = (false, false, false, false, None);
+        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, on_bus, words };
+        self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat });
     }
 
@@ -291,6 +295,18 @@ impl State {
         if is_own {
             slot.down_since.get_or_insert(now);
         }
+    }
+
+    /// Connects a process with all that take part in the bus already; later ones are connected with it when they come. One
+    /// that asks again has not heard the answer in time.
+    fn join_bus(&mut self, id: ChildId) {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        if !std::mem::replace(&mut child.on_bus, true) {
+            let others = self.children.iter().filter(|(other, child)| **other != id && child.on_bus);
+            let connect = others.map(|(&other, _)| Action::Connect { child: id, other });
+            self.out.extend(connect);
+        }
+        self.out.push(Action::BusJoined { child: id });
     }
 
     fn drained(&mut self, now: Instant, id: ChildId, report: WorkerReport) {

@@ -808,6 +808,43 @@ fn who_drops_a_neighbours_channel_is_asked_for_its_listeners() {
     assert_eq!(cluster.tell(released(1, 0)), [listen(2, 0)]);
 }
 
+// === The bus ===
+
+fn connect(id: u64, other: u64) -> Action {
+    Action::Connect { child: child(id), other: child(other) }
+}
+
+fn join(id: u64) -> Event {
+    Event::BusJoin { child: child(id) }
+}
+
+fn joined(id: u64) -> Action {
+    Action::BusJoined { child: child(id) }
+}
+
+#[test]
+fn who_joins_is_connected_with_all_who_have_and_with_each_once() {
+    let mut cluster = Cluster::booting(3);
+    assert_eq!(cluster.tell(join(1)), [joined(1)]);
+    assert_eq!(cluster.tell(join(0)), [connect(0, 1), joined(0)]);
+    assert_eq!(cluster.tell(join(0)), [joined(0)], "asked again, answered again");
+    cluster.boot();
+    cluster.now += LIFE;
+    cluster.tell(killed(1));
+    assert_eq!(cluster.wait(MOMENT), [], "its next generation has not asked");
+    assert_eq!(cluster.tell(join(2)), [connect(2, 0), joined(2)]);
+    assert_eq!(cluster.tell(join(3)), [connect(3, 0), connect(3, 2), joined(3)]);
+    assert_eq!(cluster.tell(join(1)), [], "it has ended");
+}
+
+#[test]
+fn the_bus_works_to_the_end() {
+    let mut cluster = Cluster::running(2);
+    cluster.tell(join(0));
+    cluster.tell(Event::Terminate);
+    assert_eq!(cluster.tell(join(1)), [connect(1, 0), joined(1)]);
+}
+
 // === Any order of events ===
 
 #[derive(Clone, Copy, Debug)]
@@ -816,6 +853,7 @@ enum Happening {
     Ready(usize),
     ReadyAlone(usize),
     Answer(usize),
+    Join(usize),
     Drained(usize),
     Drop(usize),
     Stop(usize),
@@ -834,6 +872,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         12 => any.clone().prop_map(Happening::Ready),
         1 => any.clone().prop_map(Happening::ReadyAlone),
         8 => any.clone().prop_map(Happening::Answer),
+        3 => any.clone().prop_map(Happening::Join),
         3 => any.clone().prop_map(Happening::Drained),
         1 => any.clone().prop_map(Happening::Drop),
         2 => any.clone().prop_map(Happening::Stop),
@@ -860,6 +899,8 @@ struct World {
     late: Vec<(Desk, ChildId)>,
     evicted: Vec<WorkerId>,
     generations: BTreeMap<WorkerId, Generation>,
+    on_bus: Vec<ChildId>,
+    connected: Vec<[ChildId; 2]>,
     terminated: u32,
     closed: bool,
     finished: bool,
@@ -881,6 +922,13 @@ impl World {
                     self.reads.retain(|read| *read != (desk, child));
                     self.asked.push((desk, child, now));
                 }
+                Action::Connect { child, other } => {
+                    assert!([child, other].iter().all(|id| self.alive.contains_key(id)) && child != other);
+                    let pair = [child.min(other), child.max(other)];
+                    assert!(!self.connected.contains(&pair), "two processes are connected once");
+                    self.connected.push(pair);
+                }
+                Action::BusJoined { child } => self.joined(child),
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -922,7 +970,19 @@ impl World {
         self.reads.push((desk, child));
     }
 
+    fn joined(&mut self, child: ChildId) {
+        assert!(self.alive.contains_key(&child));
+        if !self.on_bus.contains(&child) {
+            self.on_bus.push(child);
+        }
+        for &other in self.on_bus.iter().filter(|other| **other != child) {
+            let pair = [child.min(other), child.max(other)];
+            assert!(self.connected.contains(&pair), "everybody is connected with everybody");
+        }
+    }
+
     fn bury(&mut self, child: ChildId) {
+        self.on_bus.retain(|member| *member != child);
         self.alive.remove(&child);
         self.reads.retain(|(_, reader)| *reader != child);
         self.asked.retain(|(_, reader, _)| *reader != child);
@@ -949,6 +1009,7 @@ impl World {
                 let (slot, part) = desk;
                 Event::Released { child, slot, part }
             }
+            Happening::Join(n) => Event::BusJoin { child: self.pick(n)? },
             Happening::Drained(n) => Event::Drained { child: self.pick(n)?, report: WorkerReport::default() },
             Happening::Drop(n) => {
                 let (desk, child) = *self.reads.get(n.checked_rem(self.reads.len())?)?;

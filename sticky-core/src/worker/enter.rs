@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, UnboundedSender};
 
 use super::connections::Order;
-use super::lifeline::{self, Control};
+use super::lifeline::{self, Control, Hears};
 use super::{DrainTrigger, Limits, Parts, Plan, Sockets, Worker, all_tcp};
-use crate::bus::Bus;
+use crate::bus::{Bus, BusPeer, Wiring};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
@@ -59,8 +59,9 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let _ = sender.send(Order::Evicted { slots: welcome.evicted.clone() });
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
-    lifeline::start(Arc::clone(&control), sender, trigger.clone(), registry.clone(), sockets)
-        .map_err(JoinError::Control)?;
+    let (bus, wiring) = bus(&welcome, &registry, &control);
+    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring };
+    lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
     registry.row().sit(welcome.worker);
     let sessions = Arc::new(sessions(&welcome, config, table)?);
@@ -82,7 +83,7 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         plan: Plan::of(config, channels, rows),
         judge: Arc::new(judge),
         sessions,
-        bus: Bus::alone(welcome.worker, welcome.generation, welcome.workers),
+        bus,
     });
     report_panics(worker.clone());
     Ok(worker)
@@ -134,6 +135,15 @@ fn sessions(welcome: &Welcome, config: &Config, table: Option<OwnedFd>) -> Resul
     let table = table.map_err(|source| JoinError::Sessions { source })?.map(Arc::new);
     let shared = Shared { secret: welcome.secret.clone(), table };
     Ok(Sessions::new(welcome.worker, welcome.workers, welcome.seed, config, shared))
+}
+
+/// The bus, and where the supervisor's words about it go.
+fn bus(welcome: &Welcome, registry: &Registry, control: &Arc<Control>) -> (Bus, UnboundedSender<Wiring>) {
+    let me = BusPeer { worker: welcome.worker, generation: welcome.generation };
+    let control = Arc::clone(control);
+    // If this cannot be said now, it is said again.
+    let ask = move || drop(control.send(&FromWorker::BusJoin, &[]));
+    Bus::among(me, welcome.workers, registry.row().clone(), ask)
 }
 
 fn placement(welcome: &Welcome) -> Option<KernelHash> {

@@ -11,8 +11,9 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::connections::Order;
 use super::drain::{DrainReason, DrainTrigger};
 use super::listener::{BoundListener, Lent};
+use crate::bus::Wiring;
 use crate::connection::Registry;
-use crate::control::{Channel, FromWorker, ListenOrder, Received, SocketKind, ToWorker};
+use crate::control::{BusPeerOrder, Channel, FromWorker, ListenOrder, Received, SocketKind, ToWorker};
 use crate::notice;
 
 /// What is executing when the supervisor disappears has this long.
@@ -21,20 +22,22 @@ const ORPHAN_TIME: Duration = Duration::from_secs(1);
 /// The worker's end of the control socket.
 pub(super) type Control = Channel<FromWorker, ToWorker>;
 
+/// Who in this process is to hear what the supervisor says.
+pub(super) struct Hears {
+    pub(super) orders: UnboundedSender<Order>,
+    pub(super) drain: DrainTrigger,
+    pub(super) registry: Registry,
+    pub(super) wiring: UnboundedSender<Wiring>,
+}
+
 /// Starts the thread. `sockets` is the most descriptors a message brings.
-pub(super) fn start(
-    control: Arc<Control>,
-    orders: UnboundedSender<Order>,
-    drain: DrainTrigger,
-    registry: Registry,
-    sockets: usize,
-) -> io::Result<()> {
+pub(super) fn start(control: Arc<Control>, hears: Hears, sockets: usize) -> io::Result<()> {
     let mut spares = Spares::new(sockets);
     let listen = move || {
         while let Some(received) = next(&control, &mut spares) {
-            deliver(received, &control, &orders, &drain, &registry);
+            deliver(received, &control, &hears);
         }
-        orphaned(&orders, &drain);
+        orphaned(&hears);
     };
     std::thread::Builder::new().name("sticky-lifeline".to_owned()).spawn(listen).map(drop)
 }
@@ -89,13 +92,7 @@ impl Spares {
     }
 }
 
-fn deliver(
-    received: Received<ToWorker>,
-    control: &Control,
-    orders: &UnboundedSender<Order>,
-    drain: &DrainTrigger,
-    registry: &Registry,
-) {
+fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
     let order = match received.message {
         ToWorker::Listen(order) if received.is_cut || received.descriptors.len() < order.sockets.len() => {
             let (slot, part) = (order.slot, order.part);
@@ -108,14 +105,16 @@ fn deliver(
         ToWorker::Evicted { slots } => Order::Evicted { slots },
         ToWorker::Drain(order) => {
             // Counted before anybody hears of it: the first connections end at once.
-            let open = registry.open();
-            drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
+            let open = hears.registry.open();
+            hears.drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
             Order::Drain { open }
         }
+        ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
+        ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
         ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.
-    if let Err(untaken) = orders.send(order) {
+    if let Err(untaken) = hears.orders.send(order) {
         let answer = match untaken.0 {
             Order::Listen { slot, part, .. } => FromWorker::Dropped { slot, part },
             Order::Release { slot, part } => FromWorker::Released { slot, part },
@@ -136,9 +135,17 @@ fn listen_order(order: ListenOrder, descriptors: Vec<OwnedFd>) -> Order {
     Order::Listen { slot, part, listeners: listeners.collect(), refuse }
 }
 
-fn orphaned(orders: &UnboundedSender<Order>, drain: &DrainTrigger) {
-    drain.start(DrainReason::SupervisorGone, Instant::now() + ORPHAN_TIME);
-    let _ = orders.send(Order::Abandon);
+fn connect(order: BusPeerOrder, descriptors: Vec<OwnedFd>, wiring: &UnboundedSender<Wiring>) {
+    let BusPeerOrder { worker, generation } = order;
+    match descriptors.into_iter().next() {
+        Some(socket) => drop(wiring.send(Wiring::Peer { socket, worker, generation })),
+        None => notice::error(format_args!("worker out of descriptors: no bus between it and worker {worker}")),
+    }
+}
+
+fn orphaned(hears: &Hears) {
+    hears.drain.start(DrainReason::SupervisorGone, Instant::now() + ORPHAN_TIME);
+    let _ = hears.orders.send(Order::Abandon);
     std::thread::sleep(ORPHAN_TIME + ORPHAN_TIME / 4);
     // Not `exit`: it would run the destructors of a program whose event loop may be blocked.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);

@@ -233,7 +233,7 @@ impl Worker {
             plan: None,
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
-            bus: Bus::alone(id, Generation::FIRST, 1),
+            bus: Bus::alone(id, Row::detached()),
         })
     }
 
@@ -305,7 +305,7 @@ impl Worker {
     ///
     /// The first call makes this process take part: before it costs nothing.
     pub fn bus(&self) -> Bus {
-        self.inner.bus.clone()
+        self.inner.bus.join()
     }
 
     /// Tells when this worker drains.

@@ -52,11 +52,12 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let secret = session::secret(config).map_err(system("draw a secret"))?;
     let seed = config.hash_seed.unwrap_or_default();
     let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared { secret, table: None }));
+    let row = Row::detached();
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
         workers: 1,
-        registry: Registry::new(Row::detached()),
+        registry: Registry::new(row.clone()),
         limits: Limits::of(config),
         placement: None,
         orders,
@@ -67,7 +68,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         plan: Plan::of(config, Vec::new(), Vec::new()),
         judge: Arc::new(Judge::new(id, 1, seed, Rules::of(config), Arc::clone(&sessions), Vec::new())),
         sessions,
-        bus: Bus::alone(id, Generation::FIRST, 1),
+        bus: Bus::alone(id, row.clone()),
     });
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
