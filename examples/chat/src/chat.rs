@@ -17,7 +17,8 @@ use crate::history::History;
 use crate::people::People;
 use crate::words::{self, Join, Message, Person};
 
-/// Topics of the bus: something was said; a worker's people; a new worker asks what was said before; the answer.
+/// Topics of the bus: something was said; a worker's people; a new worker asks what was said before, and who is here; the
+/// answer to the first half.
 const SAID: &str = "chat.said";
 const HERE: &str = "chat.here";
 const ASK: &str = "chat.ask";
@@ -92,6 +93,7 @@ impl Chat {
             let all = chat.lock(&chat.history).all();
             if question.from != chat.bus.me() {
                 chat.answer(question, &all);
+                chat.own_changed.notify_one();
             }
         });
         self.watch_workers().await?;
@@ -150,7 +152,7 @@ impl Chat {
         });
     }
 
-    /// People go with their worker, and a new one has to hear of those who are here.
+    /// People go with their worker.
     async fn watch_workers(self: &Arc<Self>) -> Result<(), BoxError> {
         let (chat, mut watch) = (Arc::clone(self), self.bus.watch_peers().await?);
         tokio::spawn(async move {
@@ -159,7 +161,6 @@ impl Chat {
                 workers.push(chat.bus.me());
                 let changed = chat.lock(&chat.people).keep_only(&workers);
                 chat.show(changed);
-                chat.own_changed.notify_one();
             }
         });
         Ok(())

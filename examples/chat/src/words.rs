@@ -48,7 +48,7 @@ impl Join {
 
     /// The room, by default the lobby.
     pub(crate) fn room(&self) -> String {
-        let name = self.room.trim_start_matches('#').to_lowercase();
+        let name = self.room.trim().trim_start_matches('#').to_lowercase();
         cut(&name, LONGEST_ROOM).unwrap_or_else(|| "lobby".to_owned())
     }
 }
