@@ -7,6 +7,8 @@
 //! The protocol between servers is socketioxide's own; what is ours is the way, and who counts as a server.
 
 mod bus;
+mod ledger;
+mod wire;
 
 use std::fmt;
 use std::future::Future;
@@ -23,9 +25,10 @@ use socketioxide_core::adapter::{
 };
 use socketioxide_core::packet::Packet;
 use socketioxide_redis::{CustomRedisAdapter, InitError, RedisAdapterConfig, RedisAdapterCtr};
-use sticky_core::Worker;
+use sticky_core::{Bus, Worker};
 
 pub use self::bus::BusDriver;
+use self::bus::Kind;
 use crate::error::Error;
 
 /// The beginning of every topic's name. Its second half is the version that the messages are of: generations of a
@@ -48,17 +51,24 @@ pub struct Adapter<E: SocketEmitter = Emitter> {
     inner: Arc<Inner<E>>,
 }
 
-/// What adapters are made from: one for each server.
-pub struct AdapterState(RedisAdapterCtr<BusDriver>);
+/// What adapters are made from.
+pub struct AdapterState {
+    bus: Bus,
+}
 
 impl AdapterState {
     pub(crate) fn new(worker: &Worker) -> Self {
+        Self { bus: worker.bus() }
+    }
+
+    /// What the adapter of one namespace is made from.
+    fn constructor(&self) -> RedisAdapterCtr<BusDriver> {
         let config = RedisAdapterConfig::new()
             .with_prefix(PREFIX)
             .with_request_timeout(REQUEST_TIMEOUT)
             .with_ack_response_buffer(ACK_BUFFER)
             .with_stream_buffer(STREAM_BUFFER);
-        Self(RedisAdapterCtr::new_with_driver(BusDriver::new(worker.bus()), config))
+        RedisAdapterCtr::new_with_driver(BusDriver::new(self.bus.clone()), config)
     }
 }
 
@@ -71,7 +81,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     type InitRes = InitFuture;
 
     fn new(state: &AdapterState, local: CoreLocalAdapter<E>) -> Self {
-        Self { inner: Arc::new(Inner::new(&state.0, local)) }
+        Self { inner: Arc::new(Inner::new(&state.constructor(), local)) }
     }
 
     fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) -> InitFuture {
@@ -106,7 +116,9 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
         options: BroadcastOptions,
         timeout: Option<Duration>,
     ) -> Result<Self::AckStream, AdapterError> {
-        Ok(self.inner.broadcast_with_ack(packet, options, timeout).await?)
+        let patience = timeout.unwrap_or_else(|| self.get_local().ack_timeout()).saturating_add(REQUEST_TIMEOUT);
+        let ask = self.inner.broadcast_with_ack(packet, options, timeout);
+        Ok(BusDriver::asking(Kind::Acks, patience, ask).await?)
     }
 
     async fn add_sockets(&self, options: BroadcastOptions, rooms: impl RoomParam) -> Result<(), AdapterError> {
@@ -122,11 +134,11 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     }
 
     async fn rooms(&self, options: BroadcastOptions) -> Result<Vec<Room>, AdapterError> {
-        Ok(self.inner.rooms(options).await?)
+        Ok(BusDriver::asking(Kind::Rooms, REQUEST_TIMEOUT, self.inner.rooms(options)).await?)
     }
 
     async fn fetch_sockets(&self, options: BroadcastOptions) -> Result<Vec<RemoteSocketData>, AdapterError> {
-        Ok(self.inner.fetch_sockets(options).await?)
+        Ok(BusDriver::asking(Kind::Sockets, REQUEST_TIMEOUT, self.inner.fetch_sockets(options)).await?)
     }
 
     fn get_local(&self) -> &CoreLocalAdapter<E> {
