@@ -6,6 +6,7 @@
 //!
 //! The protocol between servers is socketioxide's own; what is ours is the way, and who counts as a server.
 
+mod acks;
 mod bus;
 mod ledger;
 mod wire;
@@ -27,6 +28,7 @@ use socketioxide_core::packet::Packet;
 use socketioxide_redis::{CustomRedisAdapter, InitError, RedisAdapterConfig, RedisAdapterCtr};
 use sticky_core::{Bus, Worker};
 
+pub use self::acks::Acks;
 pub use self::bus::BusDriver;
 use self::bus::Kind;
 use crate::error::Error;
@@ -77,7 +79,7 @@ impl<E: SocketEmitter> DefinedAdapter for Adapter<E> {}
 impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     type Error = AdapterError;
     type State = AdapterState;
-    type AckStream = <Inner<E> as CoreAdapter<E>>::AckStream;
+    type AckStream = Acks<<Inner<E> as CoreAdapter<E>>::AckStream>;
     type InitRes = InitFuture;
 
     fn new(state: &AdapterState, local: CoreLocalAdapter<E>) -> Self {
@@ -118,7 +120,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     ) -> Result<Self::AckStream, AdapterError> {
         let patience = timeout.unwrap_or_else(|| self.get_local().ack_timeout()).saturating_add(REQUEST_TIMEOUT);
         let ask = self.inner.broadcast_with_ack(packet, options, timeout);
-        Ok(BusDriver::asking(Kind::Acks, patience, ask).await?)
+        Ok(Acks::new(BusDriver::asking(Kind::Acks, patience, ask).await?))
     }
 
     async fn add_sockets(&self, options: BroadcastOptions, rooms: impl RoomParam) -> Result<(), AdapterError> {

@@ -12,8 +12,8 @@ pub(crate) fn launch() -> Launch {
 }
 
 /// A script's case with the cluster's URL and the number of its workers.
-pub(crate) fn case(script: &str, name: &str, cluster: &TestCluster) -> Script {
-    Script::new(script).arg(name).arg(format!("http://{}", cluster.address())).arg(WORKERS)
+pub(crate) fn case(script: &str, name: &str, cluster: &TestCluster, workers: u16) -> Script {
+    Script::new(script).arg(name).arg(format!("http://{}", cluster.address())).arg(workers)
 }
 
 /// A row.

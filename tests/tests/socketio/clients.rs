@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::bed::{case, launch, row};
+use crate::bed::{WORKERS, case, launch, row};
 
 const CASES: [&str; 8] = ["polling", "upgrade", "websocket", "order", "namespaces", "large", "broadcast", "killed"];
 
@@ -17,6 +17,6 @@ pub(crate) fn rows() -> Vec<Trial> {
 fn client(name: &'static str, version: u8) -> Trial {
     row(format!("clients/{name}/v{version}"), move || {
         let cluster = launch().up();
-        case("clients.js", name, &cluster).arg(version).run();
+        case("clients.js", name, &cluster, WORKERS).arg(version).run();
     })
 }

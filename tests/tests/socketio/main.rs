@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
+mod adapter;
 mod bed;
 mod clients;
 mod sessions;
@@ -17,6 +18,6 @@ const AT_ONCE: usize = 2;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let topics = [clients::rows(), sessions::rows()];
+    let topics = [clients::rows(), sessions::rows(), adapter::rows()];
     libtest_mimic::run(&arguments, topics.into_iter().flatten().collect()).exit_code()
 }

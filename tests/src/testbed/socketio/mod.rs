@@ -1,6 +1,7 @@
 //! The Socket.IO server of the testbeds: what the client and its protocol tests ask of one.
 
 mod arguments;
+mod commands;
 mod settings;
 
 use std::sync::Arc;
@@ -26,12 +27,17 @@ pub async fn server(worker: &Worker, router: Router) -> Result<Router, BoxError>
     let (layer, io) = sticky_socketio::layer(worker, settings::socket_io()?)?;
     let id = worker.id().get();
     io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| on_connect(&socket, auth, id)).await?;
-    io.ns("/custom", async |socket: SocketRef, auth: TryData<Value>| emit_auth(&socket, auth)).await?;
+    io.ns("/custom", async |socket: SocketRef, auth: TryData<Value>| {
+        emit_auth(&socket, auth);
+        take_commands(&socket);
+    })
+    .await?;
     Ok(router.layer(layer))
 }
 
 fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
     emit_auth(socket, auth);
+    take_commands(socket);
     socket.on("message", async |socket: SocketRef, Data::<Arguments>(arguments)| {
         socket.emit("message-back", &arguments).ok();
     });
@@ -47,6 +53,14 @@ fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
     socket.on("broadcast", async move |io: SocketIo| {
         io.emit("hello", &worker).await.ok();
     });
+}
+
+fn take_commands(socket: &SocketRef) {
+    socket.on("join", async |socket: SocketRef, Data::<Vec<String>>(rooms), ack: AckSender| {
+        socket.join(rooms);
+        ack.send("joined").ok();
+    });
+    socket.on("do", commands::obey);
 }
 
 /// Says what the client has said of itself; nothing is an empty object, as the client has it.
