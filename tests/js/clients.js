@@ -138,6 +138,18 @@ const cases = {
         }
     },
 
+    // The cluster ends under its clients: each is let go in a way after which it connects anew by itself.
+    async drained(url, workers, version, supervisor) {
+        const sockets = [];
+        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await several(url, workers, { ...settings, version })));
+        const reasons = sockets.map((socket) => next(socket, "disconnect").then(([reason]) => reason));
+        process.kill(Number(supervisor), "SIGTERM");
+        for (const reason of await Promise.all(reasons)) {
+            assert.ok(["transport close", "transport error"].includes(reason), reason);
+        }
+        sockets.forEach((socket) => assert.ok(socket.active ?? socket.io._reconnecting, "it is about to connect anew"));
+    },
+
     // Version 3 of Engine.IO: no tags, so the address says where a client belongs.
     async version3(url) {
         const sockets = await Promise.all(

@@ -6,10 +6,13 @@
 //!  GET, POST ?..&sid=AbC….2            ── untag ── &sid=AbC… ──────► socketioxide
 //! ```
 //!
-//! It goes directly around socketioxide's layer, inside whatever compresses.
+//! It goes directly around socketioxide's layer, inside whatever compresses. It also closes transports when the worker
+//! drains: polls are answered with the engine's packet for that, WebSockets end.
 
 mod answer;
+mod farewell;
 mod tagged;
+mod websocket;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +27,10 @@ use socketioxide::service::SocketIoService;
 use sticky_core::{SessionTag, Worker};
 
 pub use self::answer::{AnswerBody, AnswerFuture};
+use self::farewell::Farewell;
+use self::tagged::Ask;
+use self::websocket::Upgrade;
+pub use self::websocket::{Leaving, Transport};
 use crate::adapter::{Adapter, AdapterState};
 use crate::alias::SocketIo;
 use crate::error::Error;
@@ -67,7 +74,8 @@ pub struct Layer {
     tags: TagLayer,
 }
 
-/// The half of [`Layer`] that tags session ids, to go around an Engine.IO layer without Socket.IO.
+/// The half of [`Layer`] that is ours, to go around an Engine.IO layer without Socket.IO: directly, as in
+/// `router.layer((tags, engine))`.
 #[derive(Clone, Debug)]
 pub struct TagLayer {
     shared: Arc<Shared>,
@@ -76,7 +84,8 @@ pub struct TagLayer {
 impl TagLayer {
     /// Tags the ids of the sessions of this worker that begin below `path`, which is the engine's own.
     pub fn new(worker: &Worker, path: impl Into<String>) -> Self {
-        Self { shared: Arc::new(Shared { path: path.into(), tag: worker.session_tag() }) }
+        let shared = Shared { path: path.into(), tag: worker.session_tag(), farewell: Farewell::new(worker) };
+        Self { shared: Arc::new(shared) }
     }
 }
 
@@ -87,6 +96,7 @@ struct Shared {
     path: String,
     /// None where requests are placed without.
     tag: Option<SessionTag>,
+    farewell: Farewell,
 }
 
 impl<S: Clone> tower::Layer<S> for Layer {
@@ -114,26 +124,38 @@ pub struct Tagging<S> {
 
 impl<S, R, B> tower::Service<Request<R>> for Tagging<S>
 where
-    S: tower::Service<Request<R>, Response = Response<B>>,
+    S: tower::Service<Request<R>, Response = Response<B>>
+        + tower::Service<(Transport, Request<()>), Future: Send>
+        + Clone
+        + Send
+        + 'static,
     B: Body<Data = Bytes>,
 {
     type Response = Response<AnswerBody<B>>;
-    type Error = S::Error;
-    type Future = AnswerFuture<S::Future, B>;
+    type Error = <S as tower::Service<Request<R>>>::Error;
+    type Future = AnswerFuture<<S as tower::Service<Request<R>>>::Future, B, S>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        <S as tower::Service<Request<R>>>::poll_ready(&mut self.inner, context)
     }
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
-        let tag = self.shared.tag.filter(|_| tagged::is_below(request.uri().path(), &self.shared.path));
-        if tag.is_some()
-            && let Some(uri) = tagged::untagged(request.uri())
-        {
+        let Shared { path, tag, farewell } = &*self.shared;
+        if !tagged::is_below(request.uri().path(), path) {
+            return AnswerFuture::plain(self.inner.call(request));
+        }
+        if let Some(uri) = tag.and_then(|_| tagged::untagged(request.uri())) {
             *request.uri_mut() = uri;
         }
-        let tag = tag.filter(|_| tagged::is_handshake(request.method(), request.uri()));
-        AnswerFuture::new(self.inner.call(request), tag)
+        match Ask::of(request.method(), request.uri()) {
+            Ask::Handshake => AnswerFuture::handshake(self.inner.call(request), *tag),
+            Ask::Poll(version) => AnswerFuture::poll(self.inner.call(request), farewell.turn(), version),
+            Ask::WebSocket => {
+                let upgrade = Upgrade::take(&self.inner, &mut request).map(|upgrade| (upgrade, farewell.turn()));
+                AnswerFuture::websocket(self.inner.call(request), upgrade)
+            }
+            Ask::Other => AnswerFuture::plain(self.inner.call(request)),
+        }
     }
 }
 

@@ -17,11 +17,52 @@ pub(super) fn is_below(path: &str, engine: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || engine.ends_with('/'))
 }
 
-/// Whether this begins a session whose id the client will say again.
-pub(super) fn is_handshake(method: &Method, uri: &Uri) -> bool {
-    let query = uri.query().unwrap_or_default();
-    let is = |name, value| parameter(query, name) == Some(value);
-    *method == Method::GET && is("EIO", "4") && is("transport", "polling") && parameter(query, "sid").is_none()
+/// What a request asks of the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// A session, whose id the client will say again.
+    Handshake,
+    /// What there is for a session, as soon as there is something.
+    Poll(Version),
+    /// A WebSocket.
+    WebSocket,
+    Other,
+}
+
+/// The versions of the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    Three,
+    Four,
+}
+
+impl Ask {
+    pub(super) fn of(method: &Method, uri: &Uri) -> Self {
+        let query = uri.query().unwrap_or_default();
+        let version = match parameter(query, "EIO") {
+            Some("3") => Version::Three,
+            Some("4") => Version::Four,
+            _ => return Self::Other,
+        };
+        let has_session = parameter(query, "sid").is_some();
+        match parameter(query, "transport") {
+            _ if *method != Method::GET => Self::Other,
+            Some("polling") if has_session => Self::Poll(version),
+            Some("polling") if version == Version::Four => Self::Handshake,
+            Some("websocket") => Self::WebSocket,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Version {
+    /// The answer to a poll by which the server closes the transport.
+    pub(super) const fn close(self) -> &'static str {
+        match self {
+            Self::Three => "1:1",
+            Self::Four => "1",
+        }
+    }
 }
 
 fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
@@ -77,14 +118,23 @@ mod tests {
 
     #[test]
     fn a_handshake_has_no_session_yet() {
-        let is = |method, query: &str| is_handshake(&method, &format!("/socket.io/?{query}").parse().unwrap());
-        assert!(is(Method::GET, "EIO=4&transport=polling"));
-        assert!(is(Method::GET, "t=abc&transport=polling&EIO=4&mysid=x"));
-        assert!(!is(Method::POST, "EIO=4&transport=polling"));
-        assert!(!is(Method::GET, "EIO=3&transport=polling"));
-        assert!(!is(Method::GET, "EIO=4&transport=websocket"));
-        assert!(!is(Method::GET, &format!("EIO=4&transport=polling&sid={ID}")));
-        assert!(!is(Method::GET, ""));
+        let ask = |method, query: &str| Ask::of(&method, &format!("/socket.io/?{query}").parse().unwrap());
+        let (sid, polling) = (format!("sid={ID}"), "transport=polling");
+        for (method, query, expected) in [
+            (Method::GET, format!("EIO=4&{polling}"), Ask::Handshake),
+            (Method::GET, format!("t=abc&{polling}&EIO=4&mysid=x"), Ask::Handshake),
+            (Method::POST, format!("EIO=4&{polling}"), Ask::Other),
+            (Method::GET, format!("EIO=3&{polling}"), Ask::Other),
+            (Method::GET, format!("EIO=4&{polling}&{sid}"), Ask::Poll(Version::Four)),
+            (Method::GET, format!("EIO=3&{polling}&{sid}"), Ask::Poll(Version::Three)),
+            (Method::POST, format!("EIO=4&{polling}&{sid}"), Ask::Other),
+            (Method::GET, "EIO=4&transport=websocket".to_owned(), Ask::WebSocket),
+            (Method::GET, format!("EIO=3&transport=websocket&{sid}"), Ask::WebSocket),
+            (Method::GET, "EIO=5&transport=websocket".to_owned(), Ask::Other),
+            (Method::GET, String::new(), Ask::Other),
+        ] {
+            assert_eq!(ask(method.clone(), &query), expected, "{method} {query}");
+        }
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn emit_auth(socket: &SocketRef, TryData(auth): TryData<Value>) {
 pub fn engine(worker: &Worker, router: Router) -> Result<Router, BoxError> {
     let config = settings::engine()?;
     let tags = TagLayer::new(worker, &*config.req_path);
-    Ok(router.layer(EngineIoLayer::from_config(Arc::new(Echo), config)).layer(tags))
+    Ok(router.layer((tags, EngineIoLayer::from_config(Arc::new(Echo), config))))
 }
 
 /// Sends everything back.
