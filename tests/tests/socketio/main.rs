@@ -10,6 +10,7 @@ use libtest_mimic::Arguments;
 mod adapter;
 mod bed;
 mod clients;
+mod protocol;
 mod sessions;
 
 /// Node and a cluster each take a good part of a core.
@@ -18,6 +19,6 @@ const AT_ONCE: usize = 2;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let topics = [clients::rows(), sessions::rows(), adapter::rows()];
+    let topics = [clients::rows(), sessions::rows(), adapter::rows(), protocol::rows()];
     libtest_mimic::run(&arguments, topics.into_iter().flatten().collect()).exit_code()
 }

@@ -44,6 +44,13 @@ fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
     socket.on("message-with-ack", async |Data::<Arguments>(arguments), ack: AckSender| {
         ack.send(&arguments).ok();
     });
+    socket.on("emit-with-ack", async |socket: SocketRef, Data::<Arguments>(arguments)| {
+        if let Ok(question) = socket.emit_with_ack::<_, Arguments>("emit-with-ack", &arguments)
+            && let Ok(answer) = question.await
+        {
+            socket.emit("emit-with-ack", &answer).ok();
+        }
+    });
     socket.on("whoami", async move |ack: AckSender| {
         ack.send(&worker).ok();
     });
