@@ -37,7 +37,7 @@ pub(crate) use standalone::standalone;
 
 use crate::affinity::SessionTag;
 use crate::bus::Bus;
-use crate::config::Config;
+use crate::config::{Config, RedisUrl};
 use crate::connection::Registry;
 use crate::control::FromWorker;
 use crate::deadline::Timeouts;
@@ -75,6 +75,7 @@ struct Inner {
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
     bus: Bus,
+    redis_url: RedisUrl,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -166,6 +167,7 @@ pub(crate) struct Parts {
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) bus: Bus,
+    pub(crate) redis_url: RedisUrl,
 }
 
 impl Worker {
@@ -187,6 +189,7 @@ impl Worker {
             judge: parts.judge,
             sessions: parts.sessions,
             bus: parts.bus,
+            redis_url: parts.redis_url,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -234,6 +237,7 @@ impl Worker {
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
             bus: Bus::alone(id, Row::detached()),
+            redis_url: RedisUrl::default(),
         })
     }
 
@@ -292,6 +296,11 @@ impl Worker {
     /// Nothing happens if nothing is known of it. Sessions that nobody forgets are forgotten after `session_idle_timeout`.
     pub fn forget_session(&self, key: impl AsRef<[u8]>) {
         self.inner.sessions.forget(key.as_ref());
+    }
+
+    /// The Redis that is to be used instead of the bus, where that is set. For integrations.
+    pub fn redis_url(&self) -> Option<&str> {
+        self.inner.redis_url.get()
     }
 
     /// What the ids of Engine.IO sessions that are made here must have after them, where requests are placed by that.

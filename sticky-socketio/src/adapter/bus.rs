@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use socketioxide_redis::drivers::{ChanItem, Driver, MessageStream};
+use socketioxide_redis::drivers::{ChanItem, MessageStream};
 use sticky_core::{Bus, BusError, BusMessage, BusPeer, Lagged, PeerWatch, Subscription};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
@@ -89,17 +89,13 @@ impl BusDriver {
         self.shared.asked.notify_one();
         Ok(())
     }
-}
 
-impl Driver for BusDriver {
-    type Error = BusError;
-
-    async fn publish(&self, channel: String, message: Vec<u8>) -> Result<(), BusError> {
+    pub(super) async fn publish(&self, channel: String, message: Vec<u8>) -> Result<(), BusError> {
         self.note(&channel, &message).await?;
         self.bus.publish(&channel, message).await.map(drop)
     }
 
-    async fn subscribe(&self, channel: String, size: usize) -> Result<MessageStream<ChanItem>, BusError> {
+    pub(super) async fn subscribe(&self, channel: String, size: usize) -> Result<MessageStream<ChanItem>, BusError> {
         let subscription = self.bus.subscribe(&channel).await?;
         let (sender, receiver) = mpsc::channel(size);
         let me = self.bus.me();
@@ -116,14 +112,14 @@ impl Driver for BusDriver {
         Ok(MessageStream::new(receiver))
     }
 
-    async fn unsubscribe(&self, channel: String) -> Result<(), BusError> {
-        if let Some(reader) = lock(&self.shared.readers).remove(&channel) {
+    pub(super) fn unsubscribe(&self, channel: &str) {
+        if let Some(reader) = lock(&self.shared.readers).remove(channel) {
             reader.abort();
         }
-        Ok(())
     }
 
-    async fn num_serv(&self, channel: &str) -> Result<u16, BusError> {
+    /// How many servers have subscribed to a channel, this one included.
+    pub(super) async fn subscribers(&self, channel: &str) -> Result<u16, BusError> {
         let servers = self.bus.subscribed_peers(channel).await?;
         let count = u16::try_from(servers.len() + 1).unwrap_or(u16::MAX);
         // Outside of a question nobody needs to know who they are.

@@ -1,7 +1,7 @@
 //! The adapter: rooms, emits and acknowledgements across workers.
 //!
 //! ```text
-//!  SocketIo ─► Adapter ─► socketioxide's adapter for publish and subscribe ─► Driver ─► the bus
+//!  SocketIo ─► Adapter ─► socketioxide's adapter for publish and subscribe ─► Way ─► the bus, or Redis
 //! ```
 //!
 //! The protocol between servers is socketioxide's own; what is ours is the way, and who counts as a server.
@@ -9,6 +9,9 @@
 mod acks;
 mod bus;
 mod ledger;
+#[cfg(feature = "redis")]
+mod redis;
+mod way;
 mod wire;
 
 use std::fmt;
@@ -31,6 +34,9 @@ use sticky_core::{Bus, Worker};
 pub use self::acks::Acks;
 pub use self::bus::BusDriver;
 use self::bus::Kind;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisDriver;
+pub use self::way::Way;
 use crate::error::Error;
 
 /// The beginning of every topic's name. Its second half is the version that the messages are of: generations of a
@@ -46,7 +52,7 @@ const ACK_BUFFER: usize = 64 * 1024;
 /// How many messages of one topic may wait until they are taken care of, beside those that wait on the bus.
 const STREAM_BUFFER: usize = 1024;
 
-type Inner<E> = CustomRedisAdapter<E, BusDriver>;
+type Inner<E> = CustomRedisAdapter<E, Way>;
 
 /// The adapter behind every [`SocketIo`](crate::SocketIo) here.
 pub struct Adapter<E: SocketEmitter = Emitter> {
@@ -54,23 +60,44 @@ pub struct Adapter<E: SocketEmitter = Emitter> {
 }
 
 /// What adapters are made from.
+#[derive(Debug)]
 pub struct AdapterState {
     bus: Bus,
+    /// In place of the bus.
+    #[cfg(feature = "redis")]
+    redis: Option<RedisDriver>,
 }
 
 impl AdapterState {
-    pub(crate) fn new(worker: &Worker) -> Self {
-        Self { bus: worker.bus() }
+    #[cfg(feature = "redis")]
+    pub(crate) fn new(worker: &Worker) -> Result<Self, Error> {
+        Ok(Self { bus: worker.bus(), redis: worker.redis_url().map(RedisDriver::new).transpose()? })
+    }
+
+    #[cfg(not(feature = "redis"))]
+    pub(crate) fn new(worker: &Worker) -> Result<Self, Error> {
+        if worker.redis_url().is_some() {
+            return Err(Error::WithoutRedis);
+        }
+        Ok(Self { bus: worker.bus() })
     }
 
     /// What the adapter of one namespace is made from.
-    fn constructor(&self) -> RedisAdapterCtr<BusDriver> {
+    fn constructor(&self) -> RedisAdapterCtr<Way> {
         let config = RedisAdapterConfig::new()
             .with_prefix(PREFIX)
             .with_request_timeout(REQUEST_TIMEOUT)
             .with_ack_response_buffer(ACK_BUFFER)
             .with_stream_buffer(STREAM_BUFFER);
-        RedisAdapterCtr::new_with_driver(BusDriver::new(self.bus.clone()), config)
+        RedisAdapterCtr::new_with_driver(self.way(), config)
+    }
+
+    fn way(&self) -> Way {
+        #[cfg(feature = "redis")]
+        if let Some(redis) = &self.redis {
+            return Way::Redis(redis.clone());
+        }
+        Way::Bus(BusDriver::new(self.bus.clone()))
     }
 }
 
@@ -90,7 +117,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
         let init = Arc::clone(&self.inner).init(on_success);
         InitFuture(Box::pin(async move {
             init.await.map_err(|error| match error {
-                InitError::Driver(error) => Error::Bus(error),
+                InitError::Driver(error) => error,
                 InitError::MalformedNamespace => Error::MalformedNamespace,
             })
         }))
@@ -151,7 +178,7 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
 /// Why other workers could not be asked, or told.
 #[derive(Debug, thiserror::Error)]
 #[error("the other workers cannot be reached")]
-pub struct AdapterError(#[from] socketioxide_redis::Error<BusDriver>);
+pub struct AdapterError(#[from] socketioxide_redis::Error<Way>);
 
 impl From<AdapterError> for socketioxide_core::adapter::errors::AdapterError {
     fn from(error: AdapterError) -> Self {
@@ -192,11 +219,5 @@ impl fmt::Debug for InitFuture {
 impl<E: SocketEmitter> fmt::Debug for Adapter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Adapter").finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for AdapterState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AdapterState").finish_non_exhaustive()
     }
 }

@@ -59,10 +59,10 @@ use crate::error::Error;
 ///
 /// # Errors
 ///
-/// [`Error::NoRuntime`] outside of a tokio runtime.
+/// [`Error::NoRuntime`] outside of a tokio runtime; what is wrong with `redis_url`.
 pub fn layer(worker: &Worker, builder: SocketIoBuilder) -> Result<(Layer, SocketIo), Error> {
     tokio::runtime::Handle::try_current().map_err(|_| Error::NoRuntime)?;
-    let (inner, io) = builder.with_adapter::<Adapter>(AdapterState::new(worker)).build_layer();
+    let (inner, io) = builder.with_adapter::<Adapter>(AdapterState::new(worker)?).build_layer();
     let tags = TagLayer::new(worker, &*io.config().engine_config.req_path);
     Ok((Layer { inner, tags }, io))
 }
