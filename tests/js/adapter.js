@@ -340,6 +340,15 @@ const cases = {
         assert.equal(done.acks.filter(({ error }) => error).length, lost.length, "what is lost is said");
     },
 
+    // After everything between the servers was gone for a while.
+    async heard_again(url, workers) {
+        const all = await everybody(url, workers);
+        await until("everybody hears again", async () => {
+            await ask(all[0].socket, "do", { act: "emit", event: "news" }, "again");
+            return all.every(({ heard }) => heard.length > 0);
+        });
+    },
+
     // A worker that is there and does not answer is waited for, but not for ever.
     async silence(url, workers) {
         const all = await everybody(url, workers);

@@ -20,6 +20,7 @@ pub mod node;
 pub mod process;
 pub mod pty;
 pub mod random;
+pub mod redis;
 pub mod testbed;
 
 pub use client::{Client, Connection, Request, Response};
@@ -29,3 +30,4 @@ pub use front::Front;
 pub use launch::Launch;
 pub use node::Script;
 pub use random::Random;
+pub use redis::Redis;

@@ -57,6 +57,34 @@ type Inner<E> = CustomRedisAdapter<E, Way>;
 /// The adapter behind every [`SocketIo`](crate::SocketIo) here.
 pub struct Adapter<E: SocketEmitter = Emitter> {
     inner: Arc<Inner<E>>,
+    /// Who tells when other servers go, where that has to be asked for.
+    #[cfg(feature = "redis")]
+    watch: Option<redis::Watch>,
+}
+
+impl<E: SocketEmitter> Adapter<E> {
+    /// Asks all servers something that does not change anything, and once more if one of them goes meanwhile.
+    async fn ask<T, F>(&self, kind: Kind, ask: impl Fn() -> F) -> Result<T, AdapterError>
+    where
+        F: Future<Output = Result<T, socketioxide_redis::Error<Way>>>,
+    {
+        #[cfg(feature = "redis")]
+        if let Some(watch) = &self.watch {
+            let servers = watch.servers().await.map_err(driver)?;
+            tokio::select! {
+                biased;
+                answers = ask() => return Ok(answers?),
+                gone = watch.loss(&servers) => gone.map_err(driver)?,
+            }
+        }
+        // Over Redis for the second time: who answers nothing now is waited for.
+        Ok(BusDriver::asking(kind, REQUEST_TIMEOUT, ask()).await?)
+    }
+}
+
+#[cfg(feature = "redis")]
+fn driver(error: ::redis::RedisError) -> socketioxide_redis::Error<Way> {
+    socketioxide_redis::Error::Driver(error.into())
 }
 
 /// What adapters are made from.
@@ -110,7 +138,13 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     type InitRes = InitFuture;
 
     fn new(state: &AdapterState, local: CoreLocalAdapter<E>) -> Self {
-        Self { inner: Arc::new(Inner::new(&state.constructor(), local)) }
+        #[cfg(feature = "redis")]
+        let watch = state.redis.as_ref().map(|redis| redis.watch(format!("{PREFIX}-request#{}#", local.path())));
+        Self {
+            inner: Arc::new(Inner::new(&state.constructor(), local)),
+            #[cfg(feature = "redis")]
+            watch,
+        }
     }
 
     fn init(self: Arc<Self>, on_success: impl FnOnce() + Send + 'static) -> InitFuture {
@@ -163,11 +197,11 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
     }
 
     async fn rooms(&self, options: BroadcastOptions) -> Result<Vec<Room>, AdapterError> {
-        Ok(BusDriver::asking(Kind::Rooms, REQUEST_TIMEOUT, self.inner.rooms(options)).await?)
+        self.ask(Kind::Rooms, || self.inner.rooms(options.clone())).await
     }
 
     async fn fetch_sockets(&self, options: BroadcastOptions) -> Result<Vec<RemoteSocketData>, AdapterError> {
-        Ok(BusDriver::asking(Kind::Sockets, REQUEST_TIMEOUT, self.inner.fetch_sockets(options)).await?)
+        self.ask(Kind::Sockets, || self.inner.fetch_sockets(options.clone())).await
     }
 
     fn get_local(&self) -> &CoreLocalAdapter<E> {

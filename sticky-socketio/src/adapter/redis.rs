@@ -1,6 +1,6 @@
 //! The way over Redis: rooms that span machines. Every worker is a server of its own there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,6 +14,9 @@ use tokio::sync::mpsc;
 /// How long an attempt to connect may take, and an answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How often it is looked whether a server has gone, while its answer is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// How often it is tried to connect anew for one command; the next command tries again.
 const ATTEMPTS: usize = 3;
 
@@ -23,6 +26,13 @@ const ATTEMPTS: usize = 3;
 pub struct RedisDriver {
     connection: ConnectionManager,
     channels: Arc<Channels>,
+}
+
+/// Tells when a server of a namespace goes: nobody says so by Redis, so it is looked.
+pub(super) struct Watch {
+    connection: ConnectionManager,
+    /// What the names of the servers' own channels begin with.
+    prefix: String,
 }
 
 #[derive(Default)]
@@ -78,6 +88,36 @@ impl RedisDriver {
             command.arg("NUMSUB").arg(channel).query_async(&mut self.connection.clone()).await?;
         Ok(count)
     }
+
+    /// Watches the servers whose own channels begin like this.
+    pub(super) fn watch(&self, prefix: String) -> Watch {
+        Watch { connection: self.connection.clone(), prefix }
+    }
+}
+
+impl Watch {
+    /// The channels of all servers that are there.
+    pub(super) async fn servers(&self) -> Result<HashSet<String>, RedisError> {
+        let mut command = redis::cmd("PUBSUB");
+        command.arg("CHANNELS").arg(format!("{}*", literal(&self.prefix)));
+        command.query_async(&mut self.connection.clone()).await
+    }
+
+    /// Waits until one of these servers is gone.
+    pub(super) async fn loss(&self, servers: &HashSet<String>) -> Result<(), RedisError> {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            if !servers.is_subset(&self.servers().await?) {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// A text as a pattern that nothing else matches.
+fn literal(text: &str) -> String {
+    let escaped = text.chars().flat_map(|c| ['\\'; 1].into_iter().filter(move |_| "*?[]\\".contains(c)).chain([c]));
+    escaped.collect()
 }
 
 impl Channels {
@@ -105,5 +145,21 @@ impl Channels {
 impl fmt::Debug for RedisDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisDriver").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_no_patterns() {
+        assert_eq!(literal("socket.io-request#/a*[b]?\\#"), "socket.io-request#/a\\*\\[b\\]\\?\\\\#");
+    }
+
+    #[tokio::test]
+    async fn a_url_that_is_none_is_an_error() {
+        assert!(RedisDriver::new("redis://").is_err() || RedisDriver::new("http://h").is_err());
+        assert!(RedisDriver::new("redis://127.0.0.1:1").is_ok(), "it connects when it is used");
     }
 }

@@ -1,6 +1,7 @@
 //! What reaches whom across workers.
 
 use libtest_mimic::Trial;
+use sticky_tests::Redis;
 
 use crate::bed::{case, launch, row};
 
@@ -27,10 +28,37 @@ const CASES: [&str; 18] = [
     "silence",
 ];
 
+/// Over Redis nobody is told that a server has died: its answers are waited for, if not for long.
+const ON_THE_BUS_ONLY: [&str; 1] = ["death_while_others_wait"];
+
 const PARSERS: [&str; 2] = ["common", "msgpack"];
 
 pub(crate) fn rows() -> Vec<Trial> {
-    PARSERS.into_iter().flat_map(|parser| CASES.map(|name| adapter(name, parser))).collect()
+    let bus = PARSERS.into_iter().flat_map(|parser| CASES.map(|name| adapter(name, parser)));
+    let redis = CASES.into_iter().filter(|name| !ON_THE_BUS_ONLY.contains(name)).map(over_redis);
+    bus.chain(redis).chain([redis_comes_back()]).collect()
+}
+
+/// Redis ends, and another takes its place: what was subscribed is subscribed again.
+fn redis_comes_back() -> Trial {
+    row("adapter/redis_comes_back".to_owned(), || {
+        let launch = launch().workers(WORKERS);
+        let redis = Redis::start(launch.folder());
+        let cluster = launch.env("STICKY_REDIS_URL", redis.url()).up();
+        case("adapter.js", "emit_to_all", &cluster, WORKERS).run();
+        drop(redis);
+        let _redis = Redis::start(cluster.folder());
+        case("adapter.js", "heard_again", &cluster, WORKERS).run();
+    })
+}
+
+fn over_redis(name: &'static str) -> Trial {
+    row(format!("adapter/{name}/redis/common"), move || {
+        let launch = launch().workers(WORKERS);
+        let redis = Redis::start(launch.folder());
+        let cluster = launch.env("STICKY_REDIS_URL", redis.url()).up();
+        case("adapter.js", name, &cluster, WORKERS).run();
+    })
 }
 
 fn adapter(name: &'static str, parser: &'static str) -> Trial {

@@ -10,6 +10,7 @@ use libtest_mimic::Arguments;
 mod adapter;
 mod bed;
 mod clients;
+mod machines;
 mod protocol;
 mod sessions;
 
@@ -19,6 +20,6 @@ const AT_ONCE: usize = 2;
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(AT_ONCE);
-    let topics = [clients::rows(), sessions::rows(), adapter::rows(), protocol::rows()];
+    let topics = [clients::rows(), sessions::rows(), adapter::rows(), protocol::rows(), machines::rows()];
     libtest_mimic::run(&arguments, topics.into_iter().flatten().collect()).exit_code()
 }
