@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use crate::load::{self, Group, Idle, LoadError, Outcome};
+use crate::load::{self, Group, Idle, LoadError, Outcome, Timing};
 use crate::report::Line;
 use crate::rows::{Compare, Load, Metric, Row};
 use crate::side::{Cpu, Side, SideError};
@@ -70,20 +70,21 @@ pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<V
     let descriptors = limits::raise_descriptors().map_err(RunError::Limit)?;
     let mut samples = Vec::with_capacity(pairs);
     let mut runs = 0_u8;
-    let mut sample = |side: &Side| {
+    let against_load = row.against_load.unwrap_or(row.load);
+    let mut sample = |side: &Side, load: Load| {
         runs = runs.wrapping_add(1);
-        sample(side, row, workers, runs, descriptors)
+        sample(side, load, row.timing, workers, Run { number: runs, descriptors })
     };
     for pair in 0..pairs {
         samples.push(match row.against {
-            None => (sample(row.side)?, None),
+            None => (sample(row.side, row.load)?, None),
             Some(against) if pair % 2 == 0 => {
-                let measured = sample(row.side)?;
-                (measured, Some(sample(against)?))
+                let measured = sample(row.side, row.load)?;
+                (measured, Some(sample(against, against_load)?))
             }
             Some(against) => {
-                let compared = sample(against)?;
-                (sample(row.side)?, Some(compared))
+                let compared = sample(against, against_load)?;
+                (sample(row.side, row.load)?, Some(compared))
             }
         });
         progress(pair + 1);
@@ -91,7 +92,15 @@ pub fn run(row: &Row, pairs: usize, mut progress: impl FnMut(usize)) -> Result<V
     Ok(row.metrics.iter().map(|metric| line(row, metric, &samples)).collect())
 }
 
-fn sample(side: &Side, row: &Row, workers: u16, run: u8, descriptors: u64) -> Result<Sample, RunError> {
+/// What a run has for itself.
+#[derive(Clone, Copy)]
+struct Run {
+    number: u8,
+    /// How many may be open.
+    descriptors: u64,
+}
+
+fn sample(side: &Side, load: Load, timing: Timing, workers: u16, run: Run) -> Result<Sample, RunError> {
     let running = side.start(workers)?;
     let mut sample = Sample {
         ready_after: running.ready_after(),
@@ -103,31 +112,31 @@ fn sample(side: &Side, row: &Row, workers: u16, run: u8, descriptors: u64) -> Re
         grown: 0,
         grown_kib: 0,
     };
-    if row.load == Load::None {
+    if load == Load::None {
         return Ok(sample);
     }
     // A network of its own for each of the last 200 runs: no run waits for the ports that another left in TIME_WAIT.
-    let network = 1 + run % 200;
+    let network = 1 + run.number % 200;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
     runtime.block_on(async {
         let failed = |source| RunError::Load { side: side.name, source };
-        let (load, target) = (row.load, running.address());
+        let target = running.address();
         let per_worker = load.identities_per_worker(workers);
         let identities = load::balanced(target, load.head(), network, workers, per_worker).await.map_err(failed)?;
         let measure = || Ok((running.cpu()?, running.rss_kib()?));
         match load {
             Load::Idle(wanted) => {
                 let upgrades = Load::upgrades(&identities, &target.to_string());
-                let count = limits::connections_within(descriptors, wanted);
+                let count = limits::connections_within(run.descriptors, wanted);
                 if count == 0 {
-                    return Err(RunError::FewDescriptors { descriptors });
+                    return Err(RunError::FewDescriptors { descriptors: run.descriptors });
                 }
-                let idle = load::hold(target, &upgrades, network, count, row.timing.window, measure);
+                let idle = load::hold(target, &upgrades, network, count, timing.window, measure);
                 sample.take_idle(idle.await.map_err(failed)?)?;
             }
             _ => {
                 let clients = load.clients(&identities, &target.to_string());
-                sample.take(load::run(target, &clients, row.timing, measure).await.map_err(failed)?)?;
+                sample.take(load::run(target, &clients, timing, measure).await.map_err(failed)?)?;
             }
         }
         Ok(sample)

@@ -176,6 +176,12 @@ impl Connection {
         self.guard.as_ref().is_some_and(|guard| guard.is_within_head())
     }
 
+    /// Whether it reads as ended and is between two messages: nobody here owes its client anything.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_left_off(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.has_left_off())
+    }
+
     /// Ready when something can be read here, or the connection is not for this worker: `false`.
     pub(crate) fn poll_opened(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let (Some(open), Some(guard)) = (&mut self.open, &mut self.guard) else { return Poll::Ready(Ok(true)) };

@@ -11,6 +11,7 @@
 #[cfg(test)]
 mod actix;
 mod affinity;
+mod bus;
 mod client_address;
 mod cookies;
 mod exchange;
@@ -67,6 +68,11 @@ pub fn affinity(bytes: &[u8]) {
 /// What travels with a descriptor.
 pub fn message(bytes: &[u8]) {
     message::check(bytes);
+}
+
+/// Messages between workers on the bus.
+pub fn bus(bytes: &[u8]) {
+    bus::check(bytes);
 }
 
 /// Sticky cookies.

@@ -134,7 +134,10 @@ impl Launch {
     #[must_use]
     pub fn copied(mut self) -> Self {
         let copy = self.folder.join("program");
-        fs::copy(&self.program, &copy).expect("a copy of the program");
+        // By a process of its own: a descriptor of ours that writes it could be in what another thread starts just now, and
+        // then the copy could not be executed.
+        let status = Command::new("cp").arg(&self.program).arg(&copy).status().expect("coreutils");
+        assert!(status.success(), "no copy of the program");
         self.program = copy;
         self
     }

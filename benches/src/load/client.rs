@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::sleep;
 
 use super::http::{exchange, keeps_alive};
 use super::probe::worker_of;
@@ -32,6 +34,8 @@ pub struct Client {
 pub enum Asks {
     /// Requests out of these, in this order.
     Requests(Rc<[Request]>, Order),
+    /// This request, one byte each such interval.
+    Slowly(Request, Duration),
     /// An upgrade first on each connection, then WebSocket messages that come back.
     Messages(Request),
 }
@@ -88,7 +92,7 @@ impl Client {
     pub(super) fn picks(&self) -> Picks {
         match &self.asks {
             Asks::Requests(requests, order) => order.picks(requests.len()),
-            Asks::Messages(_) => Order::InTurn.picks(1),
+            Asks::Slowly(..) | Asks::Messages(_) => Order::InTurn.picks(1),
         }
     }
 
@@ -96,6 +100,7 @@ impl Client {
     pub(super) async fn ask(&self, pick: usize, stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<bool> {
         let kept = match &self.asks {
             Asks::Requests(requests, _) => keeps_alive(requests[pick].ask(stream, buffer).await?),
+            Asks::Slowly(request, interval) => keeps_alive(request.ask_slowly(*interval, stream, buffer).await?),
             Asks::Messages(_) => websocket::echo(stream).await.map(|()| true)?,
         };
         Ok(kept && self.connection == Lifetime::KeepAlive)
@@ -110,6 +115,20 @@ impl Request {
             return Ok(answer);
         }
         Err(io::Error::other(format!("worker {answered:?} answered instead of {:?}", self.worker)))
+    }
+
+    async fn ask_slowly<'a>(
+        &self,
+        interval: Duration,
+        stream: &mut TcpStream,
+        buffer: &'a mut [u8],
+    ) -> io::Result<&'a [u8]> {
+        let (last, bytes) = self.text.as_bytes().split_last().expect("a request is not empty");
+        for byte in bytes {
+            stream.write_all(&[*byte]).await?;
+            sleep(interval).await;
+        }
+        exchange(stream, &[*last], buffer).await
     }
 
     /// Makes the connection a WebSocket.

@@ -22,6 +22,10 @@ pub enum Load {
     KeyedConnections(Head),
     /// WebSockets, each sending its next message as soon as the last one is back.
     Messages,
+    /// Half the connections, each with its own key and 100 requests a second.
+    Paced,
+    /// The same, and clients who mean ill.
+    Hostile,
     /// This many WebSockets that say nothing; fewer where the limit on descriptors is lower.
     Idle(usize),
 }
@@ -56,6 +60,8 @@ impl Load {
             Self::Keyed(Keys::Random(_), head) => random(identities, head, host),
             Self::KeyedConnections(head) => one_request_each(everyone(), head, host),
             Self::Messages => everyone().map(|one| messages(one, host)).collect(),
+            Self::Paced => paced(identities, host).collect(),
+            Self::Hostile => paced(identities, host).chain(hostile(identities, host)).collect(),
         }
     }
 
@@ -69,7 +75,7 @@ impl Load {
         match self {
             Self::None | Self::Requests | Self::Connections | Self::Blocking => Head::Plain,
             Self::Keyed(_, head) | Self::KeyedConnections(head) => head,
-            Self::Messages | Self::Idle(_) => Head::Bare,
+            Self::Messages | Self::Paced | Self::Hostile | Self::Idle(_) => Head::Bare,
         }
     }
 
@@ -77,7 +83,7 @@ impl Load {
     pub fn identities_per_worker(self, workers: u16) -> usize {
         let all = match self {
             Self::None => 0,
-            Self::Blocking => Self::CLIENTS / 2,
+            Self::Blocking | Self::Paced | Self::Hostile => Self::CLIENTS / 2,
             Self::Keyed(Keys::Random(keys), _) => keys,
             _ => Self::CLIENTS,
         };
@@ -152,6 +158,27 @@ fn blocking(identities: &[Vec<Identity>], host: &str) -> Vec<Client> {
     std::iter::repeat_n(loud, Load::CLIENTS / 2).chain(quiet).collect()
 }
 
+fn paced<'a>(identities: &'a [Vec<Identity>], host: &'a str) -> impl Iterator<Item = Client> + 'a {
+    let interval = Some(Duration::from_millis(10));
+    identities.iter().flatten().map(move |one| Client { interval, ..client(one, request(one, Head::Bare, "/", host)) })
+}
+
+/// One whose key changes with every request, one with heads as long as they may be, eight that send theirs byte by byte.
+fn hostile(identities: &[Vec<Identity>], host: &str) -> impl Iterator<Item = Client> + use<> {
+    let loud = |client| Client { group: Group::Loud, ..client };
+    let first = &identities[0][0];
+    let mut long = request(first, Head::Bare, "/", host);
+    long.text.truncate(long.text.len() - 2);
+    long.text += &format!("x-long: {}\r\n\r\n", "x".repeat(30_000));
+    let slow = identities.iter().flatten().take(8).map(|one| {
+        let asks = Asks::Slowly(request(one, Head::Bare, "/", host), Duration::from_millis(2));
+        Client { asks, ..client(one, request(one, Head::Bare, "/", host)) }
+    });
+    let slow: Vec<Client> = slow.collect();
+    let restless = alternating(identities, Head::Bare, host).into_iter().take(1);
+    restless.chain([client(first, long)]).chain(slow).map(loud)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -179,7 +206,7 @@ mod tests {
     fn workers(client: &Client) -> Vec<usize> {
         match &client.asks {
             Asks::Requests(requests, _) => requests.iter().filter_map(|request| request.worker).collect(),
-            Asks::Messages(upgrade) => upgrade.worker.into_iter().collect(),
+            Asks::Slowly(request, _) | Asks::Messages(request) => request.worker.into_iter().collect(),
         }
     }
 

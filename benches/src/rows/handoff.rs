@@ -2,7 +2,7 @@
 //!
 //! Each load has its own key or keys; the plain program and those who place by something else do not look at them.
 
-use super::metrics::{P50, P99, cpu_per_message, cpu_per_request};
+use super::metrics::{OTHERS, P50, P99, cpu_per_message, cpu_per_request, latency_ms};
 use super::sides::{
     HANDOFF, HANDOFF_COOKIE, HAPROXY, HAPROXY_COOKIE, NGINX, NGINX_COOKIE, PLAIN, SOCKETIO_STICKY, STICKY_SESSION,
 };
@@ -17,6 +17,7 @@ const FIXED: Row = Row {
     against: Some(&PLAIN),
     workers: None,
     load: Load::Keyed(Keys::Fixed, Head::Bare),
+    against_load: None,
     timing: SHORT,
     pairs: 120,
     metrics: &[cpu_per_request(Some(1.10)), P50, P99],
@@ -214,6 +215,22 @@ pub(super) const ROWS: &[Row] = &[
                 compare: Compare::Difference,
                 bar: None,
             },
+        ],
+        ..FIXED
+    },
+    Row {
+        name: "handoff/hostile",
+        about: "32 clients with a key each, 100 requests/s each, while others have their key change with every request, \
+                send heads of 30 kB, and heads one byte at a time: latency of the 32 against theirs without the others",
+        against: Some(&HANDOFF),
+        workers: Some(2),
+        load: Load::Hostile,
+        against_load: Some(Load::Paced),
+        timing: LONG,
+        pairs: 20,
+        metrics: &[
+            P50,
+            Metric { name: "p99 ms", value: |s| latency_ms(s, OTHERS, 0.99), compare: Compare::Ratio, bar: Some(2.0) },
         ],
         ..FIXED
     },

@@ -14,6 +14,7 @@ pub(super) const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Requests,
+        against_load: None,
         timing: SHORT,
         pairs: 60,
         metrics: &[cpu_per_request(None), P50, P99],
@@ -25,6 +26,7 @@ pub(super) const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Requests,
+        against_load: None,
         timing: SHORT,
         pairs: 120,
         metrics: &[cpu_per_request(Some(1.05)), P50, P99, RSS],
@@ -36,6 +38,7 @@ pub(super) const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: None,
         load: Load::Connections,
+        against_load: None,
         timing: SHORT,
         pairs: 120,
         metrics: &[cpu_per_request(Some(0.95)), P50, P99],
@@ -47,6 +50,7 @@ pub(super) const ROWS: &[Row] = &[
         against: None,
         workers: None,
         load: Load::Requests,
+        against_load: None,
         timing: LONG,
         pairs: 20,
         metrics: &[
@@ -71,6 +75,7 @@ pub(super) const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: Some(4),
         load: Load::Blocking,
+        against_load: None,
         timing: LONG,
         pairs: 20,
         metrics: &[
@@ -102,6 +107,7 @@ pub(super) const ROWS: &[Row] = &[
         against: Some(&PLAIN),
         workers: Some(4),
         load: Load::None,
+        against_load: None,
         timing: SHORT,
         pairs: 40,
         metrics: &[Metric {

@@ -29,6 +29,8 @@ pub struct Row {
     pub workers: Option<u16>,
     /// What the clients do.
     pub load: Load,
+    /// What they do to the other side, if that is something else.
+    pub against_load: Option<Load>,
     /// How long one run takes.
     pub timing: Timing,
     /// How often, unless told otherwise.

@@ -9,7 +9,7 @@ use super::lanes::ROOM;
 
 /// The messages of one peer that have come in part.
 #[derive(Debug, Default)]
-pub(super) struct Assembly {
+pub(crate) struct Assembly {
     partial: HashMap<u32, Partial>,
     /// Bytes of all of them once they are complete.
     announced: usize,
@@ -24,7 +24,7 @@ struct Partial {
 
 /// A peer that breaks the rules. Nobody of ours does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
+pub(crate) enum Violation {
     #[error("a message in chunks begins a second time or is empty")]
     Begin,
     #[error("more than {ROOM} bytes of messages are on their way at once")]
@@ -34,7 +34,7 @@ pub(super) enum Violation {
 }
 
 impl Assembly {
-    pub(super) fn begin(&mut self, stream: u32, total: u32, topic: &str) -> Result<(), Violation> {
+    pub(crate) fn begin(&mut self, stream: u32, total: u32, topic: &str) -> Result<(), Violation> {
         let total = total as usize;
         if total == 0 || self.partial.contains_key(&stream) {
             return Err(Violation::Begin);
@@ -49,7 +49,7 @@ impl Assembly {
     }
 
     /// Adds a chunk; the whole message if it was the last.
-    pub(super) fn chunk(&mut self, stream: u32, payload: &[u8]) -> Result<Option<(Arc<str>, Bytes)>, Violation> {
+    pub(crate) fn chunk(&mut self, stream: u32, payload: &[u8]) -> Result<Option<(Arc<str>, Bytes)>, Violation> {
         let partial = self.partial.get_mut(&stream).ok_or(Violation::Chunk)?;
         if payload.is_empty() || partial.received.len() + payload.len() > partial.total {
             return Err(Violation::Chunk);

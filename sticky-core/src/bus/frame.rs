@@ -13,20 +13,20 @@
 use super::MAX_TOPIC;
 
 /// The newest version of this protocol that this build speaks; there is no other yet.
-pub(super) const VERSION: u16 = 1;
+pub(crate) const VERSION: u16 = 1;
 
 /// The most payload in one frame: a message with more is cut in chunks, between which others have their turns.
-pub(super) const CHUNK: usize = 32 * 1024;
+pub(crate) const CHUNK: usize = 32 * 1024;
 
 /// The longest frame, of any version.
-pub(super) const MAX_FRAME: usize = 128 * 1024;
+pub(crate) const MAX_FRAME: usize = 128 * 1024;
 
 const LENGTH: usize = 4;
 const _: () = assert!(LENGTH + 1 + 2 + MAX_TOPIC + CHUNK < MAX_FRAME && MAX_TOPIC <= u16::MAX as usize);
 
 /// One frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Frame<'a> {
+pub(crate) enum Frame<'a> {
     /// The first of all.
     Hello { version: u16 },
     /// The sender has so many subscriptions to this topic now.
@@ -46,18 +46,18 @@ pub(super) enum Frame<'a> {
 }
 
 mod kind {
-    pub(super) const HELLO: u8 = 1;
-    pub(super) const INTEREST: u8 = 2;
-    pub(super) const SYNC: u8 = 3;
-    pub(super) const SYNCED: u8 = 4;
-    pub(super) const MESSAGE: u8 = 5;
-    pub(super) const BEGIN: u8 = 6;
-    pub(super) const CHUNK: u8 = 7;
+    pub(crate) const HELLO: u8 = 1;
+    pub(crate) const INTEREST: u8 = 2;
+    pub(crate) const SYNC: u8 = 3;
+    pub(crate) const SYNCED: u8 = 4;
+    pub(crate) const MESSAGE: u8 = 5;
+    pub(crate) const BEGIN: u8 = 6;
+    pub(crate) const CHUNK: u8 = 7;
 }
 
 /// Why bytes are no frames. Nothing that follows them makes sense any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Malformed {
+pub(crate) enum Malformed {
     #[error("a frame of {0} bytes")]
     Length(usize),
     #[error("a frame of kind {0} that ends too early")]
@@ -68,7 +68,7 @@ pub(super) enum Malformed {
 
 impl<'a> Frame<'a> {
     /// The frame at the beginning of these bytes and how many it takes; none if there is more to come.
-    pub(super) fn read(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, Malformed> {
+    pub(crate) fn read(bytes: &'a [u8]) -> Result<Option<(Self, usize)>, Malformed> {
         let Some((length, rest)) = bytes.split_first_chunk::<LENGTH>() else { return Ok(None) };
         let length = u32::from_le_bytes(*length) as usize;
         if length == 0 || LENGTH + length > MAX_FRAME {
@@ -100,7 +100,7 @@ impl<'a> Frame<'a> {
     }
 
     /// Adds the frame to these bytes; an unknown one adds nothing.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
         match *self {
             Self::Hello { version } => put(out, kind::HELLO, &[&version.to_le_bytes()]),
             Self::Interest { topic, count } => put(out, kind::INTEREST, &[&count.to_le_bytes(), topic.as_bytes()]),

@@ -13,14 +13,14 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::frame::{CHUNK, Frame, VERSION};
 
 /// How many bytes of messages may wait for one peer, or be on their way to it: one of the largest fits.
-pub(super) const ROOM: usize = super::MAX_PAYLOAD;
+pub(crate) const ROOM: usize = super::MAX_PAYLOAD;
 
 /// About how many bytes are written at once.
 const BATCH: usize = 64 * 1024;
 
 /// The way to one peer.
 #[derive(Debug)]
-pub(super) struct Lanes {
+pub(crate) struct Lanes {
     is_greeted: bool,
     /// Topics whose number of subscriptions the peer does not know yet.
     interests: BTreeMap<Arc<str>, u32>,
@@ -45,15 +45,15 @@ struct Parcel {
 
 /// What [`Lanes::fill`] has put into the bytes to be written.
 #[derive(Debug, Default)]
-pub(super) struct Filled {
+pub(crate) struct Filled {
     /// The question that the peer will have to answer.
-    pub(super) asked: Option<u64>,
+    pub(crate) asked: Option<u64>,
     /// What to drop once they are written: the room of messages that are complete.
-    pub(super) done: Vec<OwnedSemaphorePermit>,
+    pub(crate) done: Vec<OwnedSemaphorePermit>,
 }
 
 impl Lanes {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             is_greeted: false,
             interests: BTreeMap::new(),
@@ -67,7 +67,7 @@ impl Lanes {
     }
 
     /// There are so many subscriptions to this topic now.
-    pub(super) fn interest(&mut self, topic: &Arc<str>, count: u32) {
+    pub(crate) fn interest(&mut self, topic: &Arc<str>, count: u32) {
         if count == 0 && !self.told.contains(topic) {
             self.interests.remove(topic);
         } else {
@@ -76,17 +76,17 @@ impl Lanes {
     }
 
     /// Asks for an answer to everything said about topics so far.
-    pub(super) fn sync(&mut self, serial: u64) {
+    pub(crate) fn sync(&mut self, serial: u64) {
         self.sync = Some(serial);
     }
 
     /// Answers the peer's question.
-    pub(super) fn synced(&mut self, serial: u64) {
+    pub(crate) fn synced(&mut self, serial: u64) {
         self.synced = Some(serial);
     }
 
     /// A message to this topic.
-    pub(super) fn message(&mut self, topic: &Arc<str>, payload: Bytes, room: Option<OwnedSemaphorePermit>) {
+    pub(crate) fn message(&mut self, topic: &Arc<str>, payload: Bytes, room: Option<OwnedSemaphorePermit>) {
         let lane = self.topics.entry(Arc::clone(topic)).or_default();
         if lane.is_empty() {
             self.turns.push_back(Arc::clone(topic));
@@ -95,7 +95,7 @@ impl Lanes {
     }
 
     /// Adds what is to be written next, until there is enough for once.
-    pub(super) fn fill(&mut self, out: &mut Vec<u8>) -> Filled {
+    pub(crate) fn fill(&mut self, out: &mut Vec<u8>) -> Filled {
         let mut filled = Filled::default();
         while out.len() < BATCH && (self.say(out, &mut filled) || self.turn(out, &mut filled)) {}
         filled

@@ -170,3 +170,35 @@ async fn limit_waiting(standing: watch::Sender<Standing>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+    use crate::scoreboard::Row;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_does_not_answer_is_asked_again_and_not_waited_for() {
+        let me = BusPeer { worker: WorkerId::new(0), generation: Generation::FIRST };
+        let hub = Arc::new(Hub::new(me, 2, Row::detached()));
+        let asked = Arc::new(AtomicUsize::new(0));
+        let asks = Arc::clone(&asked);
+        let ask = Box::new(move || {
+            asks.fetch_add(1, Ordering::Relaxed);
+        });
+        let (membership, sender) = Membership::new(Arc::clone(&hub), ask);
+        // Here instead of in a thread, so that its clock is this one.
+        let wiring = lock(&membership.wiring).take().unwrap();
+        tokio::spawn(take_part(wiring, hub, membership.standing.clone()));
+        for attempt in 1..=3 {
+            assert_eq!(membership.connected().await, Err(BusError::NotConnected));
+            assert_eq!(asked.load(Ordering::Relaxed), attempt);
+        }
+        sender.send(Wiring::Joined).unwrap();
+        membership.standing.subscribe().wait_for(|standing| *standing == Standing::Joined).await.unwrap();
+        assert_eq!(membership.connected().await, Ok(()));
+        membership.join();
+        assert_eq!(asked.load(Ordering::Relaxed), 3);
+    }
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
 
@@ -39,7 +39,16 @@ impl Subscription {
     ///
     /// [`Lagged`] when messages have been dropped; the next call gives the oldest that was not.
     pub async fn next(&mut self) -> Result<BusMessage, Lagged> {
-        std::future::poll_fn(|context| self.mailbox.poll(context)).await
+        std::future::poll_fn(|context| self.poll(context)).await
+    }
+
+    fn poll(&self, context: &mut Context<'_>) -> Poll<Result<BusMessage, Lagged>> {
+        // Who reads a topic on which there is always something lets others have their turns.
+        let turn = ready!(tokio::task::coop::poll_proceed(context));
+        self.mailbox.poll(context).map(|next| {
+            turn.made_progress();
+            next
+        })
     }
 
     /// Unsubscribes; done when every worker knows and no [count](super::Bus::subscribers) contains it any more. To drop it
@@ -55,7 +64,7 @@ impl Stream for Subscription {
     type Item = Result<BusMessage, Lagged>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.mailbox.poll(context).map(Some)
+        self.poll(context).map(Some)
     }
 }
 

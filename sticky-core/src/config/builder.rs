@@ -314,7 +314,7 @@ impl ClusterBuilder {
     }
 
     /// How long a connection may stay silent between two requests, 10 ms to 24 h. A load balancer in front must give
-    /// up sooner than this.
+    /// up sooner than this. It is noticed at most an eighth of that time later.
     ///
     /// Default: `75s`.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {

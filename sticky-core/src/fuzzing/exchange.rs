@@ -62,6 +62,7 @@ impl<'a> Play<'a> {
             2 => self.write_unasked(),
             3 => self.shut_down(),
             4 if !self.step_aside_if_idle() => return false,
+            5..8 if self.exchange.awaits_head() => self.read_in_place(),
             _ => {}
         }
         let next = self.exchange.read();
@@ -123,6 +124,27 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// The framework's own buffer is read into, and has the message if that is all there is.
+    fn read_in_place(&mut self) {
+        assert_eq!((self.model.held(), self.model.outstanding), (0, Outstanding::Nothing));
+        let bytes = self.take_from_client(usize::from(self.max_head));
+        if bytes.is_empty() {
+            return self.exchange.eof();
+        }
+        let head = self.exchange.peek(bytes);
+        if let Some(head) = &head {
+            let view = head.view(bytes);
+            self.model.open(Some((view.method(), view.headers().count())));
+            if self.numbers.choose(4) != 1 && self.exchange.serve_in_place(head, bytes) {
+                self.served();
+                assert!(self.model.may_have() >= bytes.len(), "more than one message");
+                self.model.taken += bytes.len();
+                return;
+            }
+        }
+        self.exchange.keep(bytes, head);
+    }
+
     fn take_from_client(&mut self, at_most: usize) -> &'a [u8] {
         assert!(!self.model.is_eof, "reading after the end");
         let n = self.numbers.size().min(at_most);
@@ -160,6 +182,12 @@ impl<'a> Play<'a> {
             _ => {}
         }
         self.exchange.serve();
+        self.served();
+        true
+    }
+
+    /// What begins is served here.
+    fn served(&mut self) {
         self.model.serve();
         (self.answer, self.answers) = split(self.answers);
         if self.answer.is_empty() {
@@ -168,10 +196,11 @@ impl<'a> Play<'a> {
         if !self.model.is_tunnel {
             assert!(!self.exchange.is_judged());
         }
-        true
     }
 
     fn end(&mut self, end: End) -> bool {
+        let is_owed = self.model.outstanding != Outstanding::Nothing;
+        assert!(!self.exchange.has_left_off() || (self.model.is_eof && !is_owed && !self.model.is_last));
         match end {
             End::Client => assert!(self.model.is_eof && self.model.is_nothing_left()),
             End::Last => assert!(self.model.is_last),
@@ -257,6 +286,7 @@ impl<'a> Play<'a> {
         if is_spoiled {
             assert_eq!(self.exchange.accepted(b"x"), Wrote::Unasked);
         }
+        assert_eq!(self.exchange.has_left_off(), !is_spoiled);
         assert_eq!(self.exchange.shutdown(), if is_spoiled { Shutdown::Pass } else { Shutdown::Swallow });
         assert_eq!(self.exchange.read(), Next::End(End::Aside));
         let exchange = std::mem::replace(&mut self.exchange, Exchange::new(self.max_head));

@@ -31,4 +31,4 @@ macro_rules! replay {
     };
 }
 
-replay! { head request_body response exchange client_address proxy_protocol affinity message ticket cookies sessions }
+replay! { head request_body response exchange client_address proxy_protocol affinity message bus ticket cookies sessions }

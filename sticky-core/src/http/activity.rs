@@ -1,12 +1,8 @@
 //! What is going on in one connection, written by its socket and its service, read by the task that drives it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
-use http::HeaderMap;
-
-use super::forwarded;
 use super::timers::{Phase, Sight};
 use crate::scoreboard::Row;
 use crate::worker::Drain;
@@ -30,13 +26,11 @@ pub(crate) struct Activity {
     is_late: AtomicBool,
     row: Row,
     drain: Drain,
-    /// Who is there, where it matters whether that is a proxy.
-    suspect: Option<SocketAddr>,
 }
 
 impl Activity {
-    /// Nothing has happened yet. `suspect` is warned of when it turns out to be a proxy.
-    pub(crate) fn new(row: Row, drain: Drain, suspect: Option<SocketAddr>) -> Self {
+    /// Nothing has happened yet.
+    pub(crate) fn new(row: Row, drain: Drain) -> Self {
         Self {
             in_flight: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
@@ -47,7 +41,6 @@ impl Activity {
             is_late: AtomicBool::new(false),
             row,
             drain,
-            suspect,
         }
     }
 
@@ -75,15 +68,10 @@ impl Activity {
     }
 
     /// A request head is complete.
-    pub(crate) fn begin(self: &Arc<Self>, headers: &HeaderMap) -> InFlight {
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
         self.row.request();
         self.has_read.store(false, Relaxed);
-        if !self.has_served.load(Relaxed) {
-            self.has_served.store(true, Relaxed);
-            if let Some(peer) = self.suspect {
-                forwarded::warn_once(headers, peer);
-            }
-        }
+        self.has_served.store(true, Relaxed);
         self.advance();
         self.hold()
     }
@@ -96,6 +84,11 @@ impl Activity {
 
     pub(crate) fn read(&self) {
         self.has_read.store(true, Relaxed);
+    }
+
+    /// The client has gone, and what has been read of its next message with it.
+    pub(crate) fn vacated(&self) {
+        self.has_read.store(false, Relaxed);
     }
 
     pub(crate) fn written(&self) {

@@ -14,6 +14,7 @@
 //! A handler that panics ends its own connection (over HTTP/2 its own stream) and nothing else.
 
 mod activity;
+mod berth;
 mod body;
 mod drive;
 mod forwarded;
@@ -35,9 +36,10 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 
 use self::activity::Activity;
+use self::berth::{Berth, Berths};
 pub use self::body::RequestBody;
 use self::keeper::Keeper;
-use self::service::Tracked;
+use self::service::{Guest, Tracked};
 use self::socket::Socket;
 use crate::connection::{ClientAddr, Connection};
 use crate::deadline::Timeouts;
@@ -90,7 +92,8 @@ where
 /// Serves `connections` until the worker has drained, each with the service that `make` makes for it.
 ///
 /// For integrations: `make` sees who is there, and a service that keeps the [`RequestBody`] may go on reading it after
-/// its response.
+/// its response. Each connection gets a service of its own, although hyper may serve one after the other on what it
+/// takes for the same.
 pub async fn serve_connections<M, S, B>(mut connections: Connections, mut make: M)
 where
     M: FnMut(&Connection) -> S,
@@ -99,29 +102,42 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let timeouts = connections.worker().limits().timeouts;
-    let drain = connections.worker().drain();
+    let worker = connections.worker().clone();
     // With one worker nothing can land on a wrong one.
-    let is_alone = connections.worker().workers() <= 1;
+    let is_alone = worker.workers() <= 1;
+    let berths = Berths::new(worker.drain(), worker.limits().timeouts, open);
     while let Some(connection) = connections.accept().await {
-        let service = make(&connection);
-        let suspect = connection.peer_addr().filter(|peer| !is_alone && !connections.worker().believes(*peer));
-        let activity = Arc::new(Activity::new(connection.row().clone(), drain.clone(), suspect));
-        // One that minds its messages minds its timers, too.
-        let timeouts = if connection.minds_messages() { Timeouts::NONE } else { timeouts };
-        let sessions = connections.worker().sessions();
-        let keeper = sessions.are_of_interest().then(|| {
-            let is_believed = connection.peer_addr().is_some_and(|peer| connections.worker().believes(peer));
-            Keeper::new(Arc::clone(sessions), is_believed)
-        });
-        let service = Tracked::new(service, activity.clone(), keeper);
-        tokio::spawn(serve_connection(connection, service, activity, timeouts));
+        let peer = connection.peer_addr();
+        let is_believed = peer.is_some_and(|peer| worker.believes(peer));
+        let sessions = worker.sessions();
+        let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
+        let suspect = peer.filter(|_| !is_alone && !is_believed);
+        let guest = Guest { service: make(&connection), keeper, suspect };
+        berths.seat(connection, guest);
     }
     connections.finish().await;
 }
 
+/// Has hyper serve a connection, and those that come after it in the same place.
+fn open<S, B>(berths: &Arc<Berths<S>>, connection: Connection, guest: Guest<S>)
+where
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let activity = Arc::new(Activity::new(connection.row().clone(), berths.drain().clone()));
+    // One that minds its messages minds its timers, too.
+    let minds_messages = connection.minds_messages();
+    let timeouts = if minds_messages { Timeouts::NONE } else { berths.timeouts() };
+    let berth = minds_messages.then(|| Berth::new(berths));
+    let socket = Socket::new(connection, activity.clone(), berth.clone());
+    let service = Tracked::new(guest, activity.clone(), berth);
+    tokio::spawn(serve_connection(socket, service, activity, timeouts));
+}
+
 fn serve_connection<S, B>(
-    connection: Connection,
+    socket: Socket<S>,
     service: Tracked<S>,
     activity: Arc<Activity>,
     timeouts: Timeouts,
@@ -132,10 +148,9 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let socket = TokioIo::new(Socket::new(connection, activity.clone()));
     // Boxed, and not in an async function: that would keep room for its arguments and for what it makes of them, and
     // the task, three times as large, is moved several times before it runs.
-    let connection = Box::pin(builder().serve_connection_with_upgrades(socket, service));
+    let connection = Box::pin(builder().serve_connection_with_upgrades(TokioIo::new(socket), service));
     async move {
         if let Err(error) = drive::drive(connection, &activity, timeouts).await {
             tracing::debug!(target: "sticky", error, "a connection ended early");

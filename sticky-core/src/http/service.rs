@@ -1,6 +1,8 @@
 //! The application's service with what every request needs around it.
 
+use std::cell::{RefCell, RefMut};
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -12,20 +14,40 @@ use hyper::service::Service;
 use pin_project_lite::pin_project;
 
 use super::activity::{Activity, InFlight};
+use super::berth::Berth;
 use super::body::{RequestBody, ResponseBody};
+use super::forwarded;
 use super::keeper::{Keeper, Visit};
 
 /// Counts requests, and knows which are in flight.
 pub(crate) struct Tracked<S> {
-    service: S,
+    guest: RefCell<Guest<S>>,
     activity: Arc<Activity>,
-    keeper: Option<Keeper>,
+    berth: Option<Arc<Berth<S>>>,
+}
+
+/// What serves one client's connection, and what is to be known of that.
+pub(crate) struct Guest<S> {
+    pub(crate) service: S,
+    /// Keeps sessions where they are, where that takes more than their keys' hashes.
+    pub(crate) keeper: Option<Keeper>,
+    /// Who is there, where it matters whether that is a proxy. Once it is known that is not looked at again.
+    pub(crate) suspect: Option<SocketAddr>,
 }
 
 impl<S> Tracked<S> {
-    /// A `keeper` keeps sessions where they are, where that takes more than their keys' hashes.
-    pub(crate) fn new(service: S, activity: Arc<Activity>, keeper: Option<Keeper>) -> Self {
-        Self { service, activity, keeper }
+    /// With a `berth` other guests come after this one.
+    pub(crate) fn new(guest: Guest<S>, activity: Arc<Activity>, berth: Option<Arc<Berth<S>>>) -> Self {
+        Self { guest: RefCell::new(guest), activity, berth }
+    }
+
+    /// Whose request begins.
+    fn guest(&self) -> RefMut<'_, Guest<S>> {
+        let mut guest = self.guest.borrow_mut();
+        if let Some(next) = self.berth.as_ref().and_then(|berth| berth.take_guest()) {
+            *guest = next;
+        }
+        guest
     }
 }
 
@@ -38,11 +60,15 @@ where
     type Future = Tracking<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let visit = self.keeper.as_ref().map(|keeper| keeper.request(request.headers_mut()));
-        let in_flight = self.activity.begin(request.headers());
+        let mut guest = self.guest();
+        let visit = guest.keeper.as_ref().map(|keeper| keeper.request(request.headers_mut()));
+        if let Some(peer) = guest.suspect.take() {
+            forwarded::warn_once(request.headers(), peer);
+        }
+        let in_flight = self.activity.begin();
         let kind = Kind { is_connect: request.method() == Method::CONNECT, version: request.version() };
         let request = request.map(|incoming| RequestBody::new(incoming, &self.activity));
-        Tracking { response: self.service.call(request), in_flight: Some(in_flight), kind, visit }
+        Tracking { response: guest.service.call(request), in_flight: Some(in_flight), kind, visit }
     }
 }
 

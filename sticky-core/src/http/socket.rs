@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::activity::Activity;
+use super::berth::Berth;
 use crate::connection::Connection;
 
 /// What a client gets that does not finish its request head.
@@ -21,8 +22,11 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FIRST_READ: usize = 4096;
 
 /// A connection under watch. It travels with an upgraded connection, and so do its counts.
-pub(crate) struct Socket {
-    connection: Connection,
+pub(crate) struct Socket<S> {
+    /// None while the berth is vacant.
+    connection: Option<Connection>,
+    /// Where the next connection comes from when this one has gone.
+    berth: Option<Arc<Berth<S>>>,
     activity: Arc<Activity>,
     protocol: Protocol,
     /// The last write found no room: a response is on its way.
@@ -43,10 +47,11 @@ enum Protocol {
     Known,
 }
 
-impl Socket {
-    pub(crate) fn new(connection: Connection, activity: Arc<Activity>) -> Self {
+impl<S> Socket<S> {
+    pub(crate) fn new(connection: Connection, activity: Arc<Activity>, berth: Option<Arc<Berth<S>>>) -> Self {
         Self {
-            connection,
+            connection: Some(connection),
+            berth,
             activity,
             protocol: Protocol::Unknown(0),
             is_blocked: false,
@@ -62,11 +67,44 @@ impl Socket {
     fn poll_first_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let mut space = [MaybeUninit::uninit(); FIRST_READ];
         let mut first = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut self.connection).poll_read(cx, &mut first))?;
+        ready!(self.poll_connection(cx, &mut first))?;
         self.note_read(first.filled());
         self.ahead = first.filled().to_vec();
         self.take_ahead(buf);
         Poll::Ready(Ok(()))
+    }
+
+    /// Reads from whoever is here.
+    fn poll_connection(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let connection = match (&mut self.connection, &self.berth) {
+                (Some(connection), _) => connection,
+                (none, Some(berth)) => none.insert(ready!(berth.poll_arrival(cx.waker()))),
+                (None, None) => return Poll::Ready(Ok(())),
+            };
+            let before = buf.filled().len();
+            let read = Pin::new(&mut *connection).poll_read(cx, buf)?;
+            if read.is_pending() && connection.is_within_head() {
+                // It is not between requests, although nothing of this one can be read yet.
+                self.activity.read();
+            }
+            ready!(read);
+            if buf.filled().len() > before || !self.vacate(cx) {
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+
+    /// After the end of a connection: whether another may come.
+    fn vacate(&mut self, cx: &Context<'_>) -> bool {
+        let has_left = self.connection.as_ref().is_some_and(Connection::has_left_off);
+        let is_vacant = has_left && self.berth.as_ref().is_some_and(|berth| berth.vacate(cx.waker()));
+        if is_vacant {
+            // It goes to its worker now, or is closed.
+            self.connection = None;
+            self.activity.vacated();
+        }
+        is_vacant
     }
 
     fn take_ahead(&mut self, buf: &mut ReadBuf<'_>) {
@@ -105,7 +143,11 @@ impl Socket {
         }
         if !self.is_marked && self.activity.is_tunnel() {
             self.is_marked = true;
-            self.connection.mark_upgraded();
+            // Nobody comes after a tunnel.
+            self.berth = None;
+            if let Some(connection) = &mut self.connection {
+                connection.mark_upgraded();
+            }
         }
     }
 
@@ -115,15 +157,33 @@ impl Socket {
             return;
         }
         self.has_ended = true;
+        let Some(connection) = &mut self.connection else { return };
         if !self.is_blocked {
             // With nothing outstanding there is room for it; if not, the client learns from the end alone.
-            let _ = Pin::new(&mut self.connection).poll_write(cx, REQUEST_TIMEOUT);
+            let _ = Pin::new(&mut *connection).poll_write(cx, REQUEST_TIMEOUT);
         }
-        let _ = Pin::new(&mut self.connection).poll_shutdown(cx);
+        let _ = Pin::new(connection).poll_shutdown(cx);
+    }
+
+    /// What is written to.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is there, to whom nothing is owed either.
+    fn connection(&mut self) -> io::Result<Pin<&mut Connection>> {
+        self.connection.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl AsyncRead for Socket {
+impl<S> Drop for Socket<S> {
+    fn drop(&mut self) {
+        if let Some(berth) = &self.berth {
+            berth.close();
+        }
+    }
+}
+
+impl<S> AsyncRead for Socket<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.activity.is_late() {
             self.end(cx);
@@ -137,20 +197,15 @@ impl AsyncRead for Socket {
             return self.poll_first_read(cx, buf);
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.connection).poll_read(cx, buf)?;
-        if read.is_pending() && self.connection.is_within_head() {
-            // It is not between requests, although nothing of this one can be read yet.
-            self.activity.read();
-        }
-        ready!(read);
+        ready!(self.poll_connection(cx, buf))?;
         self.note_read(&buf.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
 
-impl AsyncWrite for Socket {
+impl<S> AsyncWrite for Socket<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.connection).poll_write(cx, buf);
+        let written = self.connection()?.poll_write(cx, buf);
         self.note_write(&written);
         written
     }
@@ -160,17 +215,17 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.connection).poll_write_vectored(cx, bufs);
+        let written = self.connection()?.poll_write_vectored(cx, bufs);
         self.note_write(&written);
         written
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.connection.is_write_vectored()
+        self.connection.as_ref().is_none_or(Connection::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(cx)
+        self.connection().map_or(Poll::Ready(Ok(())), |connection| connection.poll_flush(cx))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -179,6 +234,6 @@ impl AsyncWrite for Socket {
             // is a clean end, not a reset. A tunnel may live on half closed.
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.connection).poll_shutdown(cx)
+        self.connection().map_or(Poll::Ready(Ok(())), |connection| connection.poll_shutdown(cx))
     }
 }

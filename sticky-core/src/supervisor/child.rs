@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep};
 use super::backlog::{self, Backlog};
 use super::event::{ChildId, ChildSignal, Ended, Event};
 use super::output::{Output, Pump};
+use super::wiring::Sent;
 use crate::config::Config;
 use crate::control::{self, Channel, FromWorker, Hello, ToWorker};
 use crate::id::WorkerId;
@@ -146,6 +147,20 @@ impl Process {
         }
         if is_first {
             tokio::spawn(Arc::clone(self).send_backlog());
+        }
+    }
+
+    /// Sends a message if it goes now; nothing is kept for later.
+    pub(super) fn try_send(&self, message: &ToWorker, descriptors: &[BorrowedFd<'_>]) -> Sent {
+        let backlog = self.backlog();
+        if !backlog.is_empty() {
+            return Sent::Later;
+        }
+        match self.control().send(message, descriptors) {
+            Ok(()) => Sent::Done,
+            Err(error) if backlog::passes(&error) => Sent::Later,
+            // Its end is on its way to us.
+            Err(_) => Sent::Gone,
         }
     }
 

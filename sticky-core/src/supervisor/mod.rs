@@ -21,6 +21,7 @@ mod run;
 mod sessions;
 mod sockets;
 mod state;
+mod wiring;
 
 use std::io;
 use std::time::Duration;

@@ -19,6 +19,7 @@ use super::output::{Output, Pump};
 use super::reap::Reaper;
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
+use super::wiring::{Sent, Wiring, Word};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
 use crate::control::{
@@ -115,6 +116,7 @@ struct Supervisor {
     incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
     ledger: Ledger,
+    wiring: Wiring,
     /// The slots that the placement leaves out.
     evicted: Vec<WorkerId>,
     /// Asks for the end from inside the program.
@@ -160,6 +162,7 @@ impl Supervisor {
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
             ledger,
+            wiring: Wiring::default(),
             evicted: Vec::new(),
             stop,
             in_terminal: std::io::stderr().is_terminal(),
@@ -189,6 +192,7 @@ impl Supervisor {
                 _ = signals.child.recv() => strangers = self.children_changed(),
                 () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
+                () = wait_until(self.wiring.retry_at()) => self.wire(),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -203,8 +207,12 @@ impl Supervisor {
     }
 
     fn decide(&mut self, event: Event) {
+        let is_about_bus = matches!(event, Event::BusJoin { .. });
         for action in self.state.handle(Instant::now(), event) {
             self.act(action);
+        }
+        if is_about_bus {
+            self.wire();
         }
     }
 
@@ -342,8 +350,8 @@ impl Supervisor {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
                 self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
             }
-            Action::Connect { child, other } => self.connect(child, other),
-            Action::BusJoined { child } => self.send(child, ToWorker::BusJoined),
+            Action::Connect { child, other } => self.wiring.connect(child, other),
+            Action::BusJoined { child } => self.wiring.joined(child),
             Action::Signal { child, signal } => {
                 if let Some(member) = self.members.get(&child) {
                     member.process.signal(signal);
@@ -394,20 +402,20 @@ impl Supervisor {
         member.process.send(&ToWorker::Listen(ListenOrder { slot, part, sockets, refuse }), &descriptors);
     }
 
-    /// Gives each of two processes an end of a socket pair. What they say there is between them.
-    fn connect(&self, child: ChildId, other: ChildId) {
-        let (Some(one), Some(other)) = (self.members.get(&child), self.members.get(&other)) else { return };
-        let (ours, theirs) = match super::sockets::bus_pair() {
-            Ok(pair) => pair,
-            Err(error) => {
-                let (one, other) = (one.slot, other.slot);
-                return notice::error(format_args!("no bus between workers {one} and {other}: {error}"));
+    /// Goes on connecting processes by the bus. What they say there is between them.
+    fn wire(&mut self) {
+        let members = &self.members;
+        self.wiring.work(Instant::now(), super::sockets::bus_pair, |child, word| {
+            let Some(member) = members.get(&child) else { return Sent::Gone };
+            match word {
+                Word::Joined => member.process.try_send(&ToWorker::BusJoined, &[]),
+                Word::Peer { peer, end } => {
+                    let Some(peer) = members.get(&peer) else { return Sent::Gone };
+                    let order = BusPeerOrder { worker: peer.slot, generation: peer.generation };
+                    member.process.try_send(&ToWorker::BusPeer(order), &[end.as_fd()])
+                }
             }
-        };
-        for (member, peer, end) in [(one, other, ours), (other, one, theirs)] {
-            let order = BusPeerOrder { worker: peer.slot, generation: peer.generation };
-            member.process.send(&ToWorker::BusPeer(order), &[end.as_fd()]);
-        }
+        });
     }
 
     fn evict(&mut self, slots: Vec<WorkerId>) {

@@ -18,7 +18,9 @@ fn main() -> Result<(), BoxError> {
     let cluster = testbed::build()?;
     let serve = sticky_axum::serve_with(cluster, |worker: sticky_core::Worker| async move {
         testbed::obey_environment(&worker);
-        Ok::<_, BoxError>(router(Testbed::new(&worker)?))
+        let testbed = Testbed::new(&worker)?;
+        testbed.subscribe_early().await?;
+        Ok::<_, BoxError>(router(testbed))
     });
     Ok(serve.block()?)
 }
@@ -46,6 +48,7 @@ fn router(testbed: Testbed) -> Router {
         .route("/cookies", get(async |request: HeaderMap| testbed::cookies(&request)))
         .route("/headers", get(async |request: HeaderMap| HeaderMap::from_iter(testbed::headers_asked_for(&request))))
         .route("/crash", post(async || -> StatusCode { testbed::crash() }))
+        .route("/bus/{*path}", post(bus))
         .route("/hang", post(async || -> StatusCode { testbed::hang() }))
         .route("/leak/{mib}", post(async |State(testbed): State<Testbed>, Path(mib): Path<usize>| testbed.leak(mib)))
         .route("/block/{ms}", get(async |Path(ms): Path<u64>| testbed::block(ms)))
@@ -85,6 +88,10 @@ async fn status(Path(code): Path<u16>) -> StatusCode {
 
 async fn count(State(testbed): State<Testbed>, Path(name): Path<String>, request: HeaderMap) -> String {
     testbed.count(&name, &request)
+}
+
+async fn bus(State(testbed): State<Testbed>, Path(path): Path<String>, body: Bytes) -> String {
+    testbed.bus(&path, body).await
 }
 
 async fn sleep(Path(milliseconds): Path<u64>) -> &'static str {

@@ -22,6 +22,7 @@ fn main() -> Result<(), BoxError> {
     cluster.run(|worker| async {
         testbed::obey_environment(&worker);
         let testbed = Testbed::new(&worker)?;
+        testbed.subscribe_early().await?;
         let service = service_fn(move |request| respond(testbed.clone(), request));
         sticky_core::http::serve(worker, service).await;
         Ok(())
@@ -77,6 +78,10 @@ async fn route(testbed: &Testbed, request: Request<Incoming>) -> Answer {
             testbed.leak(usize::try_from(mebibytes).expect("64 bits"));
             text("")
         }
+        (&Method::POST, "bus", _) => match request.into_body().collect().await {
+            Ok(body) => text(testbed.bus(argument, body.to_bytes()).await),
+            Err(_) => status(StatusCode::BAD_REQUEST),
+        },
         (&Method::POST, "crash", _) => testbed::crash(),
         (&Method::POST, "hang", _) => testbed::hang(),
         _ => status(StatusCode::NOT_FOUND),

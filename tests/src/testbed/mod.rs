@@ -20,6 +20,7 @@ use sticky_core::{Drain, Worker};
 use crate::journal::{self, Journal};
 
 mod affinity;
+mod bus;
 mod session;
 pub mod socketio;
 pub mod websocket;
@@ -51,6 +52,7 @@ struct Shared {
     sessions: Mutex<HashSet<String>>,
     counts: Mutex<HashMap<(String, HeaderValue), u64>>,
     leaked: Mutex<Vec<Vec<u8>>>,
+    subscribed: bus::Subscribed,
 }
 
 impl Testbed {
@@ -64,6 +66,7 @@ impl Testbed {
             sessions: Mutex::default(),
             counts: Mutex::default(),
             leaked: Mutex::default(),
+            subscribed: bus::Subscribed::default(),
         };
         Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }

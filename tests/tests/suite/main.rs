@@ -10,6 +10,7 @@ use libtest_mimic::Arguments;
 mod affinity;
 mod bed;
 mod boot;
+mod bus;
 mod chaos;
 mod chaos_client;
 mod crash;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         failover::rows(),
         failover_handoff::rows(),
         kill_under_load::rows(),
+        bus::rows(),
         drain::rows(),
         shutdown::rows(),
     ];

@@ -21,7 +21,7 @@
 use bytes::{Buf, BytesMut};
 
 use super::chunked::Progress;
-use super::head::{Head, HeadReader, Outcome, PrefaceRule, Switch};
+use super::head::{Facts, Head, HeadReader, Outcome, PrefaceRule, Switch};
 use super::refusal::Refusal;
 use super::request_body::RequestBody;
 use super::request_head::RequestHead;
@@ -222,6 +222,40 @@ impl Exchange {
         }
     }
 
+    /// Whether a head may be read where the framework wants it: one may begin, and nothing has been read ahead.
+    pub(crate) fn awaits_head(&self) -> bool {
+        let is_next = matches!(self.inbound, Inbound::Between) && self.is_settled();
+        is_next && self.buffer.is_empty() && !self.is_last && !self.is_eof
+    }
+
+    /// The head that these bytes begin with, if all of it is there. They are all that has come since
+    /// [`awaits_head`](Self::awaits_head), and either [served](Self::serve_in_place) or [kept](Self::keep).
+    pub(crate) fn peek(&mut self, bytes: &[u8]) -> Option<Head> {
+        match self.reader.poll(bytes) {
+            // Empty lines in front of it are nobody's.
+            Outcome::Request(head) if !bytes.starts_with(b"\r") && !bytes.starts_with(b"\n") => Some(head),
+            _ => None,
+        }
+    }
+
+    /// It is for this worker, and the framework has it: `true`. Not if there is more in these bytes than one message.
+    pub(crate) fn serve_in_place(&mut self, head: &Head, bytes: &[u8]) -> bool {
+        let mut body = RequestBody::new(head.facts().body);
+        let length = head.len() + body.consume(&bytes[head.len()..]);
+        if length < bytes.len() {
+            return false;
+        }
+        self.begin(head.facts(), body, 0);
+        self.finish_message();
+        true
+    }
+
+    /// What has been read goes the usual way, with the head that it begins with.
+    pub(crate) fn keep(&mut self, bytes: &[u8], head: Option<Head>) {
+        self.buffer.extend_from_slice(bytes);
+        self.inbound = head.map_or(Inbound::Between, Inbound::Opened);
+    }
+
     /// Bytes have come from the socket, not more than asked for.
     pub(crate) fn received(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -381,15 +415,23 @@ impl Exchange {
         match &self.inbound {
             Inbound::Opened(head) if self.is_settled() => {
                 let (len, facts) = (head.len(), head.facts());
-                let mut message = Message { cleared: len, body: RequestBody::new(facts.body), switch: facts.switch };
-                message.clear(&self.buffer);
-                self.is_last |= facts.wants_close;
-                self.response = Response::to(facts);
-                self.inbound = Inbound::Message(message);
+                let mut body = RequestBody::new(facts.body);
+                let cleared = len + body.consume(&self.buffer[len..]);
+                self.begin(facts, body, cleared);
             }
-            Inbound::OpenedHttp2 => self.inbound = Inbound::Tunnel,
-            _ => return,
+            Inbound::OpenedHttp2 => {
+                self.inbound = Inbound::Tunnel;
+                self.standing = Standing::Used;
+            }
+            _ => {}
         }
+    }
+
+    /// A message begins, of which `cleared` bytes are in the buffer.
+    fn begin(&mut self, facts: Facts, body: RequestBody, cleared: usize) {
+        self.is_last |= facts.wants_close;
+        self.response = Response::to(facts);
+        self.inbound = Inbound::Message(Message { cleared, body, switch: facts.switch });
         self.standing = Standing::Used;
         self.reader.refuse_preface();
     }
@@ -418,6 +460,16 @@ impl Exchange {
         let standing = if let Inbound::Between = self.inbound { self.standing } else { Standing::Judged };
         self.inbound = Inbound::Aside(Aside { standing, is_spoiled: false });
         Ok(())
+    }
+
+    /// Whether the client has left off between two messages: it is another worker's, or has closed its side and has got
+    /// all its answers.
+    pub(crate) fn has_left_off(&self) -> bool {
+        match &self.inbound {
+            Inbound::Aside(aside) => !aside.is_spoiled,
+            Inbound::Between => self.is_eof && self.is_settled() && !self.is_last,
+            _ => false,
+        }
     }
 
     /// What goes to the owner, when this worker has stepped aside and its framework has kept silent since.

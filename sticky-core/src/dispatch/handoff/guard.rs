@@ -10,13 +10,14 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::exchange::{Exchange, Moving, Next, Phase, Shutdown, Wrote};
+use super::exchange::{Exchange, Moving, Next, Opening, Phase, Shutdown, Wrote};
 use super::head::MAX_HEAD;
 use super::judge::Verdict;
 use super::message::MAX_HOPS;
@@ -27,6 +28,10 @@ use super::{Departure, Handoff};
 use crate::connection::{ClientAddr, Stream};
 use crate::id::WorkerId;
 use crate::worker::Answer;
+
+/// How much room there must be, and how much there may be, to read a head where the framework wants it: for most heads, and
+/// for no more than may be kept.
+const IN_PLACE: RangeInclusive<usize> = 1024..=MAX_HEAD as usize;
 
 /// How much is read at once of what is looked at.
 const SCRATCH: usize = 8 * 1024;
@@ -104,6 +109,12 @@ impl Guard {
     /// Whether the connection carries messages of which each may be another worker's.
     pub(crate) fn minds_messages(&self) -> bool {
         self.exchange.phase() != Phase::Tunnel
+    }
+
+    /// Whether it reads as ended between two messages, of which the framework owes the client nothing.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_left_off(&self) -> bool {
+        self.exchange.has_left_off()
     }
 
     fn phase(&self) -> Phase {
@@ -236,10 +247,18 @@ impl Guard {
     /// A whole head is here: is it this worker's?
     fn decide(&mut self, peer: Option<SocketAddr>) {
         let Some(opening) = self.exchange.opening() else { return };
+        let verdict = self.judge(&opening, peer);
+        self.obey(verdict);
+    }
+
+    fn judge(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Verdict {
         let judge = self.handoff.judge();
-        let client = judge.client(&opening, peer);
-        let verdict = if self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(&opening, client) };
+        let client = judge.client(opening, peer);
         self.client.set(client);
+        if self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(opening, client) }
+    }
+
+    fn obey(&mut self, verdict: Verdict) {
         match verdict {
             Verdict::Send(_) if self.hops >= MAX_HOPS => {
                 self.handoff.count(Outcome::Loop);
@@ -266,9 +285,14 @@ impl Guard {
     }
 
     fn serve(&mut self) {
+        self.begin();
+        self.exchange.serve();
+    }
+
+    /// A message for this worker begins.
+    fn begin(&mut self) {
         self.hops = 0;
         self.watch.restart();
-        self.exchange.serve();
     }
 
     /// As [`AsyncRead::poll_read`].
@@ -279,6 +303,13 @@ impl Guard {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if buf.remaining() == 0 {
+            return Poll::Ready(Ok(()));
+        }
+        if self.preamble.is_none()
+            && IN_PLACE.contains(&buf.remaining())
+            && self.exchange.awaits_head()
+            && ready!(self.poll_in_place(stream, cx, buf))?
+        {
             return Poll::Ready(Ok(()));
         }
         loop {
@@ -300,6 +331,40 @@ impl Guard {
                 },
             }
         }
+    }
+
+    /// Reads where the framework wants it. Nearly always that is one message, whole, and for this worker: then nothing needs
+    /// to be copied. True when the framework has got something.
+    fn poll_in_place(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let before = buf.filled().len();
+        if Pin::new(&mut *stream).poll_read(cx, buf)?.is_pending() {
+            ready!(self.poll_late(cx));
+            return Poll::Ready(Ok(false));
+        }
+        let bytes = &buf.filled()[before..];
+        if bytes.is_empty() {
+            self.exchange.eof();
+            return Poll::Ready(Ok(false));
+        }
+        let head = self.exchange.peek(bytes);
+        let verdict = head.as_ref().map(|head| self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr()));
+        if let (Some(head), Some(Verdict::Serve)) = (&head, verdict)
+            && self.exchange.serve_in_place(head, bytes)
+        {
+            self.begin();
+            return Poll::Ready(Ok(true));
+        }
+        self.exchange.keep(bytes, head);
+        buf.set_filled(before);
+        if let Some(verdict) = verdict {
+            self.obey(verdict);
+        }
+        Poll::Ready(Ok(false))
     }
 
     // === writing ===

@@ -246,22 +246,36 @@ impl Head {
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(Refusal::RequestLine);
         };
-        check_line_ends(bytes, request.headers)?;
         let class = MethodClass::of(method);
-        Target::parse(class, target).ok_or(Refusal::Target)?;
-        let mut gathered = Gathered::default();
-        for header in request.headers.iter() {
-            gathered.add(header.name.as_bytes(), header.value)?;
+        if !Target::is_valid(class, target) {
+            return Err(Refusal::Target);
         }
-        let facts = gathered.conclude(class, Version::from_minor(request.version))?;
+        let mut gathered = Gathered::default();
+        let mut headers = Vec::with_capacity(request.headers.len());
+        let mut is_in_order = ends_well(bytes, bytes.len()) && ends_well(bytes, bytes.len() - 2);
+        for header in request.headers.iter() {
+            let span = HeaderSpan::of(header, bytes);
+            is_in_order &= ends_well(bytes, span.start());
+            gathered.add(header.name.as_bytes(), header.value)?;
+            headers.push(span);
+        }
+        if !is_in_order {
+            return Err(Refusal::BareLineFeed);
+        }
         Ok(Self {
             len: bytes.len() as u16, // At most `max_len`, which is 16 bits.
             method: Span::of(method.as_bytes(), bytes),
             target: Span::of(target.as_bytes(), bytes),
-            headers: request.headers.iter().map(|header| HeaderSpan::of(header, bytes)).collect(),
-            facts,
+            headers,
+            facts: gathered.conclude(class, Version::from_minor(request.version))?,
         })
     }
+}
+
+/// Whether the line before `end` ends as it must. The parser takes a line feed alone for the end of a line; other servers on
+/// the way may not.
+fn ends_well(bytes: &[u8], end: usize) -> bool {
+    bytes[..end].ends_with(b"\r\n")
 }
 
 impl MethodClass {
@@ -272,14 +286,6 @@ impl MethodClass {
             _ => Self::Other,
         }
     }
-}
-
-/// The parser takes a line feed alone for the end of a line; other servers on the way may not.
-fn check_line_ends(bytes: &[u8], headers: &[httparse::Header<'_>]) -> Result<(), Refusal> {
-    let ends_well = |end: usize| bytes[..end].ends_with(b"\r\n");
-    let starts = headers.iter().map(|header| Span::of(header.name.as_bytes(), bytes).start());
-    let all = ends_well(bytes.len()) && ends_well(bytes.len() - 2) && starts.into_iter().all(ends_well);
-    if all { Ok(()) } else { Err(Refusal::BareLineFeed) }
 }
 
 /// What the headers say about framing, before it is put together.

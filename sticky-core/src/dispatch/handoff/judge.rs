@@ -164,8 +164,8 @@ impl Judge {
     /// The address of the client that sent this head, for the application.
     pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
         match opening {
-            Opening::Request(head) => self.rules.trust.client(Peer::from(peer), head),
-            Opening::Http2 => peer.map(|peer| peer.ip()),
+            Opening::Request(head) if self.trusts_anybody() => self.rules.trust.client(Peer::from(peer), head),
+            _ => peer.map(|peer| peer.ip().to_canonical()),
         }
     }
 

@@ -39,6 +39,11 @@ pub(super) struct HeaderSpan {
 }
 
 impl HeaderSpan {
+    /// Where its line begins.
+    pub(super) fn start(self) -> usize {
+        self.name.start()
+    }
+
     pub(super) fn of(header: &httparse::Header<'_>, whole: &[u8]) -> Self {
         Self { name: Span::of(header.name.as_bytes(), whole), value: Span::of(header.value, whole) }
     }
@@ -205,6 +210,12 @@ pub(super) struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
+    /// Whether it has one of the four forms.
+    pub(super) fn is_valid(method: MethodClass, target: &'a str) -> bool {
+        // Nearly every target is a path.
+        target.starts_with('/') || Self::parse(method, target).is_some()
+    }
+
     /// `None` when the target has none of the four forms.
     pub(super) fn parse(method: MethodClass, target: &'a str) -> Option<Self> {
         if target.starts_with('/') {

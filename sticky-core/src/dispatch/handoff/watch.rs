@@ -1,7 +1,7 @@
 //! How long a guarded connection may stay as it is.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -19,7 +19,12 @@ fn timeout(timeouts: Timeouts, phase: Phase) -> Option<Duration> {
     }
 }
 
-/// Since when a connection waits for its client. It looks at the clock only when something begins.
+/// How much later than it should a connection may be found to have been idle for too long: this part of the time it has. To
+/// look at the clock for every message would cost more than to parse it.
+const SLACK: u32 = 8;
+
+/// Since when a connection waits for its client. It looks at the clock only when something begins, and for messages that
+/// follow each other closely not every time.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     /// Since when nothing is under way. What is no message, such as empty lines, does not begin it anew.
@@ -28,6 +33,10 @@ pub(crate) struct Watch {
     head: Option<Instant>,
     /// Fires no later than there is something to decide. It is set again when it has fired, not for every message.
     sleep: Option<Pin<Box<Sleep>>>,
+    /// It fires soon enough to look at the clock only then.
+    is_soon: bool,
+    /// Whom it wakes.
+    waker: Option<Waker>,
 }
 
 impl Watch {
@@ -40,22 +49,49 @@ impl Watch {
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
         let Some(timeout) = timeout(timeouts, phase) else { return Poll::Pending };
-        let since = match phase {
-            Phase::Head => &mut self.head,
-            _ => &mut self.waiting,
-        };
-        let deadline = later(*since.get_or_insert_with(Instant::now), timeout);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-        if sleep.deadline() > deadline {
-            sleep.as_mut().reset(deadline);
+        if self.is_soon && phase != Phase::Head && self.waiting.is_none() {
+            if self.is_set_for(cx.waker()) {
+                return Poll::Pending;
+            }
+            self.is_soon = false;
         }
+        let deadline = self.set(phase, timeout);
+        let Some(sleep) = &mut self.sleep else { return Poll::Pending };
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            let is_over = sleep.as_mut().poll(cx).is_ready();
+            self.waker = Some(cx.waker().clone());
+            if !is_over {
+                return Poll::Pending;
+            }
+            self.is_soon = false;
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
         }
+    }
+
+    /// Whether the sleep goes on and will wake this one: to poll it again for each message would change nothing.
+    fn is_set_for(&self, waker: &Waker) -> bool {
+        let is_on = self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed());
+        is_on && self.waker.as_ref().is_some_and(|set| set.will_wake(waker))
+    }
+
+    /// Sees to it that the sleep ends in time; says until when this phase may last.
+    fn set(&mut self, phase: Phase, timeout: Duration) -> Instant {
+        let is_head = phase == Phase::Head;
+        let since = if is_head { &mut self.head } else { &mut self.waiting };
+        let is_new = since.is_none();
+        let since = *since.get_or_insert_with(Instant::now);
+        let deadline = later(since, timeout);
+        let is_soon = is_new && !is_head;
+        self.is_soon |= is_soon;
+        let wake = if is_soon { later(since, timeout / SLACK) } else { deadline };
+        let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake)));
+        if sleep.deadline() > wake {
+            sleep.as_mut().reset(wake);
+        }
+        deadline
     }
 }
 
@@ -114,6 +150,21 @@ mod tests {
             assert!(some.await.is_err());
         }
         assert_eq!(waits(&mut watch, Phase::Head).await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_messages_that_follow_closely_the_wait_is_little_longer() {
+        for pause in [0, 1, 5, 9, 10, 30, 74] {
+            let mut watch = Watch::default();
+            for _ in 0..100 {
+                watch.restart();
+                let wait = poll_fn(|cx| watch.poll(cx, Phase::Idle, TIMEOUTS));
+                assert!(tokio::time::timeout(Duration::from_secs(pause), wait).await.is_err(), "{pause}");
+            }
+            watch.restart();
+            let waited = waits(&mut watch, Phase::Idle).await;
+            assert!((75..=75 + 75 / u64::from(SLACK)).contains(&waited), "{waited} after {pause}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -81,6 +81,142 @@ fn one_message_after_the_other() {
     }
 }
 
+/// Reads these bytes where the framework wants them: whether it has them.
+fn serve_in_place(exchange: &mut Exchange, bytes: &[u8]) -> bool {
+    assert!(exchange.awaits_head());
+    let head = exchange.peek(bytes);
+    let is_served = head.as_ref().is_some_and(|head| exchange.serve_in_place(head, bytes));
+    if !is_served {
+        exchange.keep(bytes, head);
+    }
+    is_served
+}
+
+#[test]
+fn a_head_is_read_in_place_only_where_one_may_begin_and_nothing_is_held() {
+    assert!(new().awaits_head() && used().awaits_head());
+    assert!(!with(&GET[..1]).awaits_head(), "something is held");
+    let mut exchange = with(GET);
+    assert_eq!(exchange.read(), Next::Decide);
+    assert!(!exchange.awaits_head(), "a head is here");
+    exchange.serve();
+    assert!(!exchange.awaits_head());
+    deliver(&mut exchange);
+    assert!(!exchange.awaits_head(), "an answer is due");
+    answer(&mut exchange);
+    assert!(exchange.awaits_head());
+    exchange.eof();
+    assert!(!exchange.awaits_head(), "nothing comes any more");
+    let mut exchange = with(GET);
+    serve(&mut exchange);
+    exchange.accepted(CLOSE);
+    assert!(!exchange.awaits_head(), "nothing may come any more");
+    let mut exchange = with(UPGRADE);
+    serve(&mut exchange);
+    exchange.accepted(SWITCHED);
+    assert!(!exchange.awaits_head());
+}
+
+#[test]
+fn one_message_is_served_in_place() {
+    let mut exchange = new();
+    for _ in 0..3 {
+        assert!(serve_in_place(&mut exchange, GET));
+        assert_eq!((exchange.read(), exchange.phase()), (PARK, Phase::Message));
+        answer(&mut exchange);
+        assert_eq!((exchange.read(), exchange.phase()), (FETCH, Phase::Idle));
+    }
+    assert!(serve_in_place(&mut exchange, &[POST, b"hello"].concat()));
+    answer(&mut exchange);
+    assert!(serve_in_place(&mut exchange, &[CHUNKED, b"1\r\nx\r\n0\r\n\r\n"].concat()));
+    answer(&mut exchange);
+    assert!(serve_in_place(&mut exchange, UPGRADE));
+    assert_eq!(exchange.read(), PARK, "whether a head follows is not known");
+    assert_eq!(exchange.accepted(SWITCHED), Wrote::Tunnel);
+    assert_eq!(exchange.phase(), Phase::Tunnel);
+}
+
+#[test]
+fn a_message_that_is_served_in_place_may_lack_some_of_its_body() {
+    let mut exchange = new();
+    assert!(serve_in_place(&mut exchange, &[POST, b"he"].concat()));
+    assert_eq!(exchange.read(), Next::Pass { at_most: 3 });
+    exchange.passed(3);
+    answer(&mut exchange);
+    assert!(serve_in_place(&mut exchange, &[CHUNKED, b"5\r\nhe"].concat()));
+    exchange.received(b"llo\r\n0\r\n\r\n");
+    assert_eq!(deliver(&mut exchange), b"llo\r\n0\r\n\r\n");
+    answer(&mut exchange);
+    assert_eq!(exchange.read(), FETCH);
+}
+
+#[test]
+fn what_is_not_one_message_goes_the_usual_way() {
+    let mut exchange = new();
+    assert!(!serve_in_place(&mut exchange, &[GET, POST, b"hello"].concat()));
+    assert_eq!(serve(&mut exchange), GET);
+    answer(&mut exchange);
+    assert_eq!(serve(&mut exchange), [POST, b"hello"].concat());
+    answer(&mut exchange);
+    assert!(!serve_in_place(&mut exchange, &GET[..9]));
+    exchange.received(&GET[9..]);
+    assert_eq!(serve(&mut exchange), GET);
+    answer(&mut exchange);
+    for empty in [&b"\r\n"[..], b"\n"] {
+        assert!(!serve_in_place(&mut exchange, &[empty, GET].concat()));
+        assert_eq!(serve(&mut exchange), GET, "without the empty line");
+        answer(&mut exchange);
+    }
+    assert!(!serve_in_place(&mut exchange, &[CHUNKED, b"+5\r\n"].concat()));
+    assert_eq!(serve(&mut exchange), CHUNKED);
+    assert_eq!(exchange.read(), Next::Refuse(Refusal::Chunk(ChunkFault::Size)));
+    let mut exchange = new();
+    assert!(!serve_in_place(&mut exchange, b"GET / HTTP/1.1\n\n"));
+    assert_eq!(exchange.read(), Next::Refuse(Refusal::BareLineFeed));
+    let mut exchange = new();
+    assert!(!serve_in_place(&mut exchange, PREFACE));
+    assert_eq!(exchange.read(), Next::Decide);
+    assert!(matches!(exchange.opening(), Some(Opening::Http2)));
+}
+
+#[test]
+fn what_is_served_in_place_is_no_preface_from_then_on() {
+    let mut exchange = new();
+    assert!(serve_in_place(&mut exchange, GET));
+    answer(&mut exchange);
+    assert!(!serve_in_place(&mut exchange, PREFACE));
+    assert_eq!(exchange.read(), Next::Refuse(Refusal::Version));
+    let mut exchange = new();
+    let close = b"GET / HTTP/1.1\r\nconnection: close\r\n\r\n";
+    assert!(serve_in_place(&mut exchange, close));
+    answer(&mut exchange);
+    assert_eq!(exchange.read(), Next::End(End::Last));
+}
+
+#[test]
+fn a_client_has_left_off_only_between_messages() {
+    assert!(!new().has_left_off() && !used().has_left_off());
+    let mut exchange = used();
+    exchange.eof();
+    assert!(exchange.has_left_off());
+    let mut exchange = used();
+    exchange.step_aside().unwrap();
+    assert!(exchange.has_left_off());
+    exchange.accepted(b"x");
+    assert!(!exchange.has_left_off(), "the framework has something to say");
+    let mut exchange = with(GET);
+    serve(&mut exchange);
+    exchange.eof();
+    assert!(!exchange.has_left_off(), "it is owed an answer");
+    exchange.accepted(CLOSE);
+    assert!(!exchange.has_left_off(), "the framework closes");
+    let mut exchange = with(POST);
+    serve(&mut exchange);
+    answer(&mut exchange);
+    exchange.eof();
+    assert!(!exchange.has_left_off(), "it has not said all");
+}
+
 #[test]
 fn a_pipelined_request_waits_for_the_response() {
     let mut exchange = with(&[GET, POST, b"hello", GET].concat());

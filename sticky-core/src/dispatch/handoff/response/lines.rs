@@ -1,0 +1,196 @@
+//! Reads the head of a response line by line, and of it only what framing depends on.
+//!
+//! Every response passes here, and the application has written it: what does not matter to framing is not looked at, which
+//! takes a third of the time of the parser that reads requests. Any line may end with a line feed alone.
+
+use super::Head;
+use crate::dispatch::handoff::tokens::Version;
+
+/// What a head may turn out to be.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Parsed {
+    /// A head of so many bytes.
+    Head(usize, Head),
+    Partial,
+    Malformed,
+}
+
+/// Reads the head at the start of these bytes.
+pub(super) fn parse(bytes: &[u8]) -> Parsed {
+    // What begins otherwise, an empty line perhaps, no framework writes.
+    if bytes.first() != Some(&b'H') {
+        return Parsed::Malformed;
+    }
+    let mut feeds = LineFeeds::new(bytes);
+    let Some(end) = feeds.next() else { return Parsed::Partial };
+    let Some((version, status)) = status_line(without_return(&bytes[..end])) else { return Parsed::Malformed };
+    let mut head = Head::new(status, version);
+    let mut start = end + 1;
+    for end in feeds {
+        match without_return(&bytes[start..end]) {
+            [] => return Parsed::Head(end + 1, head),
+            line if !add(&mut head, line) => return Parsed::Malformed,
+            _ => start = end + 1,
+        }
+    }
+    Parsed::Partial
+}
+
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+fn status_line(line: &[u8]) -> Option<(Version, u16)> {
+    let version = match line.first_chunk()? {
+        b"HTTP/1.1 " => Version::Http11,
+        b"HTTP/1.0 " => Version::Http10,
+        _ => return None,
+    };
+    let (status, reason) = line["HTTP/1.1 ".len()..].split_first_chunk::<3>()?;
+    let digit = |byte: u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
+    let status = status.iter().try_fold(0, |status, byte| Some(10 * status + digit(*byte)?))?;
+    matches!(reason, [] | [b' ', ..]).then_some((version, status))
+}
+
+/// Adds a field, if it matters. Not if it could be read in another way.
+fn add(head: &mut Head, line: &[u8]) -> bool {
+    let names: [&[u8]; 2] = match line[0] {
+        b'c' | b'C' => [b"connection", b"content-length"],
+        b't' | b'T' => [b"transfer-encoding"; 2],
+        // It goes on with the line before.
+        b' ' | b'\t' => return false,
+        _ => return true,
+    };
+    for name in names {
+        match line.get(name.len()) {
+            Some(b':') if line[..name.len()].eq_ignore_ascii_case(name) => {
+                head.add(name, line[name.len() + 1..].trim_ascii());
+                return true;
+            }
+            Some(b' ' | b'\t') if line[..name.len()].eq_ignore_ascii_case(name) => return false,
+            _ => {}
+        }
+    }
+    true
+}
+
+/// Where the line feeds are, in order.
+struct LineFeeds<'a> {
+    bytes: &'a [u8],
+    /// Where those begin that have not been looked at.
+    ahead: usize,
+    /// Of the eight before them, the high bit of each line feed that is still to come.
+    found: u64,
+}
+
+impl<'a> LineFeeds<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, ahead: 0, found: 0 }
+    }
+}
+
+impl Iterator for LineFeeds<'_> {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        while self.found == 0 {
+            let rest = &self.bytes[self.ahead.min(self.bytes.len())..];
+            self.found = line_feeds(rest.first_chunk().copied().or_else(|| padded(rest))?);
+            self.ahead += WORD;
+        }
+        let at = self.ahead - WORD + self.found.trailing_zeros() as usize / 8;
+        self.found &= self.found - 1;
+        Some(at)
+    }
+}
+
+const WORD: usize = size_of::<u64>();
+
+/// The last few bytes with zeros behind them, if there are any.
+#[cold]
+fn padded(rest: &[u8]) -> Option<[u8; WORD]> {
+    let mut word = [0; WORD];
+    word[..rest.len()].copy_from_slice(rest);
+    (!rest.is_empty()).then_some(word)
+}
+
+/// The high bit of each byte that is a line feed: with those taken away by exclusive or, of each that is zero. (Anderson, Bit
+/// Twiddling Hacks: "Determine if a word has a zero byte", the exact test.)
+const fn line_feeds(word: [u8; WORD]) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    const LOWS: u64 = ONES * 0x7f;
+    let word = u64::from_le_bytes(word) ^ (ONES * b'\n' as u64);
+    !(((word & LOWS) + LOWS) | word | LOWS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Coding, Length};
+    use super::*;
+
+    fn head(bytes: &[u8]) -> Head {
+        match parse(bytes) {
+            Parsed::Head(len, head) if len == bytes.len() => head,
+            other => panic!("{other:?} for {}", bytes.escape_ascii()),
+        }
+    }
+
+    #[test]
+    fn what_matters_is_read_and_nothing_else() {
+        let read = head(b"HTTP/1.1 200 OK\r\nServer: x\ty\r\nCONTENT-length:  7 \r\nno colon\r\n(: \0\r\n\r\n");
+        assert_eq!((read.status, read.version, read.length), (200, Version::Http11, Length::Known(7)));
+        assert_eq!((read.coding, read.options.close), (Coding::None, false));
+        let read = head(b"HTTP/1.0 404\nTransfer-Encoding: chunked\nconnection: Close\n\n");
+        assert_eq!((read.status, read.version, read.length), (404, Version::Http10, Length::None));
+        assert_eq!((read.coding, read.options.close), (Coding::Chunked, true));
+        let read = head(b"HTTP/1.1 200 \r\ncontent-lengths: 1\r\nx-content-length: 2\r\ncontent-lengt: 3\r\nconnections: close\r\n\r\n");
+        assert_eq!(read, Head::new(200, Version::Http11));
+    }
+
+    #[test]
+    fn what_could_be_read_otherwise_is_malformed() {
+        for bytes in [
+            "HTTP/1.1 20\r\n\r\n",
+            "HTTP/1.1 2000\r\n\r\n",
+            "HTTP/1.1  200\r\n\r\n",
+            "HTTP/1.1 2x0 OK\r\n\r\n",
+            "HTTP/2 200 OK\r\n\r\n",
+            "HTTP/1.1\r\n",
+            "http/1.1 200 OK\r\n\r\n",
+            "\r\nHTTP/1.1 200 OK\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: y\r\n z\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nx: y\r\n\tz\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length : 1\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nconnection close\r\n\r\n",
+        ] {
+            assert_eq!(parse(bytes.as_bytes()), Parsed::Malformed, "{bytes}");
+        }
+    }
+
+    #[test]
+    fn a_head_ends_with_its_empty_line() {
+        let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n";
+        for length in 1..whole.len() {
+            assert_eq!(parse(&whole[..length]), Parsed::Partial, "{length}");
+        }
+        assert!(matches!(parse(&[whole, &b"\r\n\r\n"[..]].concat()), Parsed::Head(length, _) if length == whole.len()));
+    }
+
+    #[test]
+    fn line_feeds_are_found_wherever_they_stand() {
+        for (length, at) in (1..40).flat_map(|length| (0..length).map(move |at| (length, at))) {
+            for other in [0, 9, 11, 0x8a, 0xff] {
+                let mut bytes = vec![other; length];
+                assert_eq!(LineFeeds::new(&bytes).next(), None);
+                bytes[length - 1] = b'\n';
+                bytes[at] = b'\n';
+                let expected: Vec<_> = (0..length).filter(|index| bytes[*index] == b'\n').collect();
+                assert_eq!(LineFeeds::new(&bytes).collect::<Vec<_>>(), expected, "{other:x} at {at} of {length}");
+            }
+        }
+        assert_eq!(LineFeeds::new(&[b'\n'; 20]).collect::<Vec<_>>(), (0..20).collect::<Vec<_>>());
+        assert_eq!(LineFeeds::new(b"").next(), None);
+    }
+}
