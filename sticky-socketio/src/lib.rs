@@ -64,6 +64,6 @@ pub use serve::{Serve, ServeFuture, ServeWith, cluster_builder, serve, serve_wit
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{
-    self, Affinity, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Placement,
+    self, Affinity, BoxError, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Placement,
     RequestHead, Role, SameSite, Worker, role,
 };

@@ -1,6 +1,9 @@
 // Engine.IO by hand: one request at a time, so that it is known on which connection each went.
 import http from "node:http";
 
+// Longer than any answer takes, a poll's too: the server pings.
+const PATIENCE = 40_000;
+
 /** An agent that keeps one connection, or one that keeps none. */
 export const oneConnection = () => new http.Agent({ keepAlive: true, maxSockets: 1 });
 export const newConnections = () => new http.Agent({ keepAlive: false });
@@ -17,6 +20,7 @@ export function request(url, { method = "GET", body, agent, headers = {} } = {})
             response.on("error", reject);
         });
         sent.on("error", reject);
+        sent.setTimeout(PATIENCE, () => sent.destroy(new Error(`${method} ${url}: no answer within ${PATIENCE} ms`)));
         sent.end(body);
     });
 }
