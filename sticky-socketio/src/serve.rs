@@ -291,3 +291,54 @@ impl fmt::Debug for ServeFuture {
         f.debug_struct("ServeFuture").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::extract::SocketRef;
+
+    async fn on_connect(_: SocketRef) {}
+
+    fn cluster() -> Cluster {
+        Cluster::builder().build().unwrap()
+    }
+
+    /// Nothing is served: that it compiles is what is tested.
+    #[test]
+    fn setups_are_written_with_question_marks_and_without() {
+        let _ = serve(|_| async { Ok(()) });
+        let _ = serve(|io| async move { Ok(io.ns("/", on_connect).await?) });
+        let with_question_mark = serve(|io| async move {
+            io.ns("/", on_connect).await?;
+            Ok(())
+        });
+        let _ = with_question_mark.cluster(cluster()).socket_io(SocketIoBuilder::new());
+        let _ = serve_with(cluster(), |_, _| async { Ok(Router::new()) });
+        let beside = serve_with(cluster(), |worker, io| async move {
+            io.ns("/", on_connect).await?;
+            Ok(Router::new().route("/", axum::routing::get(async move || worker.id().to_string())))
+        });
+        let _future: ServeFuture = beside.socket_io(SocketIoBuilder::new()).into_future();
+    }
+
+    #[test]
+    fn without_a_runtime_there_is_no_layer() {
+        let error = layer(&Worker::detached(), SocketIoBuilder::new()).unwrap_err();
+        assert!(matches!(error, crate::Error::NoRuntime));
+    }
+
+    #[tokio::test]
+    async fn namespaces_need_a_name() {
+        let (_, io) = layer(&Worker::detached(), SocketIoBuilder::new()).unwrap();
+        io.ns("/", on_connect).await.unwrap();
+        for name in ["", "/a#b"] {
+            assert!(matches!(io.ns(name, on_connect).await, Err(crate::Error::MalformedNamespace)), "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn block_inside_a_runtime_says_what_to_do() {
+        let error = serve(|_| async { Ok(()) }).block().unwrap_err();
+        assert!(matches!(error, ServeError::InsideRuntime), "{error:?}");
+    }
+}
