@@ -15,7 +15,6 @@ mod opening;
 mod standalone;
 
 use std::fmt;
-#[cfg(feature = "http")]
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -426,7 +425,6 @@ impl Worker {
     }
 
     /// What is known of sessions beyond their keys' hashes.
-    #[cfg(feature = "http")]
     pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.inner.sessions
     }
@@ -434,7 +432,17 @@ impl Worker {
     /// Whether this peer is trusted to say for whom it speaks.
     #[cfg(feature = "http")]
     pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
-        self.inner.judge.trusts(Some(peer))
+        self.trusts(Some(peer))
+    }
+
+    /// Whether this peer, none on a unix socket, is trusted to say for whom it speaks.
+    pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        self.inner.judge.trusts(peer)
+    }
+
+    /// As [`drain`](Self::drain), without a clone.
+    pub(crate) fn inner_drain(&self) -> &Drain {
+        &self.inner.drain
     }
 
     pub(crate) fn limits(&self) -> &Limits {
