@@ -13,6 +13,8 @@
 //! takes the ratio of many short neighbouring ones.
 
 #[cfg(target_os = "linux")]
+pub mod broadcast;
+#[cfg(target_os = "linux")]
 pub mod cpus;
 #[cfg(target_os = "linux")]
 pub mod front;

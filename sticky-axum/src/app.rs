@@ -31,7 +31,8 @@ impl<S> App for S where
 }
 
 /// Serves this worker's connections until it has drained.
-pub(crate) async fn serve_worker<S: App>(worker: sticky_core::Worker, app: S) {
+#[doc(hidden)]
+pub async fn serve_worker<S: App>(worker: sticky_core::Worker, app: S) {
     let app = with_unit_state(app);
     let make = move |connection: &Connection| ConnectionService { app: app.clone(), client: connection.client_addr() };
     sticky_core::http::serve_connections(worker.ready(), make).await;

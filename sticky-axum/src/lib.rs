@@ -23,6 +23,8 @@ mod extract;
 mod serve;
 
 pub use app::App;
+#[doc(hidden)]
+pub use app::serve_worker;
 pub use extract::{Drain, NotAWorker, Worker};
 pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.

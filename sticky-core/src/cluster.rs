@@ -34,6 +34,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[must_use = "a cluster does nothing until it is entered or run"]
 pub struct Cluster {
     config: Config,
+    /// What the configuration was made of.
+    builder: ClusterBuilder,
 }
 
 impl ClusterBuilder {
@@ -43,11 +45,11 @@ impl ClusterBuilder {
     ///
     /// [`ConfigError`] with everything that is wrong, at once.
     pub fn build(self) -> Result<Cluster, ConfigError> {
-        let config = self.resolve(&Environment::of_process(), &Machine::detect())?;
+        let config = self.clone().resolve(&Environment::of_process(), &Machine::detect())?;
         if config.workers == 0 {
             role::set_standalone();
         }
-        Ok(Cluster { config })
+        Ok(Cluster { config, builder: self })
     }
 }
 
@@ -62,6 +64,12 @@ impl Cluster {
     /// The settings of a cluster; see [`ClusterBuilder`].
     pub fn builder() -> ClusterBuilder {
         ClusterBuilder::default()
+    }
+
+    /// The same cluster with what an integration takes by default: see `ClusterBuilder::usually`.
+    #[doc(hidden)]
+    pub fn usually(self, affinity: crate::Affinity, placement: crate::Placement) -> Result<Self, ConfigError> {
+        self.builder.usually(affinity, placement).build()
     }
 
     /// Makes this process what it is in the cluster. Blocking, and best called before there is any runtime: only
@@ -168,7 +176,7 @@ impl Cluster {
     #[cfg(cluster)]
     fn take_role(self) -> Result<Entered, StartError> {
         use crate::worker::enter::enter;
-        let Self { config } = self;
+        let Self { config, .. } = self;
         if let Some(socket) = role::control_socket() {
             return Ok(Entered::Worker(enter(socket, &config)?.install()));
         }

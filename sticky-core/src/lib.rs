@@ -101,7 +101,7 @@ pub mod error {
     };
 }
 
-pub use affinity::{Affinity, Choice};
+pub use affinity::{Affinity, Choice, SessionTag};
 pub use bus::{Bus, BusBacklog, BusError, BusMessage, BusPeer, Lagged, PeerWatch, Published, Subscription};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};

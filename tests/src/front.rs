@@ -68,6 +68,11 @@ impl Front {
         Self { child, address, events }
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// A client of this balancer. It may connect at once: the balancer's listener exists before the balancer runs.
     pub fn client(&self) -> Client {
         Client::new(self.address)

@@ -16,9 +16,11 @@ pub mod front;
 pub mod journal;
 pub mod launch;
 pub mod namespace;
+pub mod node;
 pub mod process;
 pub mod pty;
 pub mod random;
+pub mod redis;
 pub mod testbed;
 
 pub use client::{Client, Connection, Request, Response};
@@ -26,4 +28,6 @@ pub use cluster::TestCluster;
 pub use events::EventLog;
 pub use front::Front;
 pub use launch::Launch;
+pub use node::Script;
 pub use random::Random;
+pub use redis::Redis;

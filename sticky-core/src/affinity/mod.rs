@@ -10,6 +10,7 @@
 //! Nothing here does I/O: heads and addresses come in as bytes that somebody else has read.
 
 mod client_address;
+mod engine_io;
 mod key;
 mod path;
 pub(crate) mod proxy_protocol;
@@ -20,6 +21,8 @@ pub(crate) mod ticket;
 use std::net::IpAddr;
 
 pub(crate) use self::client_address::{AddressHeader, Peer, ProxyTrust};
+use self::engine_io::Session;
+pub use self::engine_io::SessionTag;
 pub(crate) use self::key::{AffinityKey, KeyHasher};
 use self::path::PathPattern;
 pub use self::path::PathProblem;
@@ -63,7 +66,7 @@ use crate::id::WorkerId;
 /// # As text
 ///
 /// `STICKY_AFFINITY` takes `client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`,
-/// `path:/room/{id}` and `sticky-cookie`, with fallbacks after `|`. [`Display`](std::fmt::Display) gives that text back;
+/// `path:/room/{id}`, `sticky-cookie` and `engine-io`, with fallbacks after `|`. [`Display`](std::fmt::Display) gives that text back;
 /// for [`Affinity::custom`], which has none, `custom`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Affinity {
@@ -73,8 +76,14 @@ pub struct Affinity {
     learns_nothing: bool,
 }
 
-/// Reads the sticky cookie of a request: the worker it names, if it is valid.
-pub(crate) type TicketReader<'a> = &'a dyn Fn(&RequestHead<'_>) -> Option<WorkerId>;
+/// What is known beside the request.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    /// Reads the sticky cookie of a request: the worker it names, if it is valid.
+    pub(crate) ticket: &'a dyn Fn(&RequestHead<'_>) -> Option<WorkerId>,
+    /// Whether there is such a slot, and it is in.
+    pub(crate) is_live: &'a dyn Fn(WorkerId) -> bool,
+}
 
 /// Whom a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +97,10 @@ pub(crate) enum Destination {
     /// Whoever the kernel's hash gives this address to, so that a first contact that the kernel has placed is where it
     /// belongs.
     Address(IpAddr),
+    /// The same, whatever the placement of new sessions is: nothing but the address will tell where this one is.
+    Home(IpAddr),
+    /// Anybody: a new session from this address, whose id will name its worker.
+    New(IpAddr),
 }
 
 impl Affinity {
@@ -122,6 +135,23 @@ impl Affinity {
     /// ```
     pub const fn sticky_cookie() -> Self {
         Self::of(Source::StickyCookie)
+    }
+
+    /// The worker that the id of an Engine.IO session names, as `sticky-socketio` tags it. Ids of other makes are no keys.
+    ///
+    /// A tag is the client's word, so it is a hint: where it names no worker that is there, the fallbacks are asked, and
+    /// the session is then unknown to whoever is asked. With no fallback after it that is [`Affinity::client_ip`]. Of
+    /// version 3 of the protocol, whose ids cannot have a tag, sessions go by the fallbacks alone: one that comes by its
+    /// address is where that hashes to, whatever the placement says.
+    ///
+    /// ```
+    /// use sticky_core::Affinity;
+    ///
+    /// let affinity = Affinity::engine_io().or(Affinity::sticky_cookie());
+    /// assert_eq!(affinity.to_string(), "engine-io|sticky-cookie");
+    /// ```
+    pub const fn engine_io() -> Self {
+        Self::of(Source::EngineIo)
     }
 
     /// The value of a request header, as a whole. The name is the same in any case.
@@ -210,20 +240,34 @@ impl Affinity {
     /// Every source, in the order in which they are asked.
     fn sources(&self) -> impl Iterator<Item = &Source> {
         let said = std::iter::once(&self.first).chain(&self.fallbacks);
-        let is_open = *self.fallbacks.last().unwrap_or(&self.first) == Source::StickyCookie;
+        let is_open = matches!(self.fallbacks.last().unwrap_or(&self.first), Source::StickyCookie | Source::EngineIo);
         said.chain(is_open.then_some(&Source::ClientAddress))
     }
 
-    /// Whom a request belongs to, if any source says so. `client` is the client's address, if it has one; `tickets` is
-    /// asked for the sticky cookie, if that is a source.
+    /// Whom a request belongs to, if any source says so. `client` is the client's address, if it has one.
     pub(crate) fn key(
         &self,
         head: &RequestHead<'_>,
         client: Option<IpAddr>,
         hasher: &KeyHasher,
-        tickets: TicketReader<'_>,
+        known: Known<'_>,
     ) -> Option<Destination> {
-        self.sources().find_map(|source| source.find(head, client, hasher, tickets))
+        let found = self.sources().find_map(|source| source.find(head, client, hasher, known));
+        match found {
+            Some(Destination::Address(address)) if self.reads_session_tags() => {
+                Some(match head.query().and_then(Session::of) {
+                    Some(Session::New) => Destination::New(address),
+                    Some(Session::Untagged) => Destination::Home(address),
+                    Some(Session::In(_)) | None => Destination::Address(address),
+                })
+            }
+            found => found,
+        }
+    }
+
+    /// Whether ids of Engine.IO sessions have to name their worker.
+    pub(crate) fn reads_session_tags(&self) -> bool {
+        self.sources().any(|source| *source == Source::EngineIo)
     }
 
     /// The names of the cookies whose values are learned from responses.
@@ -262,6 +306,7 @@ mod tests {
         assert!(!Affinity::client_ip().or(Affinity::client_ip()).reads_requests());
         assert!(Affinity::cookie("a").reads_requests());
         assert!(Affinity::sticky_cookie().reads_requests());
+        assert!(Affinity::engine_io().reads_requests());
         assert!(Affinity::client_ip().or(Affinity::query("a")).reads_requests());
         assert!(Affinity::custom(|_| Choice::nothing()).reads_requests());
     }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Once};
 
 use percent_encoding::percent_decode;
 
+use super::engine_io::Session;
 use super::key::KeyHasher;
 use super::path::PathPattern;
-use super::{Destination, TicketReader};
+use super::{Destination, Known};
 use crate::dispatch::handoff::RequestHead;
 use crate::id::WorkerId;
 use crate::notice;
@@ -30,6 +31,7 @@ pub(super) enum Source {
     Path(PathPattern),
     Custom(Function),
     StickyCookie,
+    EngineIo,
 }
 
 impl Source {
@@ -39,11 +41,12 @@ impl Source {
         head: &RequestHead<'_>,
         client: Option<IpAddr>,
         hasher: &KeyHasher,
-        tickets: TicketReader<'_>,
+        known: Known<'_>,
     ) -> Option<Destination> {
         let value = match self {
             Self::ClientAddress => return client.map(Destination::Address),
-            Self::StickyCookie => return tickets(head).map(Destination::Worker),
+            Self::StickyCookie => return (known.ticket)(head).map(Destination::Worker),
+            Self::EngineIo => return tagged(head).filter(|slot| (known.is_live)(*slot)).map(Destination::Worker),
             Self::Custom(function) => match function.call(head).chosen {
                 Chosen::Worker(worker) => return Some(Destination::Worker(worker)),
                 Chosen::Key(value) => return Some(Destination::Chosen(hasher.of_text(value))),
@@ -56,6 +59,14 @@ impl Source {
         };
         let value = value.filter(|value| !value.is_empty())?;
         Some(Destination::Key(hasher.of_text(value)))
+    }
+}
+
+/// The worker that the tag of an Engine.IO session names.
+fn tagged(head: &RequestHead<'_>) -> Option<WorkerId> {
+    match Session::of(head.query()?)? {
+        Session::In(worker) => Some(worker),
+        Session::New | Session::Untagged => None,
     }
 }
 
@@ -203,8 +214,11 @@ mod tests {
 
     /// Whom a GET belongs to.
     fn find(affinity: &Affinity, target: &str, headers: &[(&str, &[u8])]) -> Option<Destination> {
-        affinity.key(&HeadParts::new("GET", target, headers).head(), Some(CLIENT), &hasher(), &ticket)
+        affinity.key(&HeadParts::new("GET", target, headers).head(), Some(CLIENT), &hasher(), KNOWN)
     }
+
+    /// Slots 0 to 3 are live.
+    const KNOWN: Known<'_> = Known { ticket: &ticket, is_live: &|slot| slot.get() < 4 };
 
     /// Stands in for the reader of sticky cookies: the worker is written in a header.
     fn ticket(head: &RequestHead<'_>) -> Option<WorkerId> {
@@ -343,7 +357,7 @@ mod tests {
     fn the_client_address() {
         assert_eq!(find(&Affinity::client_ip(), "/", &[]), Some(Destination::Address(CLIENT)));
         let parts = HeadParts::new("GET", "/", &[]);
-        assert_eq!(Affinity::client_ip().key(&parts.head(), None, &hasher(), &ticket), None);
+        assert_eq!(Affinity::client_ip().key(&parts.head(), None, &hasher(), KNOWN), None);
     }
 
     #[test]
@@ -356,7 +370,7 @@ mod tests {
             _ => Choice::nothing(),
         });
         let custom = custom.or(Affinity::query("q"));
-        let find = |method| custom.key(&HeadParts::new(method, "/a?q=b", &[]).head(), None, &hasher(), &ticket);
+        let find = |method| custom.key(&HeadParts::new(method, "/a?q=b", &[]).head(), None, &hasher(), KNOWN);
         assert_eq!(find("GET"), Some(Destination::Chosen(hasher().of_text("/a"))));
         assert_eq!(find("PUT"), Some(Destination::Worker(worker)));
         assert_eq!(find("PATCH"), text_key("b"));
@@ -393,7 +407,10 @@ mod tests {
     fn nobody_is_asked_for_tickets_without_a_sticky_cookie() {
         let never = |_: &RequestHead<'_>| panic!("asked for a ticket");
         let parts = HeadParts::new("GET", "/", &[]);
-        assert_eq!(Affinity::cookie("a").key(&parts.head(), Some(CLIENT), &hasher(), &never), None);
+        assert_eq!(
+            Affinity::cookie("a").key(&parts.head(), Some(CLIENT), &hasher(), Known { ticket: &never, ..KNOWN }),
+            None
+        );
     }
 
     #[test]
@@ -425,6 +442,32 @@ mod tests {
     /// Every byte but those of plain words as an escape.
     fn escaped(value: &[u8]) -> String {
         percent_encoding::percent_encode(value, percent_encoding::NON_ALPHANUMERIC).to_string()
+    }
+
+    #[test]
+    fn an_engine_io_session_is_where_its_id_says_if_that_is_live() {
+        let affinity = Affinity::engine_io().or(Affinity::sticky_cookie());
+        let find = |query: &str, ticket: &str| {
+            let target = format!("/socket.io/?transport=polling&{query}");
+            find(&affinity, &target, &[("ticket", ticket.as_bytes())])
+        };
+        let worker = |number| Some(Destination::Worker(WorkerId::new(number)));
+        let tagged = |tag: &str| format!("EIO=4&sid=AbCdEfGhIjKl_-09{tag}");
+        assert_eq!(find(&tagged(".3"), "1"), worker(3));
+        for no_hint in [".4", ".9", "", ".x"] {
+            assert_eq!(find(&tagged(no_hint), "1"), worker(1), "{no_hint}");
+            assert_eq!(find(&tagged(no_hint), ""), Some(Destination::Address(CLIENT)), "{no_hint}");
+        }
+        assert_eq!(find("EIO=4", "1"), worker(1));
+        assert_eq!(find("EIO=4", ""), Some(Destination::New(CLIENT)));
+        assert_eq!(find("EIO=3", ""), Some(Destination::Home(CLIENT)));
+        assert_eq!(find("EIO=3&sid=AbCdEfGhIjKl_-09.3", ""), Some(Destination::Home(CLIENT)));
+        assert_eq!(find("x=y", ""), Some(Destination::Address(CLIENT)));
+        let parts = HeadParts::new("GET", "/?EIO=4", &[]);
+        assert_eq!(affinity.key(&parts.head(), None, &hasher(), KNOWN), None);
+        let plain = Affinity::sticky_cookie();
+        assert_eq!(self::find(&plain, "/?EIO=4", &[]), Some(Destination::Address(CLIENT)));
+        assert_eq!(self::find(&plain, "/?EIO=3", &[]), Some(Destination::Address(CLIENT)));
     }
 
     proptest! {

@@ -16,7 +16,7 @@ const LEARN: &str = "+learn";
 impl Affinity {
     /// Every text form there is, for error messages and documentation.
     pub(crate) const ALLOWED: &'static str = "`client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`, \
-         `path:/room/{id}` or `sticky-cookie`, with fallbacks after `|`";
+         `path:/room/{id}`, `sticky-cookie` or `engine-io`, with fallbacks after `|`";
 
     /// What the key is, in words that complete "affinity is ..".
     pub(crate) fn describe(&self) -> String {
@@ -82,6 +82,7 @@ impl Source {
         match part.split_once(':') {
             None if part == "client-ip" => Ok(Self::ClientAddress),
             None if part == "sticky-cookie" => Ok(Self::StickyCookie),
+            None if part == "engine-io" => Ok(Self::EngineIo),
             Some(("cookie", name)) => Ok(Self::Cookie { name: name.to_owned(), is_learned: false }),
             Some(("header", name)) => Ok(Self::Header(name.to_ascii_lowercase())),
             Some(("query", name)) => Ok(Self::Query(name.to_owned())),
@@ -94,6 +95,7 @@ impl Source {
         match self {
             Self::ClientAddress => "the client address".to_owned(),
             Self::StickyCookie => "the sticky cookie".to_owned(),
+            Self::EngineIo => "the tag of an Engine.IO session".to_owned(),
             Self::Cookie { name, is_learned: false } => format!("the cookie `{name}`"),
             Self::Cookie { name, is_learned: true } => format!("the learned cookie `{name}`"),
             Self::Header(name) => format!("the header `{name}`"),
@@ -106,7 +108,7 @@ impl Source {
     fn problem(&self) -> Option<AffinityProblem> {
         let part = || self.to_string();
         let (name, forbidden) = match self {
-            Self::ClientAddress | Self::StickyCookie | Self::Custom(_) => return None,
+            Self::ClientAddress | Self::StickyCookie | Self::EngineIo | Self::Custom(_) => return None,
             Self::Path(pattern) => {
                 let problem = pattern.problem()?;
                 return Some(AffinityProblem::BadPath { part: part(), problem });
@@ -146,6 +148,7 @@ impl fmt::Display for Source {
         match self {
             Self::ClientAddress => f.write_str("client-ip"),
             Self::StickyCookie => f.write_str("sticky-cookie"),
+            Self::EngineIo => f.write_str("engine-io"),
             Self::Cookie { name, is_learned } => {
                 write!(f, "cookie:{name}{}", if *is_learned { LEARN } else { "" })
             }
@@ -254,6 +257,12 @@ mod tests {
             ("cookie:Session", Affinity::cookie("Session"), "the cookie `Session`"),
             ("header:x-user", Affinity::header("X-User"), "the header `x-user`"),
             ("sticky-cookie", Affinity::sticky_cookie(), "the sticky cookie, else the client address"),
+            ("engine-io", Affinity::engine_io(), "the tag of an Engine.IO session, else the client address"),
+            (
+                "engine-io|sticky-cookie",
+                Affinity::engine_io().or(Affinity::sticky_cookie()),
+                "the tag of an Engine.IO session, else the sticky cookie, else the client address",
+            ),
             (
                 "sticky-cookie|query:k",
                 Affinity::sticky_cookie().or(Affinity::query("k")),
@@ -304,7 +313,7 @@ mod tests {
         assert_eq!(
             "x".parse::<Affinity>().unwrap_err().to_string(),
             "\"x\" is no affinity (allowed: `client-ip`, `cookie:session`, `cookie:session+learn`, `header:x-user`, `query:k`, \
-             `path:/room/{id}` or `sticky-cookie`, with fallbacks after `|`)"
+             `path:/room/{id}`, `sticky-cookie` or `engine-io`, with fallbacks after `|`)"
         );
     }
 
@@ -371,7 +380,7 @@ mod tests {
         let nothing = |part: &str| {
             format!("{part:?} has no cookie to learn: `+learn` follows a cookie, as in `cookie:session+learn`")
         };
-        for text in ["client-ip+learn", "sticky-cookie+learn", "header:x+learn", "query:k+learn"] {
+        for text in ["client-ip+learn", "sticky-cookie+learn", "engine-io+learn", "header:x+learn", "query:k+learn"] {
             assert_eq!(errors(text), nothing(text));
         }
         let learned = Affinity::header("x").learn().or(Affinity::cookie("a").or(Affinity::query("k").learn()));
@@ -394,7 +403,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_can_be_read_is_written_alike(
-            text in "(cookie:|header:|query:|path:/|client-ip|sticky-cookie|[|])[a-z{}*/]{0,4}([+]learn)?([|]client-ip)?",
+            text in "(cookie:|header:|query:|path:/|client-ip|sticky-cookie|engine-io|[|])[a-z{}*/]{0,4}([+]learn)?([|]client-ip)?",
         ) {
             if let Ok(affinity) = text.parse::<Affinity>() {
                 prop_assert_eq!(affinity.to_string(), text);

@@ -129,6 +129,12 @@ impl Hub {
         (usize::from(here > 0) + entry.peers.len(), here + there)
     }
 
+    /// The peers with subscriptions to the topic.
+    pub(super) fn subscribed(&self, topic: &str) -> Vec<BusPeer> {
+        let state = self.state();
+        state.topics.get(topic).map(|entry| entry.peers.iter().map(|(link, _)| link.peer).collect()).unwrap_or_default()
+    }
+
     // === Messages ===
 
     /// Where a message of this process goes; nowhere if nobody has subscribed.

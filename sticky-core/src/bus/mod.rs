@@ -258,6 +258,17 @@ impl Bus {
         Ok(self.hub.count(topic).1)
     }
 
+    /// The other processes that have a subscription to the topic: whom a question to it can be answered by, if all of them
+    /// are waited for or seen [leaving](Self::watch_peers).
+    ///
+    /// # Errors
+    ///
+    /// [`BusError::NotConnected`].
+    pub async fn subscribed_peers(&self, topic: &str) -> Result<Vec<BusPeer>, BusError> {
+        self.connected().await?;
+        Ok(self.hub.subscribed(topic))
+    }
+
     /// The other processes that take part in the bus: those that have called [`Worker::bus`](crate::Worker::bus).
     ///
     /// # Errors

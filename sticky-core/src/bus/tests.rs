@@ -150,6 +150,10 @@ async fn everybody_hears_and_counts_are_exact() {
         assert_eq!(within(member.bus.subscribers("news")).await, Ok(2), "{:?}", member.bus);
         assert_eq!(within(member.bus.subscriptions("news")).await, Ok(3));
         assert_eq!(within(member.bus.subscribers("olds")).await, Ok(0));
+        let mut others = within(member.bus.subscribed_peers("news")).await.unwrap();
+        others.sort_unstable();
+        let expected = [one.me(), two.me()].into_iter().filter(|peer| *peer != member.bus.me());
+        assert_eq!(others, expected.collect::<Vec<_>>());
     }
     let published = within(zero.publish("news", "hello")).await.unwrap();
     assert_eq!(published, Published { subscribers: 2, missed: 0 });

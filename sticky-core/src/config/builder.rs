@@ -51,9 +51,11 @@ pub struct ClusterBuilder {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_connections: Option<Option<u64>>,
     pub(super) backlog: Option<u64>,
+    pub(super) redis_url: Option<GivenSecret>,
     pub(super) prefix_output: Option<Option<bool>>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) prefer_env: bool,
+    pub(super) usual: Option<(Affinity, Placement)>,
 }
 
 impl ClusterBuilder {
@@ -333,6 +335,15 @@ impl ClusterBuilder {
     /// Default: `4096`.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog.into());
+        self
+    }
+
+    /// The Redis by which Socket.IO reaches the sockets of other machines, in place of the bus. For `sticky-socketio` with its
+    /// feature `redis`; nobody else looks at it. It is never shown: there may be a password in it.
+    ///
+    /// Default: `none`.
+    pub fn redis_url(mut self, url: impl Into<String>) -> Self {
+        self.redis_url = Some(GivenSecret(url.into().into_bytes()));
         self
     }
 

@@ -9,12 +9,12 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use super::builder::ClusterBuilder;
-use super::cookie::Secret;
+use super::cookie::{GivenSecret, Secret};
 use super::env::Environment;
 use super::error::{ConfigError, ConfigProblem, Given};
 use super::parse::Value;
 use super::settings::{self, PREFIX, Setting};
-use super::{Config, Machine};
+use super::{Config, Machine, RedisUrl};
 use crate::affinity::{Affinity, ParseAffinityError};
 use crate::dispatch::Dispatch;
 use crate::id::MAX_WORKERS;
@@ -87,6 +87,7 @@ impl Resolver<'_> {
             idle_timeout: self.duration(&settings::IDLE_TIMEOUT, builder.idle_timeout, 75),
             max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
+            redis_url: self.redis_url(builder.redis_url.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
         }
@@ -154,6 +155,14 @@ impl Resolver<'_> {
     fn backlog(&mut self, code: Option<u64>) -> u32 {
         let backlog = self.value(&settings::BACKLOG, code);
         backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(DEFAULT_BACKLOG)
+    }
+
+    fn redis_url(&mut self, code: Option<GivenSecret>) -> RedisUrl {
+        let code = code.and_then(|GivenSecret(text)| {
+            let parsed = RedisUrl::parse(&String::from_utf8_lossy(&text));
+            self.code(&settings::REDIS_URL, Secret::HIDDEN.to_owned(), parsed)
+        });
+        self.value(&settings::REDIS_URL, code).unwrap_or_default()
     }
 
     fn duration(&mut self, setting: &Setting, code: Option<Duration>, default_seconds: u64) -> Duration {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cookie::{CookieName, CookiePath, SameSite, Secret};
 use super::parse::Value as _;
+use super::redis::RedisUrl;
 use super::trusted::TrustedProxies;
 use crate::affinity::{AddressHeader, Affinity};
 use crate::dispatch::Dispatch;
@@ -92,7 +93,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 35] = [
+pub(super) static SETTINGS: [&Setting; 36] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -125,6 +126,7 @@ pub(super) static SETTINGS: [&Setting; 35] = [
     &IDLE_TIMEOUT,
     &MAX_CONNECTIONS,
     &BACKLOG,
+    &REDIS_URL,
     &PREFIX_OUTPUT,
     &ENV,
     &PREFER_ENV,
@@ -416,6 +418,15 @@ pub(super) static BACKLOG: Setting = Setting {
     default: "4096",
     allowed: Allowed::Count { least: 1, most: i32::MAX as u64, note: "" },
     about: "the length of each accept queue; the kernel caps it at `net.core.somaxconn`",
+};
+
+pub(super) static REDIS_URL: Setting = Setting {
+    name: "redis_url",
+    variable: Some("STICKY_REDIS_URL"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Text(RedisUrl::ALLOWED),
+    about: "the Redis by which Socket.IO reaches other machines, in place of the bus; for `sticky-socketio` with its feature `redis`",
 };
 
 pub(super) static PREFIX_OUTPUT: Setting = Setting {

@@ -2,10 +2,13 @@
 
 use super::naive::{self, Head};
 use super::{open, split};
-use crate::affinity::{Affinity, Destination, KeyHasher};
+use crate::affinity::{Affinity, Destination, KeyHasher, Known};
 use crate::dispatch::handoff::RequestHead;
 use crate::dispatch::handoff::head::{HeadReader, MAX_HEAD, Outcome, PrefaceRule};
 use crate::id::WorkerId;
+
+/// How many slots are there.
+const LIVE: u16 = 12;
 
 pub(super) fn check(input: &[u8]) {
     let (_, rest) = open(input);
@@ -64,16 +67,23 @@ fn find(affinity: &Affinity, request: &[u8]) {
     let client = "192.0.2.1".parse().ok();
     // Stands in for the reader of sticky cookies.
     let worker = |head: &RequestHead<'_>| head.header("ticket").map(|_| WorkerId::new(3));
-    let found = affinity.key(&view, client, &hasher, &worker);
-    assert_eq!(affinity.clone().key(&view, client, &hasher, &worker), found);
+    let known = Known { ticket: &worker, is_live: &|slot| slot.get() < LIVE };
+    let found = affinity.key(&view, client, &hasher, known);
+    assert_eq!(affinity.clone().key(&view, client, &hasher, known), found);
     let text = affinity.to_string();
-    let parts =
-        text.split('|').chain(text.split('|').next_back().filter(|last| *last == "sticky-cookie").map(|_| "client-ip"));
+    let is_open = |last: &&str| matches!(*last, "sticky-cookie" | "engine-io");
+    let parts = text.split('|').chain(text.split('|').next_back().filter(is_open).map(|_| "client-ip"));
+    let tags = text.split('|').any(|part| part == "engine-io");
     let mut expected = None;
     for part in parts {
         let value = match part.split_once(':') {
             None if part == "sticky-cookie" => worker(&view).map(Destination::Worker),
-            None => client.map(Destination::Address),
+            None if part == "engine-io" => tag(view.query()).map(|slot| Destination::Worker(WorkerId::new(slot))),
+            None => client.map(|client| match parameter(view.query(), "EIO") {
+                Some("3") if tags => Destination::Home(client),
+                Some("4") if tags && parameter(view.query(), "sid").is_none() => Destination::New(client),
+                _ => Destination::Address(client),
+            }),
             Some(("path", _)) => return,
             Some((place, name)) => {
                 value(place, name, &naive, view.query()).map(|value| Destination::Key(hasher.of_text(value)))
@@ -82,6 +92,20 @@ fn find(affinity: &Affinity, request: &[u8]) {
         expected = expected.or(value);
     }
     assert_eq!(found, expected, "{affinity}");
+}
+
+/// The slot that the id of an Engine.IO session names, if it is live.
+fn tag(query: Option<&str>) -> Option<u16> {
+    parameter(query, "EIO").filter(|version| *version == "4")?;
+    let id = parameter(query, "sid")?;
+    let is_id = |id: &str| id.chars().all(|c| c == '-' || c == '_' || c.is_ascii_digit() || c.is_ascii_alphabetic());
+    let named = |slot: &u16| id.get(16..) == Some(&format!(".{slot}"));
+    (0..LIVE).find(named).filter(|_| id.get(..16).is_some_and(is_id))
+}
+
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    let name = format!("{name}=");
+    query?.split('&').find_map(|pair| pair.strip_prefix(&name))
 }
 
 fn value(place: &str, name: &str, request: &naive::Request<'_>, query: Option<&str>) -> Option<Vec<u8>> {

@@ -34,8 +34,9 @@ pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
+use crate::affinity::SessionTag;
 use crate::bus::Bus;
-use crate::config::Config;
+use crate::config::{Config, RedisUrl};
 use crate::connection::Registry;
 use crate::control::FromWorker;
 use crate::deadline::Timeouts;
@@ -73,6 +74,7 @@ struct Inner {
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
     bus: Bus,
+    redis_url: RedisUrl,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -164,6 +166,7 @@ pub(crate) struct Parts {
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) bus: Bus,
+    pub(crate) redis_url: RedisUrl,
 }
 
 impl Worker {
@@ -185,6 +188,7 @@ impl Worker {
             judge: parts.judge,
             sessions: parts.sessions,
             bus: parts.bus,
+            redis_url: parts.redis_url,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -232,6 +236,7 @@ impl Worker {
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
             bus: Bus::alone(id, Row::detached()),
+            redis_url: RedisUrl::default(),
         })
     }
 
@@ -290,6 +295,18 @@ impl Worker {
     /// Nothing happens if nothing is known of it. Sessions that nobody forgets are forgotten after `session_idle_timeout`.
     pub fn forget_session(&self, key: impl AsRef<[u8]>) {
         self.inner.sessions.forget(key.as_ref());
+    }
+
+    /// The Redis that is to be used instead of the bus, where that is set. For integrations.
+    pub fn redis_url(&self) -> Option<&str> {
+        self.inner.redis_url.get()
+    }
+
+    /// What the ids of Engine.IO sessions that are made here must have after them, where requests are placed by that.
+    /// For integrations.
+    pub fn session_tag(&self) -> Option<SessionTag> {
+        let is_read = self.inner.plan.is_some() && self.inner.judge.reads_session_tags();
+        is_read.then(|| SessionTag::new(self.inner.id))
     }
 
     /// Messages between the workers of this cluster; without a cluster, within this process.

@@ -22,6 +22,7 @@ use crate::journal::{self, Journal};
 mod affinity;
 mod bus;
 mod session;
+pub mod socketio;
 pub mod websocket;
 
 pub use affinity::build;

@@ -30,6 +30,17 @@ struct Proxies {
     protocol: Option<Found<bool>>,
 }
 
+impl ClusterBuilder {
+    /// What an integration takes by default, for what it serves is better off with it: where neither code nor environment
+    /// says an affinity, it is this one, and the placement this one, too, unless one is said or dispatch is forced to
+    /// place by the connection's address alone.
+    #[doc(hidden)]
+    pub fn usually(mut self, affinity: Affinity, placement: Placement) -> Self {
+        self.usual = Some((affinity, placement));
+        self
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn route(&mut self, builder: &mut ClusterBuilder) -> Route {
         let before = self.problems.len();
@@ -38,9 +49,12 @@ impl Resolver<'_> {
         let placement = self.pick(&settings::PLACEMENT, builder.placement);
         let forced = self.pick(&settings::DISPATCH, builder.dispatch);
         let Proxies { trusted, header, protocol } = self.proxies(builder);
+        let is_kernel = forced.as_ref().is_some_and(|forced| forced.value == Dispatch::Kernel);
+        let usual = builder.usual.take().filter(|_| affinity.is_none() && is_clear && !is_kernel);
+        let (usual_affinity, usual_placement) = usual.unwrap_or_default();
         let wishes = Wishes {
-            affinity: wish(affinity),
-            placement: wish(placement),
+            affinity: wish(affinity, usual_affinity),
+            placement: wish(placement, usual_placement),
             trusted_proxies: trusted.as_ref().map(|found| found.given.to_string()),
             proxy_protocol: protocol.as_ref().map(|found| found.given.to_string()),
             forced: forced.map(Found::into_wish),
@@ -125,6 +139,6 @@ impl<T> Found<T> {
 }
 
 /// What was said, or the default, which nobody said.
-fn wish<T: Default>(found: Option<Found<T>>) -> Wish<T> {
-    found.map_or_else(|| Wish { value: T::default(), given: String::new() }, Found::into_wish)
+fn wish<T>(found: Option<Found<T>>, default: T) -> Wish<T> {
+    found.map_or_else(|| Wish { value: default, given: String::new() }, Found::into_wish)
 }

@@ -74,6 +74,7 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "idle_timeout" => config.idle_timeout.show(),
         "max_connections" => config.max_connections.map(|size| size.get() as u64).show(),
         "backlog" => config.backlog.to_string(),
+        "redis_url" => config.redis_url.get().unwrap_or("none").to_owned(),
         "prefix_output" => config.prefix_output.show(),
         "env" if config.env.is_empty() => "nothing".to_owned(),
         _ => panic!("{name} is in no configuration"),
@@ -121,7 +122,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 22] = [
+const CASES: [Case; 23] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -144,6 +145,7 @@ const CASES: [Case; 22] = [
     ("idle_timeout", |b| b.idle_timeout(secs(1)), "1s", "2s"),
     ("max_connections", |b| b.max_connections(7), "7", "none"),
     ("backlog", |b| b.backlog(7), "7", "8"),
+    ("redis_url", |b| b.redis_url("redis://a"), "redis://a", "unix:///b"),
 ];
 
 #[test]
@@ -513,4 +515,25 @@ fn a_setter_leaves_the_others_alone() {
 #[test]
 fn affinity_is_shown_as_it_is_written() {
     assert_eq!(Affinity::client_ip().show(), "client-ip");
+}
+
+#[test]
+fn what_is_usual_is_taken_where_nobody_says_an_affinity() {
+    let usual = || {
+        let affinity = Affinity::engine_io().or(Affinity::sticky_cookie());
+        builder().usually(affinity, Placement::FewestConnections)
+    };
+    let resolved = |builder, variables: &Variables<'_>| {
+        let config = config(builder, variables);
+        format!("{} {} {}", config.affinity, config.placement, config.dispatch)
+    };
+    assert_eq!(resolved(usual(), &[]), "engine-io|sticky-cookie fewest-connections handoff");
+    let cookie = [("STICKY_COOKIE_NAME", "node"), ("STICKY_PLACEMENT", "local")];
+    assert_eq!(resolved(usual(), &cookie), "engine-io|sticky-cookie local handoff");
+    for affinity in [("STICKY_AFFINITY", "client-ip"), ("STICKY_DISPATCH", "kernel")] {
+        assert_eq!(resolved(usual(), &[affinity]), "client-ip rendezvous kernel");
+    }
+    assert_eq!(resolved(usual().affinity(Affinity::query("k")), &[]), "query:k rendezvous handoff");
+    assert_eq!(resolved(usual().placement(Placement::Rendezvous), &[]), "engine-io|sticky-cookie rendezvous handoff");
+    assert_eq!(problems(usual(), &[("STICKY_AFFINITY", "x")]).len(), 1);
 }

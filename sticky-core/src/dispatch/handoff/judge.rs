@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Opening;
 use super::placer::Placer;
-use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Peer, ProxyTrust};
+use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer, ProxyTrust};
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
 use crate::placement::{KernelHash, Placement, Rendezvous};
@@ -72,7 +72,8 @@ impl Judge {
         }
         let destination = match opening {
             Opening::Request(head) => {
-                self.rules.affinity.key(head, client, &self.hasher, &|head| self.sessions.ticket(head))
+                let known = Known { ticket: &|head| self.sessions.ticket(head), is_live: &|slot| self.is_live(slot) };
+                self.rules.affinity.key(head, client, &self.hasher, known)
             }
             // Its requests come one beside the other, so that only what they have in common can be the key.
             Opening::Http2 => client.map(Destination::Address),
@@ -108,13 +109,24 @@ impl Judge {
             Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
             // Its next request brings a ticket.
             Destination::Address(_) => self.place(),
-            Destination::Worker(slot) if slot.get() < self.workers && is_in(slot) => Some(slot),
+            Destination::Home(address) => self.addresses.first(address, is_in),
+            Destination::New(address) => self.place().or_else(|| self.addresses.first(address, is_in)),
+            Destination::Worker(slot) if self.exists(slot) && is_in(slot) => Some(slot),
             Destination::Worker(slot) => match self.rules.failover {
                 // Everyone who names that slot goes to the same other one.
                 Failover::Next { .. } => self.keys.first(self.hasher.of_text(slot.to_string()), is_in),
                 Failover::Wait | Failover::Refuse { .. } => None,
             },
         }
+    }
+
+    fn exists(&self, slot: WorkerId) -> bool {
+        slot.get() < self.workers
+    }
+
+    /// Whether what is said to be in a slot can be asked for there.
+    fn is_live(&self, slot: WorkerId) -> bool {
+        self.exists(slot) && !self.is_out(slot) && !self.standing_in.contains(slot)
     }
 
     fn reads_tickets(&self, opening: &Opening<'_>) -> bool {
@@ -142,6 +154,11 @@ impl Judge {
     /// Whose a key is as long as everybody is there.
     pub(crate) fn owner_of(&self, key: &[u8]) -> Option<WorkerId> {
         self.keys.owner(self.hasher.of_text(key))
+    }
+
+    /// Whether ids of Engine.IO sessions have to name their worker.
+    pub(crate) fn reads_session_tags(&self) -> bool {
+        self.workers > 1 && self.rules.affinity.reads_session_tags()
     }
 
     /// The address of the client that sent this head, for the application.
@@ -418,6 +435,48 @@ mod tests {
         assert_eq!(slots(Affinity::cookie("session").learn(), Placement::RoundRobin), [1, 2, 3, 0, 1]);
         assert_eq!(slots(Affinity::sticky_cookie(), Placement::Rendezvous), [1; 5]);
         assert_eq!(slots(Affinity::header("x-key"), Placement::RoundRobin), [1; 5]);
+    }
+
+    /// What becomes of a request with this query, which comes from an address of its own.
+    fn engine_io(judge: &Judge, client: u8, query: &str) -> Verdict {
+        let parts = HeadParts::new("GET", &format!("/socket.io/?transport=polling&{query}"), &[]);
+        judge.verdict(&Opening::Request(parts.head()), Some(IpAddr::from([192, 0, 2, client])))
+    }
+
+    #[test]
+    fn an_engine_io_session_is_asked_for_where_its_tag_says_unless_that_cannot_answer() {
+        for failover in [Failover::default(), Failover::Wait, Failover::Refuse { after: Failover::DEFAULT_AFTER }] {
+            let judge = judge(Affinity::engine_io(), failover);
+            let tagged = |slot: u16| engine_io(&judge, 1, &format!("EIO=4&sid=AbCdEfGhIjKl_-09.{slot}"));
+            let [zero, two, three] = [0, 2, 3].map(|slot| Verdict::Send(WorkerId::new(slot)));
+            assert_eq!([0, 1, 2, 3].map(tagged), [zero, Verdict::Serve, two, three]);
+            let untagged = engine_io(&judge, 1, "EIO=4&sid=AbCdEfGhIjKl_-09");
+            assert_eq!([4, 255].map(tagged), [untagged; 2]);
+            judge.leave_out(&[WorkerId::new(3)]);
+            assert!(tagged(3) != three && tagged(3) != Verdict::Refuse, "{failover:?}");
+            judge.leave_out(&[]);
+            judge.stand_in_for(&[WorkerId::new(2)]);
+            assert!(tagged(2) != two && (tagged(2) != Verdict::Refuse || untagged == two), "{failover:?}");
+        }
+    }
+
+    #[cfg(cluster)]
+    #[test]
+    fn an_engine_io_session_begins_anywhere_if_its_id_can_tell_where() {
+        let judge = remembering(Affinity::engine_io(), Placement::RoundRobin);
+        let slot = |query| match engine_io(&judge, 1, query) {
+            Verdict::Serve => OWN,
+            Verdict::Send(slot) => slot,
+            Verdict::Refuse => panic!("refused"),
+        };
+        assert_eq!([(); 5].map(|()| slot("EIO=4").get()), [1, 2, 3, 0, 1]);
+        let home = KernelHash::of_all(7, 4).owner(IpAddr::from([192, 0, 2, 1])).unwrap();
+        assert_eq!([(); 5].map(|()| slot("EIO=3")), [home; 5]);
+        let other = slot("x=y");
+        assert_eq!([(); 5].map(|()| slot("x=y")), [other; 5], "an address stays where its turn was");
+        let hashed = self::judge(Affinity::engine_io(), Failover::default());
+        let expected = if home == OWN { Verdict::Serve } else { Verdict::Send(home) };
+        assert_eq!(engine_io(&hashed, 1, "EIO=4"), expected);
     }
 
     #[test]

@@ -1,0 +1,18 @@
+//! Polling sessions by hand, request by request.
+
+use libtest_mimic::Trial;
+
+use crate::bed::{WORKERS, case, launch, row};
+
+const CASES: [&str; 5] =
+    ["race_over_new_connections", "race_over_shared_connections", "one_connection", "unknown_ids", "tags"];
+
+pub(crate) fn rows() -> Vec<Trial> {
+    let session = |name| {
+        row(format!("sessions/{name}"), move || {
+            let cluster = launch().up();
+            case("sessions.js", name, &cluster, WORKERS).run();
+        })
+    };
+    CASES.map(session).into()
+}
