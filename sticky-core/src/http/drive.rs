@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::Activity;
 use super::timers::{Clock, Phase, Stage};
 use crate::deadline::Timeouts;
+use crate::worker::DrainReason;
 
 /// Serves `connection` until it has ended. To be spawned as a task of its own.
 pub(crate) async fn drive<C: GracefulConnection>(
@@ -20,13 +21,15 @@ pub(crate) async fn drive<C: GracefulConnection>(
     timeouts: Timeouts,
 ) -> Result<(), C::Error> {
     let now = Instant::now();
+    // Not subject to the task's budget: the one poll it gets must not be put off.
+    let reached = |least| unconstrained(activity.drain().reached(least));
     let clock = Clock::new(timeouts, now);
     let mut driver = Driver {
         connection,
         activity,
-        // Not subject to the task's budget: the one poll it gets must not be put off.
-        drain_started: pin!(unconstrained(activity.drain().started())),
-        has_asked: false,
+        drain: pin!(reached(DrainReason::Replaced)),
+        reached,
+        asked: Asked::Nothing,
         stage: Stage::Open,
         sleep: pin!(sleep_until(clock.next_look(Stage::Open, now).unwrap_or(now))),
         clock,
@@ -34,19 +37,30 @@ pub(crate) async fn drive<C: GracefulConnection>(
     poll_fn(|cx| driver.poll(cx)).await
 }
 
-struct Driver<'a, C, D> {
+/// What this task is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    /// The start of the drain.
+    Start,
+    /// That the drain is the end of everything.
+    End,
+}
+
+struct Driver<'a, C, D, R> {
     connection: Pin<Box<C>>,
     activity: &'a Activity,
-    drain_started: Pin<&'a mut D>,
-    /// Whether the drain knows whom to wake.
-    has_asked: bool,
+    drain: Pin<&'a mut D>,
+    /// Makes `drain` anew, for how much ends.
+    reached: R,
+    asked: Asked,
     stage: Stage,
     /// Fires no later than there is something to decide. It is set again when it has fired, not on every request.
     sleep: Pin<&'a mut Sleep>,
     clock: Clock,
 }
 
-impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
+impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Driver<'_, C, D, R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
         loop {
             // First: what has already come in decides what the timers and the drain find.
@@ -68,19 +82,36 @@ impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
     /// Whether the drain asks this connection to close now. One whose request is still coming is left alone: its
     /// response will announce the end.
     fn must_close(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.stage == Stage::Open && self.drain_has_started(cx) {
+        self.ask(cx);
+        if self.stage == Stage::Open && self.activity.drain().is_started() {
+            if self.activity.drain().is_replaced() {
+                return self.must_part();
+            }
             self.stage = Stage::Draining;
         }
         self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
     }
 
-    fn drain_has_started(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Another generation goes on with this client. If the connection cannot go there by itself, the client is told to
+    /// make another with the next response: until then there is no hurry, and to close now could lose a request.
+    fn must_part(&self) -> bool {
+        let phase = self.clock.phase();
+        let can_say = phase == Phase::Executing || (phase == Phase::Idle && self.activity.is_http2());
+        self.activity.is_last() && can_say
+    }
+
+    /// Sees to it that the drain wakes this task.
+    fn ask(&mut self, cx: &mut Context<'_>) {
         // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
-        if !self.has_asked {
-            self.has_asked = true;
-            return self.drain_started.as_mut().poll(cx).is_ready();
-        }
-        self.activity.drain().is_started()
+        self.asked = match self.asked {
+            Asked::Nothing => Asked::Start,
+            Asked::Start if self.activity.drain().is_started() => {
+                self.drain.set((self.reached)(DrainReason::Shutdown));
+                Asked::End
+            }
+            Asked::Start | Asked::End => return,
+        };
+        let _ = self.drain.as_mut().poll(cx);
     }
 
     /// Lets hyper finish what is executing, announce the end of it, and close.

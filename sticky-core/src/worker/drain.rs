@@ -15,11 +15,23 @@ pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub enum DrainReason {
     /// Everything ends.
     Shutdown,
-    /// Another generation takes over this worker's slot.
+    /// Another generation has taken over this worker's slot, after a reload. Where connections move, idle ones go there
+    /// and nothing else changes for their clients; what is executing is finished here.
     Replaced,
     /// The supervisor is gone: what is executing has one second.
     #[serde(skip)]
     SupervisorGone,
+}
+
+impl DrainReason {
+    /// How much ends.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Replaced => 0,
+            Self::Shutdown => 1,
+            Self::SupervisorGone => 2,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +66,14 @@ pub struct Drain {
 impl Drain {
     /// Waits until the drain starts; returns at once when it has.
     pub async fn started(&self) {
+        self.reached(DrainReason::Replaced).await;
+    }
+
+    /// Waits until it ends at least as much as that.
+    pub(crate) async fn reached(&self, least: DrainReason) {
         let mut state = self.state.clone();
-        if state.wait_for(Option::is_some).await.is_err() {
+        let is_reached = |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank());
+        if state.wait_for(is_reached).await.is_err() {
             // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
             std::future::pending::<()>().await;
         }
@@ -66,6 +84,17 @@ impl Drain {
         // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
         // in this receiver, only in copies of it.
         self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some())
+    }
+
+    /// Whether another generation goes on with this worker's clients.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_started() && self.reason() == Some(DrainReason::Replaced)
+    }
+
+    /// Whether nobody goes on with this worker's clients.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_the_end(&self) -> bool {
+        self.is_started() && self.reason() != Some(DrainReason::Replaced)
     }
 
     /// When what is still open will be cut; `None` before the drain has started.
@@ -109,15 +138,22 @@ impl DrainTrigger {
         (Self { state: sender }, Drain { state: receiver })
     }
 
-    /// Starts the drain. Once it has started, only an earlier deadline changes anything.
+    /// Starts the drain. Once it has started, it ends no later and no less than was said before.
     pub(crate) fn start(&self, reason: DrainReason, deadline: Instant) {
         self.state.send_if_modified(|state| {
-            let sooner = state.is_none_or(|started| deadline < started.deadline);
-            if sooner {
-                *state = Some(Started { reason, deadline });
-            }
-            sooner
+            let started = match *state {
+                None => Started { reason, deadline },
+                Some(before) => before.and(reason, deadline),
+            };
+            state.replace(started) != Some(started)
         });
+    }
+}
+
+impl Started {
+    fn and(self, reason: DrainReason, deadline: Instant) -> Self {
+        let reason = if reason.rank() > self.reason.rank() { reason } else { self.reason };
+        Self { reason, deadline: deadline.min(self.deadline) }
     }
 }
 
