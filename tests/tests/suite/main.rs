@@ -33,6 +33,8 @@ mod messages;
 mod output;
 mod pipelines;
 mod placement;
+mod reload;
+mod reload_load;
 mod requests;
 mod rivals;
 mod sessions;
@@ -78,6 +80,8 @@ fn main() -> ExitCode {
         kill_under_load::rows(),
         bus::rows(),
         drain::rows(),
+        reload::rows(),
+        reload_load::rows(),
         shutdown::rows(),
     ];
     let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();
