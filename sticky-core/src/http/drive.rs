@@ -68,7 +68,10 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
                 return Poll::Ready(result);
             }
             self.clock.observe(self.activity.sight(), Instant::now);
-            if self.must_close(cx) {
+            if self.hears_news(cx) {
+                continue;
+            }
+            if self.must_close() {
                 self.close();
                 continue;
             }
@@ -81,8 +84,7 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
 
     /// Whether the drain asks this connection to close now. One whose request is still coming is left alone: its
     /// response will announce the end.
-    fn must_close(&mut self, cx: &mut Context<'_>) -> bool {
-        self.ask(cx);
+    fn must_close(&mut self) -> bool {
         if self.stage == Stage::Open && self.activity.drain().is_started() {
             if self.activity.drain().is_replaced() {
                 return self.must_part();
@@ -92,16 +94,17 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
         self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
     }
 
-    /// Another generation goes on with this client. If the connection cannot go there by itself, the client is told to
-    /// make another with the next response: until then there is no hurry, and to close now could lose a request.
+    /// Another generation goes on with this client. If the connection cannot go there by itself, the client is to make
+    /// another. Over HTTP/1.1 only a response can say so, and until the next one there is no hurry: to close before could
+    /// lose a request. HTTP/2 can say so at any time.
     fn must_part(&self) -> bool {
-        let phase = self.clock.phase();
-        let can_say = phase == Phase::Executing || (phase == Phase::Idle && self.activity.is_http2());
-        self.activity.is_last() && can_say
+        let is_served = matches!(self.clock.phase(), Phase::Idle | Phase::Executing);
+        self.activity.is_last() && self.activity.is_http2() && is_served
     }
 
-    /// Sees to it that the drain wakes this task.
-    fn ask(&mut self, cx: &mut Context<'_>) {
+    /// Whether the drain has started, or has become the end of everything, since this was asked last: what that means for
+    /// the connection is to be looked at again. Sees to it that this task is woken by it.
+    fn hears_news(&mut self, cx: &mut Context<'_>) -> bool {
         // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
         self.asked = match self.asked {
             Asked::Nothing => Asked::Start,
@@ -109,9 +112,9 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
                 self.drain.set((self.reached)(DrainReason::Shutdown));
                 Asked::End
             }
-            Asked::Start | Asked::End => return,
+            Asked::Start | Asked::End => return false,
         };
-        let _ = self.drain.as_mut().poll(cx);
+        self.drain.as_mut().poll(cx).is_ready()
     }
 
     /// Lets hyper finish what is executing, announce the end of it, and close.

@@ -185,6 +185,11 @@ pub(crate) enum Note {
     Reloaded {
         slots: usize,
     },
+    /// It waits until a former process has drained.
+    ReloadCrowded {
+        worker: WorkerId,
+        former: usize,
+    },
     ReloadStopped {
         why: String,
         /// The slots that have their new generation.
@@ -235,6 +240,11 @@ impl fmt::Display for Note {
             Self::Reloading { slots } => write!(f, "reloading {slots} worker{}", plural(*slots)),
             Self::ReloadWaits => f.write_str("a reload waits for what is under way, and begins after that"),
             Self::Reloaded { slots } => write!(f, "reloaded {slots} worker{}", plural(*slots)),
+            Self::ReloadCrowded { worker, former } => write!(
+                f,
+                "the reload waits: {former} former workers {worker} have not drained yet (drain_timeout, \
+                 STICKY_DRAIN_TIMEOUT)"
+            ),
             Self::ReloadStopped { why, done } => {
                 write!(f, "reload stopped: {why}; {}", Done(done))
             }

@@ -478,7 +478,9 @@ impl Supervisor {
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
             Note::ReloadStopped { .. } => notice::error(note),
             Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
-            Note::Reloading { .. } | Note::ReloadWaits | Note::Reloaded { .. } => notice::info(note),
+            Note::Reloading { .. } | Note::ReloadWaits | Note::ReloadCrowded { .. } | Note::Reloaded { .. } => {
+                notice::info(note)
+            }
             Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
         }
     }

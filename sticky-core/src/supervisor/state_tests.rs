@@ -142,7 +142,7 @@ fn a_cluster_is_up_when_all_are_ready_and_only_then_serves() {
 #[test]
 fn first_processes_have_their_slots_and_seats() {
     let mut state = State::new(policy(2, Failover::Wait));
-    assert_eq!(State::seats(2), 8);
+    assert_eq!(State::seats(2), 10);
     assert_eq!(state.handle(Instant::now(), Event::Start), [spawn(0, 0, 0, 0), spawn(1, 1, 0, 1)]);
 }
 

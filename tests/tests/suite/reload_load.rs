@@ -2,9 +2,9 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, eventually};
@@ -37,6 +37,8 @@ struct Load {
     keep_alive: Tally,
     uploads: Tally,
     tunnels: Tally,
+    /// How long an answer took at most, in milliseconds.
+    slowest: AtomicU64,
 }
 
 fn reloads_under_load_lose_nothing(bed: &Bed) {
@@ -49,11 +51,12 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
         keep_alive: Tally::default(),
         uploads: Tally::default(),
         tunnels: Tally::default(),
+        slowest: AtomicU64::new(0),
     };
     thread::scope(|scope| {
         let load = &load;
         for (number, address) in (0..).zip(Client::loopback_addresses(CLIENTS)) {
-            let client = cluster.client().from(address);
+            let client = cluster.client().from(address).timeout(PATIENCE);
             scope.spawn(move || match number % 6 {
                 0 => load.upload(&client),
                 1 => load.use_web_sockets(&client),
@@ -72,7 +75,8 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
     let tallies = [&load.keep_alive, &load.uploads, &load.tunnels];
     let tallies =
         tallies.map(|tally| (tally.answers.load(Ordering::Relaxed), tally.connections.load(Ordering::Relaxed)));
-    println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}");
+    let slowest = load.slowest.load(Ordering::Relaxed);
+    println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}; slowest answer: {slowest} ms");
     assert!(tallies.iter().all(|(answers, _)| *answers > 0), "{tallies:?}");
     if moves {
         assert_eq!(tallies[0].1, (CLIENTS / 2) as usize, "no connection of those that ask was closed");
@@ -112,7 +116,9 @@ impl Load {
                     1 => Request::get("/sleep/30"),
                     _ => Request::post("/echo", random.bytes(2_000)),
                 };
+                let begun = Instant::now();
                 let answer = connection.exchange(&request).expect("an answer");
+                self.slowest.fetch_max(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
                 assert_eq!(answer.status, 200, "{answer:?}");
                 let worker = *owner.get_or_insert_with(|| answer.worker());
                 assert_eq!(answer.worker(), worker, "{address} was answered by another worker");

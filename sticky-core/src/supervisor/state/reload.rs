@@ -11,7 +11,7 @@
 //! old one reads again.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Note, Program, Scope};
 use super::{CUT_TIME, Child, Phase, Stage, State, worker};
@@ -19,9 +19,9 @@ use crate::control::Part;
 use crate::id::WorkerId;
 use crate::worker::DrainReason;
 
-/// How many processes of a slot may be finishing old work at once. Another reload ends the oldest of them first: under
-/// frequent deploys, long-lived connections must not pile up generations.
-pub(super) const MOST_RETIRED: usize = 2;
+/// How many processes of a slot may be finishing old work at once. Another reload waits until one of them has drained,
+/// which takes `drain_timeout` at most: under frequent deploys, long-lived connections must not pile up generations.
+pub(super) const MOST_RETIRED: usize = 3;
 
 /// A reload under way.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub(super) struct Reload {
     queue: VecDeque<usize>,
     /// The slots that a new generation has taken over.
     done: Vec<WorkerId>,
+    /// The slot that has been said to wait for its former processes.
+    crowded: Option<usize>,
 }
 
 impl State {
@@ -54,7 +56,7 @@ impl State {
         }
         self.out.push(Action::FindProgram);
         self.out.push(Action::Note(Note::Reloading { slots: queue.len() }));
-        self.reload = Some(Reload { queue, done: Vec::new() });
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None });
     }
 
     /// Takes the reload on as far as it can go now.
@@ -71,7 +73,7 @@ impl State {
             self.retire(now, index);
         }
         while let Some(index) = self.next_turn() {
-            if !self.make_room(now, index) {
+            if !self.has_room(index) {
                 break;
             }
             if let Some(reload) = &mut self.reload {
@@ -106,20 +108,15 @@ impl State {
         former.map(|(id, _)| *id)
     }
 
-    /// Whether the slot has room for one more process. Else the oldest is told to end at once.
-    fn make_room(&mut self, now: Instant, index: usize) -> bool {
-        let former: Vec<ChildId> = self.former(index).collect();
-        if former.len() < MOST_RETIRED {
+    /// Whether the slot has room for one more process. Where it has not, that is said once.
+    fn has_room(&mut self, index: usize) -> bool {
+        if self.former(index).count() < MOST_RETIRED {
             return true;
         }
-        if let Some(oldest) = former.first().copied()
-            && let Some(child) = self.children.get_mut(&oldest)
-            && let Stage::Retired { until } = child.stage
-            && until > now + CUT_TIME
+        if let Some(reload) = &mut self.reload
+            && reload.crowded.replace(index) != Some(index)
         {
-            child.stage = Stage::Retired { until: now + CUT_TIME };
-            let (timeout, reason) = (Duration::ZERO, DrainReason::Replaced);
-            self.out.push(Action::Drain { child: oldest, timeout, reason });
+            self.out.push(Action::Note(Note::ReloadCrowded { worker: worker(index), former: MOST_RETIRED }));
         }
         false
     }
@@ -206,7 +203,8 @@ impl State {
             Stage::Soaking { .. } => format!("the new worker {} {} within reload_soak", child.slot, what.verb()),
             _ => {
                 let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
-                format!("the new {failure}")
+                // Words may be several lines; this is to be one.
+                format!("the new {failure}").lines().collect::<Vec<_>>().join(" ")
             }
         };
         self.stop_reload(why);
