@@ -5,6 +5,9 @@ use proptest::prelude::*;
 use super::super::event::Ended;
 use super::*;
 
+#[path = "state/reload_tests.rs"]
+mod reload_tests;
+
 const LIFE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
 const BOOT: Duration = Duration::from_secs(60);
