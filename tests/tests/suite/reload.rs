@@ -3,17 +3,21 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
 use sticky_tests::testbed::LAST_EVENT;
-use sticky_tests::{Client, Connection, TestCluster};
+use sticky_tests::{Client, Connection, Request, TestCluster};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::bed::{Bed, Dispatch, Row};
 use crate::drain::{executing, websocket};
+use crate::keys::{Key, Moves, by_header};
+use crate::reload_load::SetOnDrop;
 
 pub(crate) fn rows() -> Vec<Row> {
     vec![
@@ -21,6 +25,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("reload_takes_the_program_at_the_path", reload_takes_the_program_at_the_path),
         Row::new("idle_connections_outlive_a_reload", idle_connections_outlive_a_reload).only(Dispatch::Handoff),
         Row::new("idle_connections_get_one_more_answer", idle_connections_get_one_more_answer).only(Dispatch::Kernel),
+        Row::new("keys_keep_their_worker_in_reloads", keys_keep_their_worker_in_reloads).only(Dispatch::Handoff),
         Row::new("half_a_head_outlives_a_reload", half_a_head_outlives_a_reload),
         Row::new("executing_requests_outlive_a_reload", executing_requests_outlive_a_reload),
         Row::new("websockets_and_sse_are_told_of_a_reload", websockets_and_sse_are_told_of_a_reload),
@@ -98,6 +103,35 @@ fn idle_connections_outlive_a_reload(bed: &Bed) {
     eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
     assert_eq!(cluster.events().count("0 cut"), 6, "{}", cluster.events());
     cluster.stop();
+}
+
+/// Connections that move with every request go on doing so through reloads; nothing is lost or goes round.
+fn keys_keep_their_worker_in_reloads(bed: &Bed) {
+    let cluster = by_header(bed, 2).up();
+    let keys = Key::of_each_worker(&cluster.client(), 2);
+    let done = AtomicBool::new(false);
+    let asked = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for address in Client::loopback_addresses(6) {
+            let client = cluster.client().from(address).timeout(PATIENCE);
+            let (keys, done, asked) = (&keys, &done, &asked);
+            scope.spawn(move || {
+                let mut connection = client.connect().expect("a connection");
+                for key in keys.iter().cycle().take_while(|_| !done.load(Ordering::Relaxed)) {
+                    key.check(&connection.exchange(&key.on(Request::get("/"))).expect("an answer"));
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let _ends_the_clients = SetOnDrop(&done);
+        for _ in 0..5 {
+            let before = asked.load(Ordering::Relaxed);
+            cluster.reload();
+            eventually("the clients go on", PATIENCE, || asked.load(Ordering::Relaxed) > before + 100);
+        }
+    });
+    let moves = Moves::at_end_of(&cluster);
+    assert!(moves.sent() > 100, "{moves:?}");
 }
 
 /// Where a connection cannot move, closing it could cross a request: its client is told with the answer to the next one.

@@ -57,10 +57,11 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
         let load = &load;
         for (number, address) in (0..).zip(Client::loopback_addresses(CLIENTS)) {
             let client = cluster.client().from(address).timeout(PATIENCE);
-            scope.spawn(move || match number % 6 {
+            scope.spawn(move || match number % 12 {
+                // Few, because a debug build is slow at them and everybody else waits.
                 0 => load.upload(&client),
-                1 => load.use_web_sockets(&client),
-                2 => load.listen_to_events(&client),
+                1 | 2 => load.use_web_sockets(&client),
+                3 | 4 => load.listen_to_events(&client),
                 _ => load.ask(&client, address),
             });
         }
@@ -79,14 +80,14 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
     println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}; slowest answer: {slowest} ms");
     assert!(tallies.iter().all(|(answers, _)| *answers > 0), "{tallies:?}");
     if moves {
-        assert_eq!(tallies[0].1, (CLIENTS / 2) as usize, "no connection of those that ask was closed");
+        assert_eq!(tallies[0].1, (CLIENTS / 12 * 7) as usize, "no connection of those that ask was closed");
     }
     eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
     cluster.stop();
 }
 
 /// Sets a flag at its end, also when that is a panic: the scope waits for the threads that watch it.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {
@@ -182,7 +183,8 @@ impl Load {
         while !self.is_done() {
             let mut connection = self.connect(client, &self.tunnels);
             connection.send("GET /sse HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
-            connection.read_until("data: 0").expect("a first event");
+            // The first one may be the goodbye.
+            connection.read_until("data: ").expect("a first event");
             let (mut stream, mut all) = connection.into_parts();
             stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
             while !self.is_done() && !all.ends_with(b"0\r\n\r\n") {
