@@ -28,6 +28,6 @@ pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{
-    self, Affinity, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Placement,
-    RequestHead, Role, SameSite, role,
+    self, Affinity, Bus, BusError, BusMessage, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason,
+    Failover, Placement, RequestHead, Role, SameSite, role,
 };

@@ -101,9 +101,7 @@ pub mod error {
 }
 
 pub use affinity::{Affinity, Choice};
-pub use bus::{
-    Backlog, Bus, BusError, BusMessage, BusPeer, Lagged, MAX_PAYLOAD, MAX_TOPIC, PeerWatch, Published, Subscription,
-};
+pub use bus::{Bus, BusBacklog, BusError, BusMessage, BusPeer, Lagged, PeerWatch, Published, Subscription};
 pub use cluster::{BoxError, Cluster, RunError, StartError};
 pub use config::{ClusterBuilder, ConfigError, Failover, SameSite};
 pub use connection::{ClientAddr, Connection};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::link::Link;
-use super::mailbox::{Backlog, Mailbox};
+use super::mailbox::{BusBacklog, Mailbox};
 use super::message::{BusMessage, BusPeer};
 use crate::id::WorkerId;
 use crate::scoreboard::Row;
@@ -64,7 +64,7 @@ impl Hub {
 
     /// A new subscription's topic and mailbox, and what to wait for until every peer knows of it. From here on it gets what
     /// is published in this process.
-    pub(super) fn subscribe(&self, topic: &str, backlog: Backlog) -> (Arc<str>, Arc<Mailbox>, u64) {
+    pub(super) fn subscribe(&self, topic: &str, backlog: BusBacklog) -> (Arc<str>, Arc<Mailbox>, u64) {
         let mailbox = Arc::new(Mailbox::new(backlog));
         let mut state = self.state();
         let name = state.name(topic);

@@ -9,14 +9,14 @@ use super::message::{BusMessage, Lagged};
 /// How much may wait for a subscription that is not read. Beyond either, the oldest messages are dropped and
 /// [`Lagged`] is told in their place; the newest message stays, however large it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Backlog {
+pub struct BusBacklog {
     /// Messages; default 4,096.
     pub messages: usize,
     /// Bytes of their payloads; default 32 MiB.
     pub bytes: usize,
 }
 
-impl Default for Backlog {
+impl Default for BusBacklog {
     fn default() -> Self {
         Self { messages: 4096, bytes: 32 * 1024 * 1024 }
     }
@@ -25,7 +25,7 @@ impl Default for Backlog {
 /// The queue of one subscription: filled by who publishes in this process and by the threads that read from others.
 #[derive(Debug)]
 pub(super) struct Mailbox {
-    limit: Backlog,
+    limit: BusBacklog,
     queue: Mutex<Queue>,
 }
 
@@ -39,7 +39,7 @@ struct Queue {
 }
 
 impl Mailbox {
-    pub(super) fn new(limit: Backlog) -> Self {
+    pub(super) fn new(limit: BusBacklog) -> Self {
         Self { limit, queue: Mutex::default() }
     }
 
@@ -81,7 +81,7 @@ impl Queue {
         Some(message)
     }
 
-    fn trim(&mut self, limit: Backlog) -> u64 {
+    fn trim(&mut self, limit: BusBacklog) -> u64 {
         let mut dropped = 0;
         while self.waiting.len() > 1 && (self.waiting.len() > limit.messages || self.bytes > limit.bytes) {
             self.pop();
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_and_the_gap_is_told_before_what_follows_it() {
-        let mailbox = Mailbox::new(Backlog { messages: 2, bytes: 100 });
+        let mailbox = Mailbox::new(BusBacklog { messages: 2, bytes: 100 });
         let dropped: Vec<u64> = [b"1", b"2", b"3", b"4"].map(|text| mailbox.push(message(text))).to_vec();
         assert_eq!(dropped, [0, 0, 1, 1]);
         assert_eq!(read(&mailbox), Poll::Ready(Err(Lagged(2))));
@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too_but_the_newest_message_stays() {
-        let mailbox = Mailbox::new(Backlog { messages: 100, bytes: 4 });
+        let mailbox = Mailbox::new(BusBacklog { messages: 100, bytes: 4 });
         assert_eq!(mailbox.push(message(b"12345")), 0);
         assert_eq!(mailbox.push(message(b"67")), 1);
         assert_eq!(mailbox.push(message(b"89")), 0);

@@ -137,7 +137,7 @@ impl<'a> Play<'a> {
             self.model.open(Some((view.method(), view.headers().count())));
             if self.numbers.choose(4) != 1 && self.exchange.serve_in_place(head, bytes) {
                 self.served();
-                assert_eq!(self.model.may_have(), bytes.len(), "all of one message, or what there is of it");
+                assert!(self.model.may_have() >= bytes.len(), "more than one message");
                 self.model.taken += bytes.len();
                 return;
             }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use sticky_core::{Backlog, Bus, BusError, BusMessage, BusPeer, Lagged, Published, Subscription, WorkerId};
+use sticky_core::{Bus, BusBacklog, BusError, BusMessage, BusPeer, Lagged, Published, Subscription, WorkerId};
 use tokio::sync::watch;
 
 use super::Testbed;
@@ -17,10 +17,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const EARLY: &str = "TESTBED_BUS_TOPIC";
 
 /// Room for everything that a row may send: what is read at once must not lag on a busy machine.
-const ROOMY: Backlog = Backlog { messages: 1 << 20, bytes: 1 << 30 };
+const ROOMY: BusBacklog = BusBacklog { messages: 1 << 20, bytes: 1 << 30 };
 
 /// Room for the ten newest.
-const TIGHT: Backlog = Backlog { messages: 10, bytes: 1 << 30 };
+const TIGHT: BusBacklog = BusBacklog { messages: 10, bytes: 1 << 30 };
 
 /// What this worker has subscribed to.
 #[derive(Default)]

@@ -3,18 +3,13 @@
 
 mod lines;
 
-use std::mem::MaybeUninit;
-
+use self::lines::{Parsed, parse};
 use super::chunked::{Chunked, Progress};
 use super::head::{Facts, MethodClass, Switch};
 use super::tokens::{self, ConnectionOptions, Version};
 
 /// The longest head of a response. Applications write them, not clients: what is longer only ends the moving.
 const MAX_HEAD: usize = 64 * 1024;
-
-/// Headers that are parsed on the stack, and how many there can be at most.
-const FEW_HEADERS: usize = 64;
-const MAX_HEADERS: usize = 4096;
 
 /// Where the answer to the last request stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,20 +204,12 @@ impl Head {
         Self { status, version, options: ConnectionOptions::default(), coding: Coding::None, length: Length::None }
     }
 
-    fn of(response: &httparse::Response<'_, '_>) -> Self {
-        let mut head = Self::new(response.code.unwrap_or_default(), Version::from_minor(response.version));
-        for header in response.headers.iter() {
-            head.add(header.name.as_bytes(), header.value);
-        }
-        head
-    }
-
+    /// Adds one of the three fields that matter, by its name in lower case.
     fn add(&mut self, name: &[u8], value: &[u8]) {
-        match name.len() {
-            10 if name.eq_ignore_ascii_case(b"connection") => self.options.add(value),
-            14 if name.eq_ignore_ascii_case(b"content-length") => self.add_length(value),
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => self.add_coding(value),
-            _ => {}
+        match name {
+            b"connection" => self.options.add(value),
+            b"content-length" => self.add_length(value),
+            _ => self.add_coding(value),
         }
     }
 
@@ -251,45 +238,7 @@ impl Head {
     }
 }
 
-enum Parsed {
-    /// A head of so many bytes.
-    Head(usize, Head),
-    Partial,
-    Malformed,
-}
-
-fn parse(bytes: &[u8]) -> Parsed {
-    match lines::head(bytes) {
-        Some((len, head)) => Parsed::Head(len, head),
-        None => parse_anything(bytes),
-    }
-}
-
-/// With the parser, which has an answer to everything, and takes three times as long.
-fn parse_anything(bytes: &[u8]) -> Parsed {
-    // The parser would skip empty lines, which no framework writes.
-    if bytes.first() != Some(&b'H') {
-        return Parsed::Malformed;
-    }
-    let mut few = [const { MaybeUninit::uninit() }; FEW_HEADERS];
-    match parse_into(bytes, &mut few) {
-        Err(httparse::Error::TooManyHeaders) => parse_into(bytes, &mut vec![MaybeUninit::uninit(); MAX_HEADERS]),
-        result => result,
-    }
-    .unwrap_or(Parsed::Malformed)
-}
-
-fn parse_into<'b>(bytes: &'b [u8], slots: &mut [MaybeUninit<httparse::Header<'b>>]) -> Result<Parsed, httparse::Error> {
-    let mut response = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut response, bytes, slots)? {
-        httparse::Status::Complete(len) => Ok(Parsed::Head(len, Head::of(&response))),
-        httparse::Status::Partial => Ok(Parsed::Partial),
-    }
-}
-
-/// The end of the empty line that ends the head, searched for from `from` on. For the parser, any line may end with a line
-/// feed alone.
+/// The end of the empty line that ends the head, searched for from `from` on. Any line may end with a line feed alone.
 fn end_of_head(bytes: &[u8], from: usize) -> Option<usize> {
     let ends_here =
         |at: &usize| bytes[*at] == b'\n' && (bytes[..*at].ends_with(b"\n\r") || bytes[..*at].ends_with(b"\n"));

@@ -1,7 +1,7 @@
 //! How long a guarded connection may stay as it is.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
@@ -35,6 +35,8 @@ pub(crate) struct Watch {
     sleep: Option<Pin<Box<Sleep>>>,
     /// It fires soon enough to look at the clock only then.
     is_soon: bool,
+    /// Whom it wakes.
+    waker: Option<Waker>,
 }
 
 impl Watch {
@@ -47,24 +49,32 @@ impl Watch {
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
         let Some(timeout) = timeout(timeouts, phase) else { return Poll::Pending };
-        if self.is_soon
-            && phase != Phase::Head
-            && self.waiting.is_none()
-            && let Some(sleep) = &mut self.sleep
-        {
-            ready!(sleep.as_mut().poll(cx));
+        if self.is_soon && phase != Phase::Head && self.waiting.is_none() {
+            if self.is_set_for(cx.waker()) {
+                return Poll::Pending;
+            }
             self.is_soon = false;
         }
         let deadline = self.set(phase, timeout);
         let Some(sleep) = &mut self.sleep else { return Poll::Pending };
         loop {
-            ready!(sleep.as_mut().poll(cx));
+            let is_over = sleep.as_mut().poll(cx).is_ready();
+            self.waker = Some(cx.waker().clone());
+            if !is_over {
+                return Poll::Pending;
+            }
             self.is_soon = false;
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
             sleep.as_mut().reset(deadline);
         }
+    }
+
+    /// Whether the sleep goes on and will wake this one: to poll it again for each message would change nothing.
+    fn is_set_for(&self, waker: &Waker) -> bool {
+        let is_on = self.sleep.as_ref().is_some_and(|sleep| !sleep.is_elapsed());
+        is_on && self.waker.as_ref().is_some_and(|set| set.will_wake(waker))
     }
 
     /// Sees to it that the sleep ends in time; says until when this phase may last.

@@ -3,8 +3,6 @@
 use super::{Next, Stop, chunked, decimal, tokens};
 use crate::dispatch::handoff::response::ResponseState;
 
-const MAX_HEADERS: usize = 4096;
-
 /// The answer to one request, as far as it has been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::fuzzing) struct Answer {
@@ -33,23 +31,20 @@ pub(in crate::fuzzing) fn answer(is_head: bool, next: Next, bytes: &[u8]) -> Ans
             return answer;
         }
         answer.is_replaceable = false;
-        let mut slots = vec![httparse::EMPTY_HEADER; MAX_HEADERS.min(rest.len())];
-        let mut head = httparse::Response::new(&mut slots);
-        let parsed = if rest[0] == b'H' { head.parse(rest) } else { Err(httparse::Error::Token) };
-        let len = match parsed {
-            Ok(httparse::Status::Complete(len)) => len,
-            Ok(httparse::Status::Partial) => return Answer { used: bytes.len(), ..answer },
-            Err(_) => {
+        let head = match head(rest) {
+            Ok(Some(head)) => head,
+            Ok(None) => return Answer { used: bytes.len(), ..answer },
+            Err(Malformed) => {
                 let malformed_at = Some(answer.used);
                 return Answer { used: bytes.len(), state: ResponseState::Broken, malformed_at, ..answer };
             }
         };
-        let is_http10 = head.version == Some(0);
+        let is_http10 = head.is_http10;
         let connection: Vec<_> = values(&head, "connection").into_iter().flat_map(tokens).collect();
         let says = |token: &str| connection.iter().any(|found| found == token);
         answer.wants_close |= says("close") || is_http10 && !says("keep-alive");
-        answer.used += len;
-        let (used, state) = match (head.code.unwrap(), next) {
+        answer.used += head.len;
+        let (used, state) = match (head.status, next) {
             (101, Next::Upgrade) | (200..300, Next::Connect) => (usize::MAX, ResponseState::Tunnel),
             (101, _) => (usize::MAX, ResponseState::Broken),
             (0..200, _) => {
@@ -65,13 +60,70 @@ pub(in crate::fuzzing) fn answer(is_head: bool, next: Next, bytes: &[u8]) -> Ans
     }
 }
 
-fn values<'a>(head: &httparse::Response<'_, 'a>, name: &str) -> Vec<&'a [u8]> {
-    let named = head.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| header.value).collect()
+/// A head, by its lines.
+struct Head<'a> {
+    len: usize,
+    is_http10: bool,
+    status: u16,
+    lines: Vec<&'a [u8]>,
+}
+
+struct Malformed;
+
+const NAMES: [&str; 3] = ["connection", "content-length", "transfer-encoding"];
+
+/// The head that the bytes begin with; none while it has no end.
+fn head(bytes: &[u8]) -> Result<Option<Head<'_>>, Malformed> {
+    if bytes[0] != b'H' {
+        return Err(Malformed);
+    }
+    let mut lines = Vec::new();
+    let mut len = 0;
+    // What is behind the last line feed is no line yet.
+    let (whole, _) = bytes.split_at(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+    for line in whole.split_inclusive(|byte| *byte == b'\n') {
+        len += line.len();
+        let line = &line[..line.len() - 1];
+        let line = if line.ends_with(b"\r") { &line[..line.len() - 1] } else { line };
+        if !lines.is_empty() && is_ambiguous(line) {
+            return Err(Malformed);
+        }
+        lines.push(line);
+        let (is_http10, status) = status_line(lines[0])?;
+        if line.is_empty() {
+            return Ok(Some(Head { len, is_http10, status, lines }));
+        }
+    }
+    Ok(None)
+}
+
+fn status_line(line: &[u8]) -> Result<(bool, u16), Malformed> {
+    let text: String = line.iter().map(|byte| char::from(*byte)).collect();
+    let (version, rest) = text.split_once(' ').ok_or(Malformed)?;
+    let status = rest.split(' ').next().unwrap();
+    let is_right = ["HTTP/1.0", "HTTP/1.1"].contains(&version)
+        && status.len() == 3
+        && status.chars().all(|character| character.is_ascii_digit());
+    if is_right { Ok((version.ends_with('0'), status.parse().unwrap())) } else { Err(Malformed) }
+}
+
+/// Whether a line belongs to the one before, or may be one of the fields that matter.
+fn is_ambiguous(line: &[u8]) -> bool {
+    let text: String = line.iter().map(|byte| char::from(*byte).to_ascii_lowercase()).collect();
+    let has_blank = |name: &str| text.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '\t']));
+    text.starts_with([' ', '\t']) || NAMES.into_iter().any(has_blank)
+}
+
+fn values<'a>(head: &Head<'a>, name: &str) -> Vec<&'a [u8]> {
+    let fields = head.lines[1..].iter().filter_map(|line| {
+        let colon = line.iter().position(|byte| *byte == b':')?;
+        line[..colon].eq_ignore_ascii_case(name.as_bytes()).then(|| line[colon + 1..].trim_ascii())
+    });
+    fields.collect()
 }
 
 /// How much of the rest is the body, and where the answer stands with that.
-fn body(head: &httparse::Response<'_, '_>, is_http10: bool, rest: &[u8]) -> (usize, ResponseState) {
+fn body(head: &Head<'_>, is_http10: bool, rest: &[u8]) -> (usize, ResponseState) {
     let (lengths, codings) = (values(head, "content-length"), values(head, "transfer-encoding"));
     match (&lengths[..], &codings[..]) {
         ([], []) => (usize::MAX, ResponseState::UntilClose),

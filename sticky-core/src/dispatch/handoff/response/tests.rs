@@ -149,17 +149,13 @@ fn heads_are_bounded_and_have_many_headers() {
     let with = |count: usize| {
         [b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n".to_vec(), b"a: b\r\n".repeat(count), b"\r\nx".to_vec()].concat()
     };
-    for count in [0, FEW_HEADERS, MAX_HEADERS - 1] {
+    for count in [0, 1, 5_000] {
         for piece in [usize::MAX, 1000] {
             let mut response = to_get();
             let used: usize = with(count).chunks(piece).map(|bytes| response.accepted(bytes)).sum();
             assert_eq!((used, response.state()), (with(count).len(), ResponseState::Complete));
         }
     }
-    let mut response = to_get();
-    response.accepted(&with(MAX_HEADERS));
-    assert_eq!(response.state(), ResponseState::Broken);
-
     let long = [b"HTTP/1.1 200 OK\r\na: ".to_vec(), vec![b'x'; MAX_HEAD]].concat();
     for piece in [usize::MAX, 1000] {
         let mut response = to_get();
