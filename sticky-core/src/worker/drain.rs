@@ -193,4 +193,22 @@ mod tests {
         expired.await.unwrap();
         assert_eq!(drain.deadline(), Some(now));
     }
+
+    #[tokio::test]
+    async fn a_drain_can_become_the_end_of_everything_but_not_less() {
+        let (trigger, drain) = DrainTrigger::new();
+        let soon = Instant::now() + Duration::from_secs(1);
+        trigger.start(DrainReason::Replaced, soon);
+        drain.started().await;
+        assert!(drain.is_replaced());
+        let ends = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.reached(DrainReason::Shutdown).await }
+        });
+        trigger.start(DrainReason::Shutdown, soon + Duration::from_secs(9));
+        ends.await.unwrap();
+        trigger.start(DrainReason::Replaced, soon + Duration::from_secs(9));
+        assert!(!drain.is_replaced());
+        assert_eq!((drain.deadline(), drain.reason()), (Some(soon), Some(DrainReason::Shutdown)));
+    }
 }

@@ -27,6 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("idle_connections_get_one_more_answer", idle_connections_get_one_more_answer).only(Dispatch::Kernel),
         Row::new("keys_keep_their_worker_in_reloads", keys_keep_their_worker_in_reloads).only(Dispatch::Handoff),
         Row::new("half_a_head_outlives_a_reload", half_a_head_outlives_a_reload),
+        Row::new("pipelines_outlive_a_reload", pipelines_outlive_a_reload).only(Dispatch::Handoff),
         Row::new("executing_requests_outlive_a_reload", executing_requests_outlive_a_reload),
         Row::new("websockets_and_sse_are_told_of_a_reload", websockets_and_sse_are_told_of_a_reload),
         Row::new("drain_timeout_cuts_what_a_reload_leaves", drain_timeout_cuts_what_a_reload_leaves),
@@ -102,7 +103,7 @@ fn idle_connections_outlive_a_reload(bed: &Bed) {
     assert_eq!(silent.get("/").expect("an answer").generation(), 3, "also one that never sent anything");
     eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
     assert_eq!(cluster.events().count("0 cut"), 6, "{}", cluster.events());
-    cluster.stop();
+    assert!(Moves::at_end_of(&cluster).sent() >= 3 * 61, "each connection has moved each time");
 }
 
 /// Connections that move with every request go on doing so through reloads; nothing is lost or goes round.
@@ -167,6 +168,26 @@ fn half_a_head_outlives_a_reload(bed: &Bed) {
         assert_eq!(answer.generation(), u32::from(bed.dispatch() == Dispatch::Handoff));
     }
     cluster.stop();
+}
+
+/// What has been read behind the request that is executing goes to the next generation, with the rest.
+fn pipelines_outlive_a_reload(bed: &Bed) {
+    let cluster = bed.launch().up();
+    let mut busy: Vec<_> = Client::loopback_addresses(10)
+        .map(|address| executing(&cluster.client().from(address), "/sleep/1500"))
+        .collect();
+    for connection in &mut busy {
+        let next = Request::post("/echo", b"hello".to_vec()).bytes();
+        connection.send([next, Request::get("/").bytes()].concat()).expect("sent");
+    }
+    cluster.reload();
+    for connection in &mut busy {
+        assert_eq!(connection.response().expect("a whole answer").text(), "slept");
+        let next = connection.response().expect("the second answer");
+        assert_eq!((next.text().as_str(), next.generation()), ("hello", 1));
+        assert_eq!(connection.response().expect("the third answer").generation(), 1);
+    }
+    Moves::at_end_of(&cluster).sent();
 }
 
 fn executing_requests_outlive_a_reload(bed: &Bed) {

@@ -206,7 +206,7 @@ fn reloads_that_wait_are_one() {
     let mut cluster = Cluster::running(2);
     let waits = Action::Note(Note::ReloadWaits);
     cluster.tell(hup());
-    assert_eq!(cluster.tell(Event::Reload(Scope::One(slot(1)))), [waits.clone()]);
+    assert_eq!(cluster.tell(Event::Reload(Scope::One(slot(1)))), std::slice::from_ref(&waits));
     assert_eq!(cluster.tell(hup()), [waits]);
     cluster.tell(ready(2));
     cluster.tell(released(0, 0));
