@@ -25,6 +25,7 @@ pub mod pairs;
 #[cfg(target_os = "linux")]
 pub mod processes;
 pub mod program;
+pub mod program_actix;
 pub mod random;
 pub mod report;
 #[cfg(target_os = "linux")]

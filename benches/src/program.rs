@@ -19,8 +19,7 @@ const WEBSOCKET_BUFFER: usize = 4 * 1024;
 ///
 /// All carry the `x-worker` header: the worker's number, or `-` in a program without workers.
 pub fn router() -> Router {
-    let worker = std::env::var("STICKY_WORKER_ID").unwrap_or_else(|_| "-".to_owned());
-    let worker: &'static str = worker.leak();
+    let worker = worker();
     Router::new()
         .route("/", get(async move || (AppendHeaders([(WORKER_HEADER, worker)]), "hello\n")))
         .route(
@@ -37,6 +36,11 @@ pub fn router() -> Router {
                 (AppendHeaders([(WORKER_HEADER, worker)]), upgrade.on_upgrade(echo))
             }),
         )
+}
+
+/// What `x-worker` says.
+pub(crate) fn worker() -> &'static str {
+    std::env::var("STICKY_WORKER_ID").map_or("-", |worker| worker.leak())
 }
 
 /// Until the client closes it, or is gone.

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{ClusterBuilder, Config, ConfigError, Environment, Machine};
+use crate::listener::ListenAddress;
 use crate::role;
 use crate::worker::{StandaloneError, Worker, standalone};
 
@@ -150,6 +151,12 @@ impl Cluster {
         self.config.threads_per_worker
     }
 
+    /// The first TCP address to listen on, as it is configured: its port may be 0, and a host name gives none.
+    #[doc(hidden)]
+    pub fn listen_addr(&self) -> Option<std::net::SocketAddr> {
+        self.config.listen.iter().find_map(ListenAddress::socket_addr)
+    }
+
     fn become_something(self) -> Result<Entered, StartError> {
         static ENTERED: AtomicBool = AtomicBool::new(false);
         if ENTERED.swap(true, Ordering::AcqRel) {
@@ -227,6 +234,9 @@ pub enum RunError {
     /// The call blocks, and this thread is inside a runtime already.
     #[error("this call makes its own runtime and cannot be made inside one: make it in a plain `fn main`")]
     InsideRuntime,
+    /// The call cannot serve in the runtime it was made in; the text says in which it can.
+    #[error("{0}")]
+    WrongRuntime(&'static str),
     /// The runtime cannot be made.
     #[error("cannot make the runtime")]
     Runtime(#[source] io::Error),

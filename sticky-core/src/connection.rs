@@ -161,6 +161,24 @@ impl Connection {
         self.guard.as_ref().map_or_else(|| ClientAddr::of(self.peer_addr()), |guard| guard.client().clone())
     }
 
+    /// Moves it to the runtime that this is called in, which then tells when it can be read and written. For integrations
+    /// whose threads have a runtime each.
+    ///
+    /// # Errors
+    ///
+    /// When that runtime cannot take it; it is closed.
+    pub fn into_this_runtime(mut self) -> io::Result<Self> {
+        let Open { stream, counted } = self.open.take().expect("it is there until the drop");
+        let mut guard = self.guard.take();
+        if let Some(guard) = &mut guard {
+            guard.change_runtime();
+        }
+        let registry = Registry { inner: Arc::clone(&counted.registry) };
+        let mut moved = registry.recount(stream.unlist().into_this_runtime()?, counted);
+        moved.guard = guard;
+        Ok(moved)
+    }
+
     /// Counts this connection among those that have left HTTP: WebSockets and other tunnels.
     pub fn mark_upgraded(&mut self) {
         if let Some(open) = &mut self.open {
@@ -173,9 +191,19 @@ impl Connection {
         self.guard.as_ref().is_some_and(|guard| guard.minds_messages())
     }
 
+    /// Whether its first message has been looked at.
+    pub(crate) fn is_guarded(&self) -> bool {
+        self.guard.is_some()
+    }
+
     /// Whether a request has begun to arrive of which nothing can be read yet.
     pub(crate) fn is_within_head(&self) -> bool {
         self.guard.as_ref().is_some_and(|guard| guard.is_within_head())
+    }
+
+    /// Whether the client can say nothing more before its request for another protocol has been answered.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.guard.as_ref().is_some_and(|guard| guard.has_said_all())
     }
 
     /// Whether it reads as ended and is between two messages: nobody here owes its client anything.

@@ -21,6 +21,11 @@ impl Timeouts {
     /// Somebody else minds the time.
     pub(crate) const NONE: Self = Self { first_byte: Duration::MAX, head: Duration::MAX, idle: Duration::MAX };
 
+    /// Whether nothing ever takes too long.
+    pub(crate) fn are_none(&self) -> bool {
+        [self.first_byte, self.head, self.idle] == [Duration::MAX; 3]
+    }
+
     pub(crate) fn of(config: &Config) -> Self {
         let Config { first_byte_timeout, head_timeout, idle_timeout, .. } = config;
         Self { first_byte: *first_byte_timeout, head: *head_timeout, idle: *idle_timeout }

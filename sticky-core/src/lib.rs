@@ -13,7 +13,7 @@
 //! the kernel places every connection by a hash of the client's address: no proxy, no copied byte. Workers that
 //! crash are started again while their connections wait; nobody else's client notices.
 //!
-//! With axum, use the crate `sticky-axum`. The smallest program without a framework, over the feature `http`:
+//! With axum, use the crate `sticky-axum`, with actix-web `sticky-actix`. The smallest program without a framework, over the feature `http`:
 //!
 //! ```no_run
 //! # #[cfg(feature = "http")]
@@ -71,6 +71,7 @@ pub mod fuzzing;
 #[cfg(feature = "http")]
 pub mod http;
 mod id;
+pub mod integration;
 mod listener;
 mod notice;
 // The placement of keys is for the guard of handoff dispatch.

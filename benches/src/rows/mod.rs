@@ -1,6 +1,7 @@
-//! The rows of the table. A new comparison is a new entry in `kernel.rs` or `handoff.rs`, with its side or its load if they
+//! The rows of the table. A new comparison is a new entry in `kernel.rs`, `handoff.rs` or `actix.rs`, with its side or its load if they
 //! are new.
 
+mod actix;
 mod clients;
 mod handoff;
 mod kernel;
@@ -65,7 +66,7 @@ pub enum Compare {
 
 /// Every row, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    kernel::ROWS.iter().chain(handoff::ROWS)
+    kernel::ROWS.iter().chain(handoff::ROWS).chain(actix::ROWS)
 }
 
 /// Many short neighbouring runs bound a ratio more closely than a few long ones.

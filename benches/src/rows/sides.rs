@@ -21,6 +21,11 @@ pub(super) const HANDOFF_COOKIE: Side = Side {
     env: |workers| sticky(workers, "handoff", Some("cookie:session")),
 };
 
+pub(super) const PLAIN_ACTIX: Side = Side { name: "plain actix", program: "bench-plain-actix", ..PLAIN };
+pub(super) const KERNEL_ACTIX: Side = Side { program: "bench-sticky-actix", ..KERNEL };
+pub(super) const HANDOFF_ACTIX: Side = Side { program: "bench-sticky-actix", ..HANDOFF };
+pub(super) const HANDOFF_COOKIE_ACTIX: Side = Side { program: "bench-sticky-actix", ..HANDOFF_COOKIE };
+
 pub(super) const NGINX: Side =
     Side { name: "nginx", program: "bench-front", env: |workers| front(workers, "nginx", "header") };
 pub(super) const NGINX_COOKIE: Side =

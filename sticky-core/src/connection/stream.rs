@@ -78,6 +78,22 @@ impl Stream {
         Ok(Self { socket, peer, eager: Eager::ToWrite })
     }
 
+    /// The same socket in the runtime that this is called in.
+    ///
+    /// # Errors
+    ///
+    /// When one runtime does not let go of it, or the other does not take it.
+    pub(super) fn into_this_runtime(self) -> io::Result<Self> {
+        let socket = match self.socket {
+            Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            #[cfg(unix)]
+            Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream.into_std()?)?),
+        };
+        // What has been read from is written to next.
+        let eager = if self.eager == Eager::ToRead { Eager::ToRead } else { Eager::ToWrite };
+        Ok(Self { socket, peer: self.peer, eager })
+    }
+
     /// The socket alone, out of the runtime: no event of it arrives here any more.
     ///
     /// # Errors

@@ -53,7 +53,7 @@ impl Activity {
 
     /// Whether the client is to be told that nothing follows here.
     pub(crate) fn is_last(&self) -> bool {
-        self.drain.is_started() && (!self.moves || self.drain.is_the_end())
+        self.drain.ends_connections(self.moves)
     }
 
     /// Whether a client can be told at any time that nothing follows, and loses nothing by it.

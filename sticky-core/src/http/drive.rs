@@ -12,7 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::Activity;
 use super::timers::{Clock, Phase, Stage};
 use crate::deadline::Timeouts;
-use crate::worker::DrainReason;
+use crate::worker::{DrainReason, News};
 
 /// Serves `connection` until it has ended. To be spawned as a task of its own.
 pub(crate) async fn drive<C: GracefulConnection>(
@@ -21,15 +21,13 @@ pub(crate) async fn drive<C: GracefulConnection>(
     timeouts: Timeouts,
 ) -> Result<(), C::Error> {
     let now = Instant::now();
-    // Not subject to the task's budget: the one poll it gets must not be put off.
     let reached = |least| unconstrained(activity.drain().reached(least));
+    let replaced = pin!(reached(DrainReason::Replaced));
     let clock = Clock::new(timeouts, now);
     let mut driver = Driver {
         connection,
         activity,
-        drain: pin!(reached(DrainReason::Replaced)),
-        reached,
-        asked: Asked::Nothing,
+        news: News::new(activity.drain(), replaced, reached),
         stage: Stage::Open,
         sleep: pin!(sleep_until(clock.next_look(Stage::Open, now).unwrap_or(now))),
         clock,
@@ -37,23 +35,10 @@ pub(crate) async fn drive<C: GracefulConnection>(
     poll_fn(|cx| driver.poll(cx)).await
 }
 
-/// What this task is woken for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Nothing,
-    /// The start of the drain.
-    Start,
-    /// That the drain is the end of everything.
-    End,
-}
-
 struct Driver<'a, C, D, R> {
     connection: Pin<Box<C>>,
     activity: &'a Activity,
-    drain: Pin<&'a mut D>,
-    /// Makes `drain` anew, for how much ends.
-    reached: R,
-    asked: Asked,
+    news: News<'a, D, R>,
     stage: Stage,
     /// Fires no later than there is something to decide. It is set again when it has fired, not on every request.
     sleep: Pin<&'a mut Sleep>,
@@ -68,7 +53,7 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
                 return Poll::Ready(result);
             }
             self.clock.observe(self.activity.sight(), Instant::now);
-            if self.hears_news(cx) {
+            if self.news.poll(cx) {
                 continue;
             }
             if self.must_close() {
@@ -100,21 +85,6 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
     fn must_part(&self) -> bool {
         let is_served = matches!(self.clock.phase(), Phase::Idle | Phase::Executing);
         self.activity.is_last() && self.activity.is_http2() && is_served
-    }
-
-    /// Whether the drain has started, or has become the end of everything, since this was asked last: what that means for
-    /// the connection is to be looked at again. Sees to it that this task is woken by it.
-    fn hears_news(&mut self, cx: &mut Context<'_>) -> bool {
-        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
-        self.asked = match self.asked {
-            Asked::Nothing => Asked::Start,
-            Asked::Start if self.activity.drain().is_started() => {
-                self.drain.set((self.reached)(DrainReason::Shutdown));
-                Asked::End
-            }
-            Asked::Start | Asked::End => return false,
-        };
-        self.drain.as_mut().poll(cx).is_ready()
     }
 
     /// Lets hyper finish what is executing, announce the end of it, and close.

@@ -1,81 +1,59 @@
-//! Sessions that stay where they were made, on the types of HTTP: see [`Sessions`].
-
-use std::sync::Arc;
+//! The keeper on the header fields of the crate `http`.
 
 use http::header::{COOKIE, FORWARDED, HeaderName, SET_COOKIE};
 use http::{HeaderMap, HeaderValue};
 
-use crate::session::{Cookies, Presented, Sessions};
+use crate::integration::{Field, Fields};
+pub(crate) use crate::integration::{Keeper, Visit};
 
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_STICKY_WORKER: HeaderName = HeaderName::from_static("x-sticky-worker");
-
-/// Keeps the sessions of one connection.
-pub(crate) struct Keeper {
-    sessions: Arc<Sessions>,
-    /// Whether the other side is trusted to say how its clients came.
-    is_believed: bool,
-}
-
-impl Keeper {
-    pub(crate) fn new(sessions: Arc<Sessions>, is_believed: bool) -> Self {
-        Self { sessions, is_believed }
+impl Fields for HeaderMap {
+    fn values(&self, field: Field) -> impl DoubleEndedIterator<Item = &[u8]> {
+        self.get_all(name(field)).into_iter().map(HeaderValue::as_bytes)
     }
 
-    /// Takes the sticky cookie out of a request, and notes what its response needs.
-    pub(crate) fn request(&self, headers: &mut HeaderMap) -> Visit {
-        let cookies = || headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes);
-        let (presented, cookies) = self.sessions.request(cookies);
-        match cookies {
-            Cookies::Same => {}
-            Cookies::Gone => drop(headers.remove(COOKIE)),
-            Cookies::Others(others) => match HeaderValue::from_bytes(&others) {
-                Ok(others) => drop(headers.insert(COOKIE, others)),
-                // Parts of values, put together with blanks and semicolons, are a value.
-                Err(_) => drop(headers.remove(COOKIE)),
-            },
+    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        HeaderMap::iter(self).map(|(name, value)| (name.as_str(), value.as_bytes()))
+    }
+
+    fn set(&mut self, field: Field, value: &[u8]) {
+        match HeaderValue::from_bytes(value) {
+            Ok(value) => drop(HeaderMap::insert(self, name(field), value)),
+            Err(_) => drop(HeaderMap::remove(self, name(field))),
         }
-        let is_secure = self.is_believed && came_by_https(headers);
-        Visit { sessions: Arc::clone(&self.sessions), presented, is_secure }
+    }
+
+    fn add(&mut self, field: Field, value: &[u8]) {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            self.append(name(field), value);
+        }
+    }
+
+    fn remove(&mut self, field: Field) {
+        HeaderMap::remove(self, name(field));
     }
 }
 
-/// A request whose response is to come.
-pub(crate) struct Visit {
-    sessions: Arc<Sessions>,
-    presented: Presented,
-    is_secure: bool,
-}
-
-impl Visit {
-    /// Adds what the response needs, and learns from what it has.
-    pub(crate) fn response(&self, headers: &mut HeaderMap) {
-        self.sessions.response(headers.get_all(SET_COOKIE).iter().map(HeaderValue::as_bytes));
-        let fields = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        if let Some(cookie) = self.sessions.set_cookie(self.presented, self.is_secure, fields)
-            && let Ok(cookie) = HeaderValue::try_from(cookie)
-        {
-            headers.append(SET_COOKIE, cookie);
-        }
-        if let Some(worker) = self.sessions.shown() {
-            headers.insert(X_STICKY_WORKER, HeaderValue::from(worker.get()));
-        }
+const fn name(field: Field) -> HeaderName {
+    match field {
+        Field::Cookie => COOKIE,
+        Field::SetCookie => SET_COOKIE,
+        Field::Forwarded => FORWARDED,
+        field => HeaderName::from_static(field.name()),
     }
-}
-
-/// Whether the last proxy says that its client came by https.
-fn came_by_https(headers: &HeaderMap) -> bool {
-    let last = |name: &HeaderName| headers.get_all(name).iter().next_back().and_then(|value| value.to_str().ok());
-    let entry = |text: &str| text.rsplit(',').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let by_proto = last(&X_FORWARDED_PROTO).is_some_and(|text| entry(text) == "https");
-    let is_https = |pair: &str| matches!(pair.trim(), "proto=https" | "proto=\"https\"");
-    by_proto || last(&FORWARDED).is_some_and(|text| entry(text).split(';').any(is_https))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use http::header::{COOKIE, SET_COOKIE};
+
     use super::*;
+    use crate::integration::came_by_https;
     use crate::session::tests::sessions;
+
+    const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+    const X_STICKY_WORKER: HeaderName = HeaderName::from_static("x-sticky-worker");
 
     fn keeper(is_believed: bool) -> Keeper {
         let settings = [("STICKY_AFFINITY", "sticky-cookie"), ("STICKY_WORKER_HEADER", "on")];

@@ -17,7 +17,6 @@ mod activity;
 mod berth;
 mod body;
 mod drive;
-mod forwarded;
 mod keeper;
 mod service;
 mod socket;

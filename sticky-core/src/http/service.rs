@@ -16,8 +16,8 @@ use pin_project_lite::pin_project;
 use super::activity::{Activity, InFlight};
 use super::berth::Berth;
 use super::body::{RequestBody, ResponseBody};
-use super::forwarded;
 use super::keeper::{Keeper, Visit};
+use crate::integration::forwarded;
 
 /// Counts requests, and knows which are in flight.
 pub(crate) struct Tracked<S> {

@@ -47,6 +47,15 @@ impl ListenAddress {
     pub(crate) const ALLOWED: &'static str = "`:3000`, `0.0.0.0:80`, `[::1]:5000`, `localhost:0` or `unix:/path`, several separated by commas; \
          ports are 0 to 65535";
 
+    /// The address, where it is one that needs no look-up.
+    pub(crate) fn socket_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Any { port } => Some(SocketAddr::from(([0, 0, 0, 0], *port))),
+            Self::Socket(address) => Some(*address),
+            Self::Host { .. } | Self::Unix(_) => None,
+        }
+    }
+
     fn from_path(path: &Path) -> Result<Self, AddressError> {
         let bytes = path.as_os_str().as_encoded_bytes();
         if !path.has_root() || bytes.contains(&0) || bytes.len() > LONGEST_UNIX_PATH {

@@ -1,5 +1,8 @@
 //! The news that this worker takes no new work, and until when the old may go on.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -92,9 +95,14 @@ impl Drain {
     }
 
     /// Whether nobody goes on with this worker's clients.
-    #[cfg(feature = "http")]
-    pub(crate) fn is_the_end(&self) -> bool {
+    fn is_the_end(&self) -> bool {
         self.is_started() && self.reason() != Some(DrainReason::Replaced)
+    }
+
+    /// Whether the client of a connection is to be told that nothing follows there: not if the connection itself `moves` to
+    /// where its client is served from now on.
+    pub(crate) fn ends_connections(&self, moves: bool) -> bool {
+        self.is_started() && (!moves || self.is_the_end())
     }
 
     /// When what is still open will be cut; `None` before the drain has started.
@@ -123,6 +131,45 @@ impl Drain {
                 }
             }
         }
+    }
+}
+
+/// Wakes the task of one connection when the drain starts, and again when it becomes the end of everything.
+pub(crate) struct News<'a, D, R> {
+    drain: &'a Drain,
+    awaited: Pin<&'a mut D>,
+    /// Makes `awaited`, for how much ends: [`Drain::reached`], and not subject to the task's budget. The one poll it gets must
+    /// not be put off.
+    reached: R,
+    asked: Asked,
+}
+
+/// What a task is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Start,
+    End,
+}
+
+impl<'a, D: Future<Output = ()>, R: Fn(DrainReason) -> D> News<'a, D, R> {
+    /// `awaited` is what `reached` makes of [`DrainReason::Replaced`].
+    pub(crate) fn new(drain: &'a Drain, awaited: Pin<&'a mut D>, reached: R) -> Self {
+        Self { drain, awaited, reached, asked: Asked::Nothing }
+    }
+
+    /// Whether there is some since this was asked last, so that everything is to be looked at again.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
+        self.asked = match self.asked {
+            Asked::Nothing => Asked::Start,
+            Asked::Start if self.drain.is_started() => {
+                self.awaited.set((self.reached)(DrainReason::Shutdown));
+                Asked::End
+            }
+            Asked::Start | Asked::End => return false,
+        };
+        self.awaited.as_mut().poll(cx).is_ready()
     }
 }
 

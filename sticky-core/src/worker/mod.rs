@@ -15,7 +15,6 @@ mod opening;
 mod standalone;
 
 use std::fmt;
-#[cfg(feature = "http")]
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +27,7 @@ pub(crate) use block_on::block_on;
 pub use connections::Connections;
 pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
-pub(crate) use drain::{DrainTrigger, SAME_SIGNAL};
+pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;
@@ -409,7 +408,6 @@ impl Worker {
     }
 
     /// What is known of sessions beyond their keys' hashes.
-    #[cfg(feature = "http")]
     pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.inner.sessions
     }
@@ -417,7 +415,17 @@ impl Worker {
     /// Whether this peer is trusted to say for whom it speaks.
     #[cfg(feature = "http")]
     pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
-        self.inner.judge.trusts(Some(peer))
+        self.trusts(Some(peer))
+    }
+
+    /// Whether this peer, none on a unix socket, is trusted to say for whom it speaks.
+    pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        self.inner.judge.trusts(peer)
+    }
+
+    /// As [`drain`](Self::drain), without a clone.
+    pub(crate) fn inner_drain(&self) -> &Drain {
+        &self.inner.drain
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use actix_web::{App, HttpRequest, web};
 use axum::Router;
 use bytes::Bytes;
 use http::{Request, Response};
@@ -24,6 +25,7 @@ fn main() -> Result<(), BoxError> {
     match env::var("TESTBED_FRAMEWORK").as_deref() {
         _ if fault == "std-listener" => serve_std_listener(cluster)?,
         Ok("axum") => serve_with_axum(cluster, fault)?,
+        Ok("actix") => serve_with_actix(cluster, fault)?,
         _ => serve_with_core(cluster, fault)?,
     }
     after_serve(fault);
@@ -73,6 +75,22 @@ fn serve_with_axum(cluster: Cluster, fault: &'static str) -> Result<(), BoxError
     match fault {
         "awaited" => runtime()?.block_on(serve.into_future())?,
         _ => serve.block()?,
+    }
+    Ok(())
+}
+
+fn serve_with_actix(cluster: Cluster, fault: &'static str) -> Result<(), BoxError> {
+    let run = sticky_actix::run_with(cluster, async move |worker: Worker| {
+        in_factory(fault, &worker).await?;
+        Ok(|| App::new().default_service(web::to(async |request: HttpRequest| handle(request.path().to_owned()).await)))
+    });
+    match fault {
+        "awaited" => actix_rt::System::new().block_on(run.into_future())?,
+        "awaited-by-one-thread" => {
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(run.into_future())?;
+        }
+        "awaited-by-threads" => runtime()?.block_on(run.into_future())?,
+        _ => run.block()?,
     }
     Ok(())
 }

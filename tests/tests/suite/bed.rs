@@ -7,19 +7,21 @@ use libtest_mimic::Trial;
 use sticky_tests::{Launch, namespace};
 
 /// The testbeds there are.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Framework {
     Core,
     Axum,
+    Actix,
 }
 
 impl Framework {
-    const ALL: [Self; 2] = [Self::Core, Self::Axum];
+    const ALL: [Self; 3] = [Self::Core, Self::Axum, Self::Actix];
 
     const fn program(self) -> &'static str {
         match self {
             Self::Core => env!("CARGO_BIN_EXE_testbed-core"),
             Self::Axum => env!("CARGO_BIN_EXE_testbed-axum"),
+            Self::Actix => env!("CARGO_BIN_EXE_testbed-actix"),
         }
     }
 }
@@ -29,6 +31,7 @@ impl fmt::Display for Framework {
         f.write_str(match self {
             Self::Core => "core",
             Self::Axum => "axum",
+            Self::Actix => "actix",
         })
     }
 }
@@ -104,6 +107,45 @@ impl Bed {
         }
     }
 
+    // === what actix does otherwise, by its nature; the documentation of sticky-actix says so ===
+
+    /// Whether responses can have trailers.
+    pub(crate) fn has_trailers(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether a connection goes on after a request that asks for another protocol and gets an ordinary answer. Where it
+    /// does not, the answer says so.
+    pub(crate) fn goes_on_after_refused_upgrade(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
+    /// refused as what handoff refuses.
+    pub(crate) fn serves_any_host(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// As [`Self::serves_any_host`].
+    pub(crate) fn max_headers(&self) -> usize {
+        if self.is_actix() { 96 } else { 100 }
+    }
+
+    /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.
+    pub(crate) fn ends_upgrades_at_their_head(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether the framework alone ends a connection after the message that says so, in a pipeline too. Where it does not, it
+    /// goes by the message that it has read last.
+    pub(crate) fn knows_ends_in_pipelines(&self) -> bool {
+        !self.is_actix()
+    }
+
+    fn is_actix(&self) -> bool {
+        self.framework == Framework::Actix
+    }
+
     fn under(&self, launch: Launch) -> Launch {
         launch.env("STICKY_THREADS_PER_WORKER", "1").env("STICKY_DISPATCH", self.dispatch.to_string())
     }
@@ -116,6 +158,7 @@ pub(crate) struct Row {
     place: Place,
     company: Company,
     only: Option<Dispatch>,
+    only_with: Option<Framework>,
 }
 
 #[derive(Clone, Copy)]
@@ -135,12 +178,18 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self { name, check, place: Place::Here, company: Company::Welcome, only: None }
+        Self { name, check, place: Place::Here, company: Company::Welcome, only: None, only_with: None }
     }
 
     /// Runs it under this dispatch and no other: it is about something that only this one has.
     pub(crate) const fn only(mut self, dispatch: Dispatch) -> Self {
         self.only = Some(dispatch);
+        self
+    }
+
+    /// Runs it with this framework and no other: it is about something that only this one has.
+    pub(crate) const fn only_with(mut self, framework: Framework) -> Self {
+        self.only_with = Some(framework);
         self
     }
 
@@ -160,7 +209,9 @@ impl Row {
     pub(crate) fn trials(self) -> Vec<Trial> {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
-        let is_meant = |bed: &Bed| self.only.is_none_or(|only| only == bed.dispatch);
+        let is_meant = |bed: &Bed| {
+            self.only.is_none_or(|only| only == bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
+        };
         beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }
 

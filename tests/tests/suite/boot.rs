@@ -26,7 +26,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 /// Starts it; it must fail by itself within that time, leave nothing, and say all of `words`.
-fn fails(launch: Launch, within: Duration, words: &[&str]) -> TestCluster {
+pub(crate) fn fails(launch: Launch, within: Duration, words: &[&str]) -> TestCluster {
     let cluster = launch.start();
     let status = cluster.exit(within);
     assert!(!status.success(), "{status}");
@@ -38,7 +38,7 @@ fn fails(launch: Launch, within: Duration, words: &[&str]) -> TestCluster {
     cluster
 }
 
-const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(10);
 
 fn broken_main_is_an_error(bed: &Bed) {
     fails(bed.fault("broken-main"), SOON, &["the database is not there", "worker"]);

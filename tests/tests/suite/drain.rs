@@ -1,6 +1,6 @@
 //! The end of a cluster as its clients see it.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("last_response_announces_the_close", last_response_announces_the_close),
         Row::new("websocket_says_1012", websocket_says_1012),
         Row::new("sse_says_goodbye", sse_says_goodbye),
+        Row::new("http2_is_told_of_the_end", http2_is_told_of_the_end),
         Row::new("shutdown_timeout_cuts_and_reports", shutdown_timeout_cuts_and_reports),
         Row::new("second_signal_ends_at_once", second_signal_ends_at_once),
         Row::new("signal_to_all_processes_drains", signal_to_all_processes_drains),
@@ -85,6 +86,68 @@ fn accepted_connections_are_answered_at_the_end(bed: &Bed) {
     cluster.signal(Signal::TERM);
     let outcomes: Vec<_> = clients.into_iter().map(|client| client.join().expect("no panic")).collect();
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert!(cluster.exit(PATIENCE).success());
+    cluster.gone(Duration::from_secs(2));
+}
+
+/// A frame of HTTP/2: its type, its flags, its stream and its payload.
+type Frame = (u8, u8, u32, Vec<u8>);
+
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const END_STREAM: u8 = 1;
+
+fn read_frame(stream: &mut impl Read) -> io::Result<Option<Frame>> {
+    let mut header = [0; 9];
+    match stream.read(&mut header)? {
+        0 => return Ok(None),
+        some => stream.read_exact(&mut header[some..])?,
+    }
+    let [high, middle, low, kind, flags, id @ ..] = header;
+    let mut payload = vec![0; usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low)];
+    stream.read_exact(&mut payload)?;
+    Ok(Some((kind, flags, u32::from_be_bytes(id), payload)))
+}
+
+/// A connection with HTTP/2, whose request on stream 1 is executing.
+fn executing_over_http2(cluster: &TestCluster, path: &str) -> TcpStream {
+    let mut stream = cluster.client().connect().expect("a connection").into_stream();
+    // GET, http, and the path and the authority as they are.
+    let mut head = vec![0x82, 0x86];
+    for (name, value) in [(0x04, path), (0x01, "test")] {
+        head.extend([name, u8::try_from(value.len()).expect("a short one")]);
+        head.extend(value.as_bytes());
+    }
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec();
+    bytes.extend([0, 0, u8::try_from(head.len()).expect("a short one"), HEADERS, 4 | END_STREAM, 0, 0, 0, 1]);
+    bytes.extend(head);
+    stream.write_all(&bytes).expect("sent");
+    // It answers another connection of the same client after it has seen this one.
+    while read_frame(&mut stream).expect("a frame").expect("no end").0 != SETTINGS {}
+    assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
+    stream
+}
+
+/// The client is told to begin nothing new; what it has begun is answered, and then the connection ends.
+fn http2_is_told_of_the_end(bed: &Bed) {
+    let cluster = bed.launch().up();
+    let mut stream = executing_over_http2(&cluster, "/sleep/500");
+    cluster.signal(Signal::TERM);
+    let mut frames = Vec::new();
+    while let Some(frame) = read_frame(&mut stream).expect("an end, not a reset") {
+        if let (PING, 0, 0, payload) = &frame {
+            // Who is asked whether the notice has arrived says so.
+            let _ = stream.write_all(&[&[0, 0, 8, PING, 1, 0, 0, 0, 0], payload.as_slice()].concat());
+        }
+        frames.push(frame);
+    }
+    let goes_away = frames.iter().position(|(kind, .., payload)| *kind == GOAWAY && payload[4..8] == [0; 4]);
+    let answer = frames.iter().position(|(kind, _, stream, _)| (*kind, *stream) == (HEADERS, 1));
+    assert!(goes_away.is_some() && goes_away < answer, "{frames:?}");
+    let ends = |(_, flags, stream, _): &Frame| *stream == 1 && flags & END_STREAM != 0;
+    assert!(frames.iter().any(ends), "the answer is whole: {frames:?}");
     assert!(cluster.exit(PATIENCE).success());
     cluster.gone(Duration::from_secs(2));
 }

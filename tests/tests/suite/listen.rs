@@ -119,7 +119,7 @@ fn zero_workers_drain(bed: &Bed) {
     drains_one_request(&bed.launch().workers(0).up());
 }
 
-fn drains_one_request(cluster: &TestCluster) {
+pub(crate) fn drains_one_request(cluster: &TestCluster) {
     let mut busy = crate::drain::executing(&cluster.client(), "/sleep/500");
     cluster.stop();
     assert_eq!(busy.response().expect("a whole answer").text(), "slept");

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
+mod actix;
 mod affinity;
 mod bed;
 mod boot;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         reload::rows(),
         reload_load::rows(),
         shutdown::rows(),
+        actix::rows(),
     ];
     let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();
     libtest_mimic::run(&arguments, trials).exit_code()

@@ -1,5 +1,6 @@
 //! Every shape of request that is known to be framed differently by one server and the next, and what must become of it.
 
+use crate::bed::Bed;
 use crate::keys::Key;
 
 /// What must become of a request.
@@ -7,10 +8,14 @@ use crate::keys::Key;
 pub(crate) enum Fate {
     /// Answered with this status in the application's place, and the connection closed.
     Refused(u16),
+    /// The same with 400 or 431 by the framework, which does not take it for a request.
+    RefusedByFramework,
     /// The same with 400 or 431, by handoff or by the framework, which has begun to read: what was wrong is in the body.
     Broken,
     /// Answered by the application with this status; the connection goes on.
     Served(u16),
+    /// Answered by the application with this status; the answer announces the end of the connection.
+    ServedLast(u16),
 }
 
 /// One request, as bytes, without what follows it.
@@ -20,7 +25,16 @@ pub(crate) struct Shape {
     pub(crate) fate: Fate,
 }
 
-/// All of them with this key.
+/// All of them with this key, and what must become of them on this bed.
+pub(crate) fn on(bed: &Bed, key: &Key) -> Vec<Shape> {
+    let mut shapes = all(key);
+    for shape in &mut shapes {
+        shape.fate = fate_on(bed, shape);
+    }
+    shapes
+}
+
+/// All of them with this key, and what must become of them wherever the framework takes what handoff does.
 pub(crate) fn all(key: &Key) -> Vec<Shape> {
     let mut shapes = Vec::new();
     let mut add = |name, fate, bytes: Vec<u8>| shapes.push(Shape { name, bytes, fate });
@@ -44,6 +58,20 @@ pub(crate) fn all(key: &Key) -> Vec<Shape> {
         add(name, fate, bytes);
     }
     shapes
+}
+
+/// What becomes of it where the framework refuses what others serve, or ends a connection that others go on with.
+fn fate_on(bed: &Bed, shape: &Shape) -> Fate {
+    match (shape.name, shape.fate) {
+        ("no host" | "a second host", _) if !bed.serves_any_host() => Fate::RefusedByFramework,
+        ("a hundred headers", _) if bed.max_headers() < 100 => Fate::RefusedByFramework,
+        ("CONNECT to a path" | "CONNECT to a host" | "h2c with a body", Fate::Served(status))
+            if !bed.goes_on_after_refused_upgrade() =>
+        {
+            Fate::ServedLast(status)
+        }
+        (_, fate) => fate,
+    }
 }
 
 type Lines = (&'static str, &'static str, &'static str);

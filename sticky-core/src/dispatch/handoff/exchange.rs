@@ -370,6 +370,12 @@ impl Exchange {
         }
     }
 
+    /// Whether the client can say nothing more before a request that asks for another protocol has been answered: it has
+    /// ended, or said as much as is read ahead. A framework that takes for the request's body what follows it waits in vain.
+    pub(crate) fn has_said_all(&self) -> bool {
+        matches!(self.inbound, Inbound::Switching) && (self.is_eof || self.room(READ_SIZE) == 0)
+    }
+
     fn read_tunnel(&self) -> Next {
         match () {
             () if !self.buffer.is_empty() => Next::Deliver,

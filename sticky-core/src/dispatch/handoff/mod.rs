@@ -50,6 +50,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+pub(crate) use self::exchange::Phase;
 use self::exchange::{Moving, Standing};
 use self::guard::Guard;
 use self::judge::Judge;
@@ -60,6 +61,7 @@ use self::outcome::Outcome;
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
 pub use self::request_head::RequestHead;
+pub(crate) use self::watch::Watch;
 use crate::connection::{Connection, Counted, Registry, Stream};
 use crate::deadline::Timeouts;
 use crate::id::WorkerId;

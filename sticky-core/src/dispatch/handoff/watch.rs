@@ -168,6 +168,35 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn between_messages_that_follow_closely_the_clock_is_not_looked_at() {
+        let mut watch = Watch::default();
+        for message in 0..10 {
+            watch.restart();
+            let wait = poll_fn(|cx| watch.poll(cx, Phase::Idle, TIMEOUTS));
+            assert!(tokio::time::timeout(Duration::from_millis(500), wait).await.is_err());
+            assert_eq!(watch.waiting.is_some(), message == 0, "{message}");
+        }
+        watch.restart();
+        assert_eq!(waits(&mut watch, Phase::Head).await, 10, "a head has its time from its first byte on");
+        let mut watch = Watch::default();
+        assert_eq!(waits(&mut watch, Phase::Head).await, 10);
+        assert!(!watch.is_soon);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_task_that_waits_is_woken() {
+        let mut watch = Watch::default();
+        assert!(
+            tokio::time::timeout(Duration::from_secs(1), poll_fn(|cx| watch.poll(cx, Phase::Idle, TIMEOUTS)))
+                .await
+                .is_err()
+        );
+        watch.restart();
+        let other = tokio::spawn(async move { waits(&mut watch, Phase::Idle).await });
+        assert!((75..=84).contains(&other.await.unwrap()));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_executing_takes_as_long_as_it_takes() {
         let mut watch = Watch::default();
         for phase in [Phase::Message, Phase::Tunnel, Phase::Over] {
