@@ -116,7 +116,9 @@ impl Registry {
 ///
 /// Under handoff dispatch it belongs to this worker for one message at a time: where the next one is another worker's,
 /// it reads as ended, and dropping it sends the client's socket there. Whoever speaks HTTP/1.1 on it therefore needs
-/// nothing but to close on end-of-stream without a word, as HTTP servers do.
+/// nothing but to close on end-of-stream without a word, as HTTP servers do. When the [drain](crate::Drain) starts because
+/// another generation has taken over ([`DrainReason::Replaced`](crate::DrainReason::Replaced)), an idle one reads as ended in
+/// the same way and moves there: read from it once more then, as the accept loop of the feature `http` does.
 #[derive(Debug)]
 pub struct Connection {
     /// None only while this is dropped.

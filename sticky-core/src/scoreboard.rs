@@ -294,6 +294,11 @@ impl Row {
         self.word(SLOT).store(u64::from(slot.get()) + 1, Relaxed);
     }
 
+    /// Says that this process serves in no slot any more.
+    pub(crate) fn stand_up(&self) {
+        self.word(SLOT).store(0, Relaxed);
+    }
+
     /// Whether the process of this row serves in that slot.
     pub(crate) fn is_in(&self, slot: WorkerId) -> bool {
         self.get(SLOT) == u64::from(slot.get()) + 1

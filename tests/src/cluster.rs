@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::process::{self, Signal, eventually, holds_within};
-use crate::{Client, EventLog};
+use crate::{Client, EventLog, launch};
 
 /// How long a debug build on a busy machine may take to start or to end before a row fails.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -113,6 +113,27 @@ impl TestCluster {
     /// Sends a signal to the supervisor.
     pub fn signal(&self, signal: Signal) {
         process::signal(self.supervisor(), signal);
+    }
+
+    /// Puts another program where this one was started from, as deploys do it: there is always one of the two. For one
+    /// that runs from [its private folder](crate::Launch::copied).
+    ///
+    /// # Panics
+    /// When it cannot be put there.
+    pub fn deploy(&self, program: impl AsRef<Path>) {
+        let new = self.folder.join("program.new");
+        launch::copy_program(program.as_ref(), &new);
+        fs::rename(new, self.folder.join(launch::PROGRAM)).expect("the program replaced");
+    }
+
+    /// HUP, and waits until every worker has been replaced.
+    ///
+    /// # Panics
+    /// With everything it printed, when that does not happen.
+    pub fn reload(&self) {
+        let before = self.events.count("sticky: reloaded ");
+        self.signal(Signal::HUP);
+        self.events.expect_nth(before + 1, "sticky: reloaded ", PATIENCE);
     }
 
     fn has_exited(&self) -> bool {

@@ -20,6 +20,17 @@ pub(crate) const NOBODY: u32 = 65_534;
 /// The variable by which every process of a cluster is found again, however it lost its parents.
 const MARKER: &str = "TESTBED_CLUSTER";
 
+/// The name of the program in its private folder.
+pub(crate) const PROGRAM: &str = "program";
+
+/// Copies a program so that it can be executed.
+pub(crate) fn copy_program(from: &Path, to: &Path) {
+    // By a process of its own: a descriptor of ours that writes it could be in what another thread starts just now, and
+    // then the copy could not be executed.
+    let status = Command::new("cp").arg(from).arg(to).status().expect("coreutils");
+    assert!(status.success(), "no copy of the program");
+}
+
 /// A testbed about to be started, by default on a free port of 127.0.0.1 with 2 workers.
 pub struct Launch {
     program: PathBuf,
@@ -133,11 +144,8 @@ impl Launch {
     /// When it cannot be copied.
     #[must_use]
     pub fn copied(mut self) -> Self {
-        let copy = self.folder.join("program");
-        // By a process of its own: a descriptor of ours that writes it could be in what another thread starts just now, and
-        // then the copy could not be executed.
-        let status = Command::new("cp").arg(&self.program).arg(&copy).status().expect("coreutils");
-        assert!(status.success(), "no copy of the program");
+        let copy = self.folder.join(PROGRAM);
+        copy_program(&self.program, &copy);
         self.program = copy;
         self
     }

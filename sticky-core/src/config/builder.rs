@@ -45,6 +45,8 @@ pub struct ClusterBuilder {
     pub(super) heartbeat_timeout: Option<Duration>,
     pub(super) shutdown_timeout: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
+    pub(super) reload_parallel: Option<u64>,
+    pub(super) reload_soak: Option<Duration>,
     pub(super) exit_timeout: Option<Duration>,
     pub(super) first_byte_timeout: Option<Duration>,
     pub(super) head_timeout: Option<Duration>,
@@ -279,12 +281,30 @@ impl ClusterBuilder {
         self
     }
 
-    /// How long requests may take to finish when their worker is replaced, at most 24 h; zero cuts at once. For
-    /// reload, which is not in this version: the value is checked and has no effect yet.
+    /// How long requests may take to finish when their worker is replaced by a reload, at most 24 h; zero cuts at once.
+    /// Whoever is connected longer than that (WebSockets, server-sent events) is told by [`Drain`](crate::Drain) when the
+    /// drain begins.
     ///
     /// Default: `5m`.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = Some(timeout);
+        self
+    }
+
+    /// How many workers a reload replaces at once, 1 to 256. Each of them runs twice for a moment.
+    ///
+    /// Default: `1`.
+    pub fn reload_parallel(mut self, workers: u16) -> Self {
+        self.reload_parallel = Some(workers.into());
+        self
+    }
+
+    /// How long a new worker must live after it is ready before a reload trusts it with clients, at most 1 h. If it
+    /// ends or hangs before, the reload stops and the old one goes on.
+    ///
+    /// Default: `0s`.
+    pub fn reload_soak(mut self, time: Duration) -> Self {
+        self.reload_soak = Some(time);
         self
     }
 

@@ -89,6 +89,8 @@ pub(crate) struct Config {
     pub(crate) heartbeat_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
+    pub(crate) reload_parallel: u16,
+    pub(crate) reload_soak: Duration,
     pub(crate) exit_timeout: Duration,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) head_timeout: Duration,

@@ -81,6 +81,8 @@ impl Resolver<'_> {
             heartbeat_timeout: self.duration(&settings::HEARTBEAT_TIMEOUT, builder.heartbeat_timeout, 30),
             shutdown_timeout: self.duration(&settings::SHUTDOWN_TIMEOUT, builder.shutdown_timeout, 25),
             drain_timeout: self.duration(&settings::DRAIN_TIMEOUT, builder.drain_timeout, 300),
+            reload_parallel: self.reload_parallel(builder.reload_parallel),
+            reload_soak: self.duration(&settings::RELOAD_SOAK, builder.reload_soak, 0),
             exit_timeout: self.duration(&settings::EXIT_TIMEOUT, builder.exit_timeout, 5),
             first_byte_timeout: self.duration(&settings::FIRST_BYTE_TIMEOUT, builder.first_byte_timeout, 60),
             head_timeout: self.duration(&settings::HEAD_TIMEOUT, builder.head_timeout, 10),
@@ -132,6 +134,10 @@ impl Resolver<'_> {
         let by_default = machine.cpus.get() / usize::from(workers.max(1));
         let threads = self.value(&settings::THREADS_PER_WORKER, code).and_then(size);
         threads.or(NonZeroUsize::new(by_default)).unwrap_or(NonZeroUsize::MIN)
+    }
+
+    fn reload_parallel(&mut self, code: Option<u64>) -> u16 {
+        self.value(&settings::RELOAD_PARALLEL, code).and_then(|workers| u16::try_from(workers).ok()).unwrap_or(1)
     }
 
     /// The first port of the upstreams: every worker needs one, counted up from it.

@@ -93,7 +93,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 36] = [
+pub(super) static SETTINGS: [&Setting; 38] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -120,6 +120,8 @@ pub(super) static SETTINGS: [&Setting; 36] = [
     &HEARTBEAT_TIMEOUT,
     &SHUTDOWN_TIMEOUT,
     &DRAIN_TIMEOUT,
+    &RELOAD_PARALLEL,
+    &RELOAD_SOAK,
     &EXIT_TIMEOUT,
     &FIRST_BYTE_TIMEOUT,
     &HEAD_TIMEOUT,
@@ -363,7 +365,25 @@ pub(super) static DRAIN_TIMEOUT: Setting = Setting {
     fallbacks: &[],
     default: "5m",
     allowed: durations(Duration::ZERO, DAY),
-    about: "how long requests may take to finish when their worker is replaced; for reload, so checked but not yet used",
+    about: "how long requests may take to finish when their worker is replaced by a reload; 0s cuts at once",
+};
+
+pub(super) static RELOAD_PARALLEL: Setting = Setting {
+    name: "reload_parallel",
+    variable: Some("STICKY_RELOAD_PARALLEL"),
+    fallbacks: &[],
+    default: "1",
+    allowed: Allowed::Count { least: 1, most: MAX_WORKERS as u64, note: "" },
+    about: "how many workers a reload replaces at once",
+};
+
+pub(super) static RELOAD_SOAK: Setting = Setting {
+    name: "reload_soak",
+    variable: Some("STICKY_RELOAD_SOAK"),
+    fallbacks: &[],
+    default: "0s",
+    allowed: durations(Duration::ZERO, HOUR),
+    about: "how long a new worker must live after it is ready before a reload trusts it with clients",
 };
 
 pub(super) static EXIT_TIMEOUT: Setting = Setting {

@@ -26,11 +26,13 @@ pub(crate) struct Activity {
     is_late: AtomicBool,
     row: Row,
     drain: Drain,
+    /// Its clients go to the next generation by themselves, when there is one.
+    moves: bool,
 }
 
 impl Activity {
     /// Nothing has happened yet.
-    pub(crate) fn new(row: Row, drain: Drain) -> Self {
+    pub(crate) fn new(row: Row, drain: Drain, moves: bool) -> Self {
         Self {
             in_flight: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
@@ -41,11 +43,22 @@ impl Activity {
             is_late: AtomicBool::new(false),
             row,
             drain,
+            moves,
         }
     }
 
     pub(crate) fn drain(&self) -> &Drain {
         &self.drain
+    }
+
+    /// Whether the client is to be told that nothing follows here.
+    pub(crate) fn is_last(&self) -> bool {
+        self.drain.ends_connections(self.moves)
+    }
+
+    /// Whether a client can be told at any time that nothing follows, and loses nothing by it.
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
     }
 
     pub(crate) fn sight(&self) -> Sight {

@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::activity::Activity;
 use super::timers::{Clock, Phase, Stage};
 use crate::deadline::Timeouts;
+use crate::worker::{DrainReason, News};
 
 /// Serves `connection` until it has ended. To be spawned as a task of its own.
 pub(crate) async fn drive<C: GracefulConnection>(
@@ -20,13 +21,13 @@ pub(crate) async fn drive<C: GracefulConnection>(
     timeouts: Timeouts,
 ) -> Result<(), C::Error> {
     let now = Instant::now();
+    let reached = |least| unconstrained(activity.drain().reached(least));
+    let replaced = pin!(reached(DrainReason::Replaced));
     let clock = Clock::new(timeouts, now);
     let mut driver = Driver {
         connection,
         activity,
-        // Not subject to the task's budget: the one poll it gets must not be put off.
-        drain_started: pin!(unconstrained(activity.drain().started())),
-        has_asked: false,
+        news: News::new(activity.drain(), replaced, reached),
         stage: Stage::Open,
         sleep: pin!(sleep_until(clock.next_look(Stage::Open, now).unwrap_or(now))),
         clock,
@@ -34,19 +35,17 @@ pub(crate) async fn drive<C: GracefulConnection>(
     poll_fn(|cx| driver.poll(cx)).await
 }
 
-struct Driver<'a, C, D> {
+struct Driver<'a, C, D, R> {
     connection: Pin<Box<C>>,
     activity: &'a Activity,
-    drain_started: Pin<&'a mut D>,
-    /// Whether the drain knows whom to wake.
-    has_asked: bool,
+    news: News<'a, D, R>,
     stage: Stage,
     /// Fires no later than there is something to decide. It is set again when it has fired, not on every request.
     sleep: Pin<&'a mut Sleep>,
     clock: Clock,
 }
 
-impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
+impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Driver<'_, C, D, R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
         loop {
             // First: what has already come in decides what the timers and the drain find.
@@ -54,7 +53,10 @@ impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
                 return Poll::Ready(result);
             }
             self.clock.observe(self.activity.sight(), Instant::now);
-            if self.must_close(cx) {
+            if self.news.poll(cx) {
+                continue;
+            }
+            if self.must_close() {
                 self.close();
                 continue;
             }
@@ -67,20 +69,22 @@ impl<C: GracefulConnection, D: Future<Output = ()>> Driver<'_, C, D> {
 
     /// Whether the drain asks this connection to close now. One whose request is still coming is left alone: its
     /// response will announce the end.
-    fn must_close(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.stage == Stage::Open && self.drain_has_started(cx) {
+    fn must_close(&mut self) -> bool {
+        if self.stage == Stage::Open && self.activity.drain().is_started() {
+            if self.activity.drain().is_replaced() {
+                return self.must_part();
+            }
             self.stage = Stage::Draining;
         }
         self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
     }
 
-    fn drain_has_started(&mut self, cx: &mut Context<'_>) -> bool {
-        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
-        if !self.has_asked {
-            self.has_asked = true;
-            return self.drain_started.as_mut().poll(cx).is_ready();
-        }
-        self.activity.drain().is_started()
+    /// Another generation goes on with this client. If the connection cannot go there by itself, the client is to make
+    /// another. Over HTTP/1.1 only a response can say so, and until the next one there is no hurry: to close before could
+    /// lose a request. HTTP/2 can say so at any time.
+    fn must_part(&self) -> bool {
+        let is_served = matches!(self.clock.phase(), Phase::Idle | Phase::Executing);
+        self.activity.is_last() && self.activity.is_http2() && is_served
     }
 
     /// Lets hyper finish what is executing, announce the end of it, and close.

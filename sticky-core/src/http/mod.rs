@@ -125,9 +125,9 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
-    let activity = Arc::new(Activity::new(connection.row().clone(), berths.drain().clone()));
     // One that minds its messages minds its timers, too.
     let minds_messages = connection.minds_messages();
+    let activity = Arc::new(Activity::new(connection.row().clone(), berths.drain().clone(), minds_messages));
     let timeouts = if minds_messages { Timeouts::NONE } else { berths.timeouts() };
     let berth = minds_messages.then(|| Berth::new(berths));
     let socket = Socket::new(connection, activity.clone(), berth.clone());

@@ -114,7 +114,7 @@ impl Kind {
         let status = response.status();
         if status == StatusCode::SWITCHING_PROTOCOLS || (self.is_connect && status.is_success()) {
             activity.tunnel();
-        } else if self.version < Version::HTTP_2 && activity.drain().is_started() {
+        } else if self.version < Version::HTTP_2 && activity.is_last() {
             // hyper closes after a response that says so. A client that is told does not lose its next request.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

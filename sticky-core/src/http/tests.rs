@@ -106,7 +106,7 @@ impl Client {
         let registry = Registry::new(row.clone());
         let (trigger, drain) = DrainTrigger::new();
         let connection = registry.register(Stream::unix(ours));
-        let activity = Arc::new(Activity::new(row.clone(), drain));
+        let activity = Arc::new(Activity::new(row.clone(), drain, false));
         let timeouts = Timeouts {
             first_byte: Duration::from_secs(60),
             head: Duration::from_secs(10),
@@ -150,8 +150,12 @@ impl Client {
     }
 
     async fn drain(&mut self) -> Instant {
+        self.drain_because(DrainReason::Shutdown).await
+    }
+
+    async fn drain_because(&mut self, reason: DrainReason) -> Instant {
         let deadline = std::time::Instant::now() + Duration::from_secs(3600);
-        self.trigger.start(DrainReason::Shutdown, deadline);
+        self.trigger.start(reason, deadline);
         settle().await;
         Instant::now()
     }
@@ -373,4 +377,38 @@ mod http2 {
         settle().await;
         assert_eq!(client.registry.open(), 0);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_worker_answers_once_more_and_says_that_it_was_the_last_time() {
+    let mut client = Client::connect();
+    assert!(!client.exchange(GET).await.contains("connection: close"));
+    client.drain_because(DrainReason::Replaced).await;
+    sleep(Duration::from_secs(50)).await;
+    let (response, seconds) = {
+        client.send(GET).await;
+        client.rest(Instant::now()).await
+    };
+    assert!(response.contains("200 OK") && response.contains("connection: close\r\n"), "{response}");
+    assert_eq!((seconds, client.row.totals().requests), (0, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replaced_worker_waits_for_idle_clients_no_longer_than_ever() {
+    let mut client = Client::connect();
+    client.exchange(GET).await;
+    let begun = client.drain_because(DrainReason::Replaced).await;
+    assert_eq!(client.rest(begun).await, (String::new(), 75));
+    let mut silent = Client::connect();
+    let begun = silent.drain_because(DrainReason::Replaced).await;
+    assert_eq!(silent.rest(begun).await, (String::new(), 60));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_everything_comes_to_those_who_were_replaced_before() {
+    let mut client = Client::connect();
+    client.exchange(GET).await;
+    client.drain_because(DrainReason::Replaced).await;
+    let begun = client.drain().await;
+    assert_eq!(client.rest(begun).await, (String::new(), 0));
 }

@@ -17,7 +17,7 @@ use super::keeper::{Keeper, Visit};
 use crate::connection::{ClientAddr, Connection};
 use crate::deadline::Timeouts;
 use crate::dispatch::handoff::{Phase, Watch};
-use crate::worker::{FIRST_REQUEST_GRACE, Worker};
+use crate::worker::{DrainReason, FIRST_REQUEST_GRACE, News, Worker};
 
 /// How long a connection that has been told to close may take to do so.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,6 +38,8 @@ struct Shared {
     is_believed: bool,
     keeper: Option<Keeper>,
     timeouts: Timeouts,
+    /// It goes to the next generation by itself, when there is one.
+    moves: bool,
     /// Requests whose response is not done.
     in_flight: AtomicUsize,
     /// Counts requests that began or ended, and pieces of responses that were written.
@@ -82,6 +84,7 @@ impl Attendance {
             keeper: sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed)),
             // One that minds its messages minds its timers, too.
             timeouts: if connection.minds_messages() { Timeouts::NONE } else { worker.limits().timeouts },
+            moves: connection.minds_messages(),
             worker: worker.clone(),
             in_flight: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
@@ -136,13 +139,13 @@ impl Attendance {
     /// Drives the future in which a framework serves this connection to its end; `None` where the connection did not end
     /// when it was told to.
     pub async fn look_after<F: Future>(self, serving: F) -> Option<F::Output> {
-        let drain = self.shared.worker.drain();
+        let drain = self.shared.worker.inner_drain();
+        let reached = |least| unconstrained(drain.reached(least));
+        let replaced = pin!(reached(DrainReason::Replaced));
         let mut round = Round {
             serving: pin!(serving),
             shared: &self.shared,
-            // Not subject to the task's budget: the one poll it gets must not be put off.
-            drain_started: pin!(unconstrained(drain.started())),
-            has_asked: false,
+            news: News::new(drain, replaced, reached),
             stage: Stage::Open,
             watch: Watch::default(),
             seen: 0,
@@ -201,6 +204,11 @@ impl Shared {
         self.is_http2.load(Relaxed)
     }
 
+    /// Whether the client is to be told that nothing follows here.
+    fn is_last(&self) -> bool {
+        self.worker.inner_drain().ends_connections(self.moves)
+    }
+
     fn advance(&self) {
         // Two tasks that get here at once change it, too, which is all that matters.
         self.progress.store(self.progress.load(Relaxed).wrapping_add(1), Relaxed);
@@ -235,7 +243,7 @@ impl InFlight {
             self.shared.is_tunnel.store(true, Relaxed);
         }
         // A client that is told does not lose its next request.
-        !is_switch && !self.shared.is_http2() && self.shared.worker.inner_drain().is_started()
+        !is_switch && !self.shared.is_http2() && self.shared.is_last()
     }
 }
 
@@ -272,19 +280,17 @@ enum Stage {
 }
 
 /// Minds one connection while it is served.
-struct Round<'a, F, D> {
+struct Round<'a, F, D, R> {
     serving: Pin<&'a mut F>,
     shared: &'a Shared,
-    drain_started: Pin<&'a mut D>,
-    /// Whether the drain knows whom to wake.
-    has_asked: bool,
+    news: News<'a, D, R>,
     stage: Stage,
     watch: Watch,
     /// The progress that was last seen.
     seen: u32,
 }
 
-impl<F: Future, D: Future<Output = ()>> Round<'_, F, D> {
+impl<F: Future, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Round<'_, F, D, R> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         loop {
             // First: what has already come in decides what the timers and the drain find.
@@ -292,7 +298,7 @@ impl<F: Future, D: Future<Output = ()>> Round<'_, F, D> {
                 return Poll::Ready(Some(output));
             }
             self.observe(cx);
-            if self.must_tell(cx) {
+            if self.news.poll(cx) || self.must_tell() {
                 continue;
             }
             ready!(self.poll_late(cx));
@@ -316,8 +322,8 @@ impl<F: Future, D: Future<Output = ()>> Round<'_, F, D> {
 
     /// Whether the drain has something to tell that has not been told. A client whose request is still coming is left
     /// alone: its response will announce the end.
-    fn must_tell(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.stage == Stage::Open && self.drain_has_started(cx) {
+    fn must_tell(&mut self) -> bool {
+        if self.stage == Stage::Open && self.must_part() {
             self.stage = Stage::Draining;
             if self.shared.is_http2() {
                 self.shared.notify(Notice::GoAway);
@@ -331,13 +337,12 @@ impl<F: Future, D: Future<Output = ()>> Round<'_, F, D> {
         must_close
     }
 
-    fn drain_has_started(&mut self, cx: &mut Context<'_>) -> bool {
-        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
-        if !self.has_asked {
-            self.has_asked = true;
-            return self.drain_started.as_mut().poll(cx).is_ready();
-        }
-        self.shared.worker.inner_drain().is_started()
+    /// Whether the drain is this connection's affair now. If another generation goes on with its client it moves there, or its
+    /// next response says so; until then there is no hurry, and to close before could lose a request. HTTP/2 can say so at
+    /// any time.
+    fn must_part(&self) -> bool {
+        let drain = self.shared.worker.inner_drain();
+        drain.is_started() && (!drain.is_replaced() || self.shared.is_http2())
     }
 
     fn close(&mut self) {

@@ -9,7 +9,6 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitIdStatus};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::mpsc::UnboundedSender;
@@ -47,18 +46,16 @@ pub(super) enum Incoming {
     Hello { child: ChildId, hello: Hello },
 }
 
-/// Starts processes from the image that is running now, whatever has become of the file since.
+/// Starts processes.
 #[derive(Debug)]
 pub(super) struct Launcher {
-    image: OwnedFd,
     called: OsString,
     arguments: Vec<OsString>,
     environment: Vec<(OsString, OsString)>,
 }
 
 impl Launcher {
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
-        let image = rustix::fs::open("/proc/self/exe", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    pub(super) fn new(config: &Config) -> Self {
         let mut arguments = std::env::args_os();
         let called = arguments.next().unwrap_or_else(|| "sticky".into());
         let mut environment = config.env.clone();
@@ -66,15 +63,15 @@ impl Launcher {
         if std::env::var_os(THREADS).is_none() {
             environment.insert(0, (THREADS.into(), config.threads_per_worker.to_string().into()));
         }
-        Ok(Self { image, called, arguments: arguments.collect(), environment })
+        Self { called, arguments: arguments.collect(), environment }
     }
 
-    /// Starts the program as a worker in this slot.
-    pub(super) fn launch(&self, worker: WorkerId, output: &Output) -> io::Result<Launched> {
+    /// Starts a program as a worker in this slot.
+    pub(super) fn launch(&self, image: &OwnedFd, worker: WorkerId, output: &Output) -> io::Result<Launched> {
         let (ours, theirs) = control::pair()?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let (stdout, stderr, pump) = output.stdio(worker)?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", self.image.as_raw_fd()));
+        let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
         let mut command = Command::new(path);
         command.arg0(&self.called).args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.env(CONTROL_VARIABLE, marker(&theirs, worker)?.to_string()).env("STICKY_WORKER_ID", worker.to_string());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::control::{Part, WorkerReport};
 use crate::id::{Generation, WorkerId};
+use crate::worker::DrainReason;
 
 /// One process the supervisor has started. Never used again, unlike a process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,21 +40,56 @@ pub(crate) enum Event {
     Silent { child: ChildId },
     /// It is gone.
     Exited { child: ChildId, how: Ended },
+    /// The user asks for new generations.
+    Reload(Scope),
     /// The user asks everything to end.
     Terminate,
+}
+
+/// What is reloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// Every slot.
+    All,
+    /// This slot; nothing outside of the supervisor asks for it yet.
+    One(WorkerId),
+}
+
+impl Scope {
+    pub(super) fn includes(self, slot: WorkerId) -> bool {
+        self == Self::All || self == Self::One(slot)
+    }
+
+    /// What includes both.
+    pub(super) fn and(self, other: Self) -> Self {
+        if self == other { self } else { Self::All }
+    }
+}
+
+/// What a process is started from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// What runs in its slot, whatever has become of the file since.
+    Same,
+    /// What was found when the reload began.
+    New,
 }
 
 /// What the supervisor's loop must do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     /// Start a process.
-    Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize },
+    Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize, program: Program },
+    /// Look for the program where it was called: what is there now is [`Program::New`].
+    FindProgram,
+    /// It is its slot's process from now on: what is started in its place has its program.
+    Keep { child: ChildId },
     /// Lend it this slot's sockets.
     Listen { child: ChildId, slot: WorkerId, part: Part, refuse: bool },
     /// Ask it for them back.
     Release { child: ChildId, slot: WorkerId, part: Part },
     /// Tell it to finish within this time.
-    Drain { child: ChildId, timeout: Duration },
+    Drain { child: ChildId, timeout: Duration, reason: DrainReason },
     /// Connect these two by the bus.
     Connect { child: ChildId, other: ChildId },
     /// Tell it that it is connected with everybody.
@@ -140,6 +176,39 @@ pub(crate) enum Note {
         worker: WorkerId,
         after: Duration,
     },
+    Reloading {
+        slots: usize,
+    },
+    /// One is under way already, or the cluster is not up.
+    ReloadWaits,
+    /// All of it is done; what was replaced may still be draining.
+    Reloaded {
+        slots: usize,
+    },
+    /// It waits until a former process has drained.
+    ReloadCrowded {
+        worker: WorkerId,
+        former: usize,
+    },
+    ReloadStopped {
+        why: String,
+        /// The slots that have their new generation.
+        done: Vec<WorkerId>,
+    },
+    /// Everything ends instead.
+    ReloadGivenUp {
+        done: Vec<WorkerId>,
+    },
+    /// A process whose slot another has taken over has drained.
+    Replaced {
+        worker: WorkerId,
+        report: WorkerReport,
+    },
+    /// A process whose slot another has taken over has ended before it had drained.
+    FormerLost {
+        worker: WorkerId,
+        how: Ended,
+    },
     ShuttingDown {
         within: Duration,
     },
@@ -168,10 +237,44 @@ impl fmt::Display for Note {
             Self::BootTimeout { worker, after } => {
                 write!(f, "worker {worker} was not ready within {after:?}; killing it")
             }
+            Self::Reloading { slots } => write!(f, "reloading {slots} worker{}", plural(*slots)),
+            Self::ReloadWaits => f.write_str("a reload waits for what is under way, and begins after that"),
+            Self::Reloaded { slots } => write!(f, "reloaded {slots} worker{}", plural(*slots)),
+            Self::ReloadCrowded { worker, former } => write!(
+                f,
+                "the reload waits: {former} former workers {worker} have not drained yet (drain_timeout, \
+                 STICKY_DRAIN_TIMEOUT)"
+            ),
+            Self::ReloadStopped { why, done } => {
+                write!(f, "reload stopped: {why}; {}", Done(done))
+            }
+            Self::ReloadGivenUp { done } => write!(f, "the reload is given up; {}", Done(done)),
+            Self::Replaced { worker, report } => write!(f, "the former worker {worker} has drained: {report}"),
+            Self::FormerLost { worker, how } => write!(f, "the former worker {worker} {how} before it had drained"),
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
             Self::Unkillable { worker } => write!(f, "worker {worker} does not end although it was killed; leaving it"),
             Self::Overdue { worker } => write!(f, "worker {worker} did not end in time; killing it"),
+        }
+    }
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// How far a reload came that did not come to its end.
+struct Done<'a>(&'a [WorkerId]);
+
+impl fmt::Display for Done<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            [] => f.write_str("every worker goes on as it was"),
+            done => {
+                let done: Vec<String> = done.iter().map(WorkerId::to_string).collect();
+                let s = plural(done.len());
+                write!(f, "new: worker{s} {}; the others go on as they were", done.join(", "))
+            }
         }
     }
 }
@@ -223,13 +326,27 @@ pub(crate) enum BootFailureKind {
     Spawn(String),
     Ended(Ended),
     Timeout(Duration),
+    /// Its event loop has stopped turning.
+    Hung,
+}
+
+impl BootFailureKind {
+    /// What the process did.
+    pub(crate) fn verb(&self) -> String {
+        match self {
+            Self::Spawn(error) => format!("could not be started: {error}"),
+            Self::Ended(how) => how.to_string(),
+            Self::Timeout(_) => "was not ready in time".to_owned(),
+            Self::Hung => "has hung".to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for BootFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let worker = self.worker;
         match &self.what {
-            BootFailureKind::Spawn(error) => write!(f, "worker {worker} could not be started: {error}")?,
+            what @ (BootFailureKind::Spawn(_) | BootFailureKind::Hung) => write!(f, "worker {worker} {}", what.verb())?,
             BootFailureKind::Ended(how) => write!(f, "worker {worker} {how} before it was ready")?,
             BootFailureKind::Timeout(after) => write!(
                 f,

@@ -15,6 +15,7 @@ mod line_queue;
 mod line_writer;
 mod lines;
 mod output;
+mod program;
 mod reap;
 mod restart;
 mod run;

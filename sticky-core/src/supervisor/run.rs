@@ -11,11 +11,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
-use super::child::{Incoming, Launcher, Process};
-use super::event::{Action, ChildId, Ended, Event, Note, Outcome};
+use super::child::{Incoming, Launched, Launcher, Process};
+use super::event::{Action, ChildId, Ended, Event, Note, Outcome, Program as Source, Scope};
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
+use super::program::{Image, Program};
 use super::reap::Reaper;
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
@@ -32,7 +33,6 @@ use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
 use crate::session;
-use crate::worker::DrainReason;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
 pub(super) async fn supervise(config: Config, stop: StopReceiver) -> Result<(), SuperviseError> {
@@ -91,6 +91,7 @@ impl Signals {
 struct Member {
     process: Arc<Process>,
     pump: Option<Pump>,
+    image: Image,
     slot: WorkerId,
     generation: Generation,
     seat: usize,
@@ -98,6 +99,13 @@ struct Member {
     greeted: bool,
     /// What was said to it before it could listen; it comes after the welcome.
     early: Option<ToWorker>,
+}
+
+/// Where a process is: its slot, which start of that, its row.
+struct Seat {
+    slot: WorkerId,
+    generation: Generation,
+    number: usize,
 }
 
 struct Supervisor {
@@ -111,6 +119,11 @@ struct Supervisor {
     session_table: Option<TableOwner>,
     scoreboard: Scoreboard,
     launcher: Launcher,
+    program: Program,
+    /// What each slot's process is started from when it has ended.
+    images: Vec<Image>,
+    /// What the latest reload has found.
+    found: std::io::Result<Image>,
     output: Output,
     members: BTreeMap<ChildId, Member>,
     incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
@@ -129,7 +142,7 @@ struct Supervisor {
 impl Supervisor {
     fn new(config: Config, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
-        let launcher = Launcher::new(&config).map_err(SuperviseError::system("find the program it runs"))?;
+        let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
@@ -143,7 +156,10 @@ impl Supervisor {
             workers: config.workers,
             boot_timeout: config.boot_timeout,
             shutdown_timeout: config.shutdown_timeout,
+            drain_timeout: config.drain_timeout,
             exit_timeout: config.exit_timeout,
+            reload_parallel: config.reload_parallel,
+            reload_soak: config.reload_soak,
             failover: config.failover,
             moves: config.dispatch == Dispatch::Handoff,
             seed: random(),
@@ -156,7 +172,10 @@ impl Supervisor {
             secret,
             session_table,
             scoreboard,
-            launcher,
+            launcher: Launcher::new(&config),
+            images: vec![program.running().clone(); usize::from(config.workers)],
+            found: Ok(program.running().clone()),
+            program,
             output,
             members: BTreeMap::new(),
             incoming: unbounded_channel(),
@@ -202,7 +221,7 @@ impl Supervisor {
         if self.in_terminal {
             self.decide(Event::Terminate);
         } else {
-            notice::warn("SIGHUP does nothing in this version: it cannot reload yet");
+            self.decide(Event::Reload(Scope::All));
         }
     }
 
@@ -256,7 +275,8 @@ impl Supervisor {
             }
             Err(reason) => {
                 notice::error(format_args!("worker {} is refused: {reason}", member.slot));
-                member.process.send(&ToWorker::Refused { reason }, &[]);
+                member.process.send(&ToWorker::Refused { reason: reason.clone() }, &[]);
+                self.decide(Event::Words { child, text: reason });
             }
         }
     }
@@ -343,12 +363,20 @@ impl Supervisor {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Spawn { child, slot, generation, seat } => self.spawn(child, slot, generation, seat),
+            Action::Spawn { child, slot, generation, seat, program } => {
+                self.spawn(child, Seat { slot, generation, number: seat }, program);
+            }
+            Action::FindProgram => self.found = self.program.look(),
+            Action::Keep { child } => {
+                if let Some(member) = self.members.get(&child) {
+                    self.images[member.slot.index()] = member.image.clone();
+                }
+            }
             Action::Listen { child, slot, part, refuse } => self.lend(child, slot, part, refuse),
             Action::Release { child, slot, part } => self.send(child, ToWorker::Release(ReleaseOrder { slot, part })),
-            Action::Drain { child, timeout } => {
+            Action::Drain { child, timeout, reason } => {
                 let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
-                self.send(child, ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms }));
+                self.send(child, ToWorker::Drain(DrainOrder { reason, timeout_ms }));
             }
             Action::Connect { child, other } => self.wiring.connect(child, other),
             Action::BusJoined { child } => self.wiring.joined(child),
@@ -374,14 +402,16 @@ impl Supervisor {
         }
     }
 
-    fn spawn(&mut self, child: ChildId, slot: WorkerId, generation: Generation, seat: usize) {
+    fn spawn(&mut self, child: ChildId, seat: Seat, source: Source) {
         let events = self.incoming.0.clone();
-        match self.launcher.launch(slot, &self.output) {
-            Ok(launched) => {
+        match self.launch(seat.slot, source) {
+            Ok((launched, image)) => {
                 tokio::spawn(Arc::clone(&launched.process).watch(child, events));
                 let (process, pump) = (launched.process, launched.pump);
                 let pulse = Pulse::new(Instant::now());
-                let member = Member { process, pump, slot, generation, seat, pulse, greeted: false, early: None };
+                let Seat { slot, generation, number: seat } = seat;
+                let member =
+                    Member { process, pump, image, slot, generation, seat, pulse, greeted: false, early: None };
                 self.members.insert(child, member);
             }
             // Through the queue, not at once: this is called while the state machine is being asked.
@@ -390,6 +420,15 @@ impl Supervisor {
                 let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
             }
         }
+    }
+
+    fn launch(&self, slot: WorkerId, source: Source) -> std::io::Result<(Launched, Image)> {
+        let image = match (source, &self.found) {
+            (Source::Same, _) => &self.images[slot.index()],
+            (Source::New, Ok(found)) => found,
+            (Source::New, Err(error)) => return Err(std::io::Error::new(error.kind(), error.to_string())),
+        };
+        Ok((self.launcher.launch(image, slot, &self.output)?, image.clone()))
     }
 
     fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
@@ -436,8 +475,13 @@ impl Supervisor {
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
                 notice::warn(note);
             }
-            Note::Overdue { .. } | Note::Unkillable { .. } => notice::warn(note),
+            Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
+            Note::ReloadStopped { .. } => notice::error(note),
             Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
+            Note::Reloading { .. } | Note::ReloadWaits | Note::ReloadCrowded { .. } | Note::Reloaded { .. } => {
+                notice::info(note)
+            }
+            Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
         }
     }
 
@@ -491,7 +535,7 @@ fn judge(hello: &Hello, fingerprint: &str) -> Result<u32, String> {
     if hello.fingerprint != fingerprint {
         let theirs = &hello.fingerprint;
         return Err(format!(
-            "its configuration is \"{theirs}\" and the cluster's is \"{fingerprint}\": restart the cluster"
+            "its configuration is \"{theirs}\" and the cluster's is \"{fingerprint}\": a reload can't change affinity: restart"
         ));
     }
     Ok(protocol)

@@ -10,18 +10,23 @@
 //! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
-use super::event::{Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Report};
+use self::reload::{MOST_RETIRED, Reload};
+use super::event::{
+    Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
+};
 use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::{Part, WorkerReport};
 use crate::id::{Generation, WorkerId};
-use crate::worker::SAME_SIGNAL;
+use crate::worker::{DrainReason, SAME_SIGNAL};
 
 /// How long a process that was told to dump core has for it.
 const DUMP_TIME: Duration = Duration::from_secs(5);
@@ -42,7 +47,10 @@ pub(crate) struct Policy {
     pub(crate) workers: u16,
     pub(crate) boot_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     pub(crate) exit_timeout: Duration,
+    pub(crate) reload_parallel: u16,
+    pub(crate) reload_soak: Duration,
     pub(crate) failover: Failover,
     /// Whether connections move between workers: then whoever accepts one passes it on to whom it belongs.
     pub(crate) moves: bool,
@@ -69,6 +77,11 @@ enum Reader {
 }
 
 impl Reader {
+    /// Whether this process reads, and nobody has asked it to stop.
+    fn is_held_by(self, child: ChildId) -> bool {
+        self == Self::Child(child)
+    }
+
     fn is(self, child: ChildId) -> bool {
         matches!(self, Self::Child(reader) | Self::Releasing(reader, _) if reader == child)
     }
@@ -76,8 +89,10 @@ impl Reader {
 
 #[derive(Debug)]
 struct Slot {
-    /// The process in the slot, until it has ended.
+    /// The process in the slot, until it has ended or another has taken its place.
     current: Option<ChildId>,
+    /// The process that is to take its place, until it has or has ended.
+    next: Option<ChildId>,
     generation: Generation,
     /// Who reads each part of its sockets.
     readers: [Reader; Part::ALL.len()],
@@ -97,7 +112,17 @@ enum Stage {
     Booting {
         until: Instant,
     },
+    /// Ready to take a slot over, at this time.
+    Soaking {
+        until: Instant,
+    },
     Ready,
+    /// Another has been trusted with its slot; it reads until that does.
+    Superseded,
+    /// Drains because another has taken over; killed at this time.
+    Retired {
+        until: Instant,
+    },
     Draining,
     /// Has drained; killed at this time.
     Leaving {
@@ -110,7 +135,7 @@ enum Stage {
     Killed,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Child {
     slot: WorkerId,
     seat: usize,
@@ -131,6 +156,9 @@ pub(crate) struct State {
     phase: Phase,
     slots: Vec<Slot>,
     children: BTreeMap<ChildId, Child>,
+    reload: Option<Reload>,
+    /// Asked for while another was under way.
+    next_reload: Option<Scope>,
     next_child: u64,
     draws: u64,
     report: Report,
@@ -141,6 +169,7 @@ impl State {
     pub(crate) fn new(policy: Policy) -> Self {
         let slot = || Slot {
             current: None,
+            next: None,
             generation: Generation::FIRST,
             readers: [Reader::Nobody; Part::ALL.len()],
             backoff: Backoff::default(),
@@ -153,6 +182,8 @@ impl State {
             slots: (0..policy.workers).map(|_| slot()).collect(),
             phase: Phase::Booting,
             children: BTreeMap::new(),
+            reload: None,
+            next_reload: None,
             next_child: 0,
             draws: 0,
             report: Report::default(),
@@ -163,7 +194,8 @@ impl State {
 
     /// The most processes there can be at once: what the scoreboard must have seats for.
     pub(crate) fn seats(workers: u16) -> usize {
-        usize::from(workers)
+        // In each slot one that serves, one that is to follow it, and those that finish old work.
+        usize::from(workers) * (2 + MOST_RETIRED)
     }
 
     /// Decides what to do about `event`, which happened at `now`.
@@ -176,7 +208,7 @@ impl State {
             Event::Tick => {}
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
-            Event::Ready { child, adopts } => self.ready(child, adopts),
+            Event::Ready { child, adopts } => self.ready(now, child, adopts),
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
             Event::BusJoin { child } => self.join_bus(child),
@@ -187,6 +219,7 @@ impl State {
             Event::Stopped { child } => self.set_stopped(now, child, true),
             Event::Continued { child } => self.set_stopped(now, child, false),
             Event::Silent { child } => self.silent(now, child),
+            Event::Reload(scope) => self.reload(scope),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
@@ -224,7 +257,13 @@ impl State {
 
     // === What happened ===
 
+    /// Starts a slot's process anew, after it has ended.
     fn spawn(&mut self, now: Instant, index: usize) {
+        self.slots[index].respawn_at = None;
+        self.slots[index].current = Some(self.start(now, index, Program::Same));
+    }
+
+    fn start(&mut self, now: Instant, index: usize, program: Program) -> ChildId {
         let child = ChildId(self.next_child);
         self.next_child += 1;
         let taken = |seat: &usize| self.children.values().any(|child| child.seat == *seat);
@@ -232,16 +271,15 @@ impl State {
         let slot = worker(index);
         let generation = self.slots[index].generation;
         self.slots[index].generation = generation.next();
-        self.slots[index].current = Some(child);
-        self.slots[index].respawn_at = None;
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
         let (was_ready, adopts, stopped, on_bus, words) = (false, false, false, false, None);
         let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, on_bus, words };
         self.children.insert(child, born);
-        self.out.push(Action::Spawn { child, slot, generation, seat });
+        self.out.push(Action::Spawn { child, slot, generation, seat, program });
+        child
     }
 
-    fn ready(&mut self, id: ChildId, adopts: bool) {
+    fn ready(&mut self, now: Instant, id: ChildId, adopts: bool) {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
@@ -254,8 +292,11 @@ impl State {
             child.stage = Stage::Draining;
             return;
         }
-        child.stage = Stage::Ready;
         let slot = child.slot;
+        if self.slots[slot.index()].next == Some(id) {
+            return self.soak(now, id);
+        }
+        child.stage = Stage::Ready;
         if !child.stopped {
             self.up(slot);
         }
@@ -283,7 +324,7 @@ impl State {
         let until = now + self.policy.exit_timeout;
         let Some(child) = self.children.get_mut(&id) else { return };
         child.adopts = false;
-        let is_own = child.slot == at;
+        let is_own = child.slot == at && self.slots[at.index()].current == Some(id);
         if is_own && child.stage == Stage::Ready {
             child.stage = Stage::Leaving { until };
         }
@@ -311,12 +352,16 @@ impl State {
 
     fn drained(&mut self, now: Instant, id: ChildId, report: WorkerReport) {
         let until = now + self.policy.exit_timeout;
-        let Some(child) = self.children.get_mut(&id).filter(|child| child.stage == Stage::Draining) else {
-            return;
-        };
-        child.stage = Stage::Leaving { until };
-        self.report.connections.completed += report.completed;
-        self.report.connections.cut += report.cut;
+        let Some(child) = self.children.get_mut(&id) else { return };
+        let before = std::mem::replace(&mut child.stage, Stage::Leaving { until });
+        match before {
+            Stage::Draining => {
+                self.report.connections.completed += report.completed;
+                self.report.connections.cut += report.cut;
+            }
+            Stage::Retired { .. } => self.out.push(Action::Note(Note::Replaced { worker: child.slot, report })),
+            _ => child.stage = before,
+        }
     }
 
     fn set_stopped(&mut self, now: Instant, id: ChildId, stopped: bool) {
@@ -336,18 +381,34 @@ impl State {
     }
 
     fn silent(&mut self, now: Instant, id: ChildId) {
-        let Some(child) = self.children.get_mut(&id).filter(|child| child.stage == Stage::Ready) else {
-            return;
-        };
+        let Some(child) = self.children.get_mut(&id) else { return };
         // A stopped process cannot beat, and whoever stopped it may want to go on with it.
         if child.stopped {
             return;
         }
-        child.stage = Stage::Aborting { until: now + DUMP_TIME };
         let worker = child.slot;
-        self.slots[worker.index()].down_since.get_or_insert(now);
-        self.out.push(Action::Note(Note::Hung { worker }));
-        self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
+        match child.stage {
+            Stage::Ready | Stage::Superseded | Stage::Retired { .. } => {
+                child.stage = Stage::Aborting { until: now + DUMP_TIME };
+                let slot = &mut self.slots[worker.index()];
+                if slot.current == Some(id) {
+                    slot.down_since.get_or_insert(now);
+                }
+                self.out.push(Action::Note(Note::Hung { worker }));
+                self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
+            }
+            Stage::Soaking { .. } => self.discard(id, &BootFailureKind::Hung),
+            _ => {}
+        }
+    }
+
+    /// Ends the process that was to take a slot over, and the reload with it.
+    fn discard(&mut self, id: ChildId, what: &BootFailureKind) {
+        let before = self.children.get(&id).cloned();
+        self.kill(id);
+        if let Some(child) = before {
+            self.refuse_next(&child, what);
+        }
     }
 
     /// A process is gone, or never came to be.
@@ -357,19 +418,34 @@ impl State {
             *reader = Reader::Nobody;
         }
         let index = child.slot.index();
-        self.slots[index].current = None;
+        let slot = &mut self.slots[index];
+        if slot.current == Some(id) {
+            slot.current = None;
+            self.current_gone(now, &child, what);
+        } else if slot.next == Some(id) {
+            self.next_gone(&child, what);
+        } else {
+            self.former_gone(&child, what);
+        }
+        let was_killed = child.was_ready && !matches!(what, BootFailureKind::Ended(Ended::Code(_)));
+        if was_killed && matches!(self.phase, Phase::ShuttingDown { .. }) {
+            self.report.killed += 1;
+        }
+    }
+
+    fn current_gone(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
+        let index = child.slot.index();
+        let is_running = self.phase == Phase::Running;
+        if is_running && self.take_back(now, index, what) {
+            return;
+        }
         self.slots[index].down_since.get_or_insert(now);
         match self.phase {
             Phase::Booting if !child.was_ready => {
-                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words };
+                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
                 self.stop(now, Outcome::Failed(failure));
             }
-            Phase::Booting | Phase::Running => self.schedule_respawn(now, &child, what),
-            Phase::ShuttingDown { .. }
-                if child.was_ready && !matches!(what, BootFailureKind::Ended(Ended::Code(_))) =>
-            {
-                self.report.killed += 1;
-            }
+            Phase::Booting | Phase::Running => self.schedule_respawn(now, child, what),
             Phase::ShuttingDown { .. } | Phase::Stopping { .. } | Phase::Finished => {}
         }
     }
@@ -379,11 +455,7 @@ impl State {
         let slot = &mut self.slots[child.slot.index()];
         let after = slot.backoff.after(now.duration_since(child.born), child.was_ready, chance);
         slot.respawn_at = Some(now + after);
-        let mut why = match what {
-            BootFailureKind::Spawn(error) => format!("could not be started: {error}"),
-            BootFailureKind::Ended(how) => how.to_string(),
-            BootFailureKind::Timeout(_) => "was not ready in time".to_owned(),
-        };
+        let mut why = what.verb();
         if let Some(words) = child.words.as_ref().filter(|_| !child.was_ready) {
             why = format!("{why} before it was ready: {words}");
         }
@@ -406,6 +478,7 @@ impl State {
         let timeout = self.policy.shutdown_timeout;
         self.out.push(Action::Note(Note::ShuttingDown { within: timeout }));
         self.out.push(Action::Unpublish);
+        self.forget_reload();
         for slot in &mut self.slots {
             slot.respawn_at = None;
             // Before the cluster is up nothing is served.
@@ -418,9 +491,11 @@ impl State {
             if child.stopped {
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Continue });
             }
-            self.out.push(Action::Drain { child: id, timeout });
+            self.out.push(Action::Drain { child: id, timeout, reason: DrainReason::Shutdown });
             match child.stage {
-                Stage::Ready => child.stage = Stage::Draining,
+                Stage::Ready | Stage::Soaking { .. } | Stage::Superseded | Stage::Retired { .. } => {
+                    child.stage = Stage::Draining
+                }
                 Stage::Booting { .. } => {
                     self.out.push(Action::Signal { child: id, signal: ChildSignal::Terminate });
                 }
@@ -432,6 +507,7 @@ impl State {
     /// Ends everything at once.
     fn stop(&mut self, now: Instant, outcome: Outcome) {
         self.phase = Phase::Stopping { until: now + KILL_TIME, outcome };
+        (self.reload, self.next_reload) = (None, None);
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
@@ -489,20 +565,22 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
-        let (worker, words, stage) = (child.slot, child.words.clone(), child.stage);
-        let Stage::Booting { .. } = stage else {
-            return self.kill_overdue(id);
-        };
+        let (worker, words) = (child.slot, child.words.clone());
         let after = self.policy.boot_timeout;
-        match self.phase {
-            Phase::Booting => {
+        match (child.stage, &self.phase) {
+            (Stage::Soaking { .. }, _) => self.promote(id),
+            (Stage::Booting { .. }, Phase::Booting) => {
                 let failure = BootFailure { worker, what: BootFailureKind::Timeout(after), words };
                 self.stop(now, Outcome::Failed(failure));
             }
-            _ => {
+            (Stage::Booting { .. }, _) if self.slots[worker.index()].next == Some(id) => {
+                self.discard(id, &BootFailureKind::Timeout(after));
+            }
+            (Stage::Booting { .. }, _) => {
                 self.out.push(Action::Note(Note::BootTimeout { worker, after }));
                 self.kill(id);
             }
+            _ => self.kill_overdue(id),
         }
     }
 
@@ -567,6 +645,7 @@ impl State {
         if matches!(self.phase, Phase::Running | Phase::ShuttingDown { listening: true, .. }) {
             self.settle_readers(now);
         }
+        self.advance_reload(now);
         if let Phase::ShuttingDown { since, deadline, listening: true } = self.phase
             && self.slots.iter().flat_map(|slot| &slot.readers).all(|reader| *reader == Reader::Nobody)
         {
@@ -711,8 +790,14 @@ impl State {
 impl Child {
     fn due(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Booting { until } | Stage::Leaving { until } | Stage::Aborting { until } => Some(until),
-            Stage::Ready | Stage::Draining | Stage::Killed => None,
+            // A stopped process is not trusted with a slot.
+            Stage::Soaking { .. } if self.stopped => None,
+            Stage::Booting { until }
+            | Stage::Soaking { until }
+            | Stage::Retired { until }
+            | Stage::Leaving { until }
+            | Stage::Aborting { until } => Some(until),
+            Stage::Ready | Stage::Superseded | Stage::Draining | Stage::Killed => None,
         }
     }
 

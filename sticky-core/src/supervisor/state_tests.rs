@@ -5,10 +5,14 @@ use proptest::prelude::*;
 use super::super::event::Ended;
 use super::*;
 
+#[path = "state/reload_tests.rs"]
+mod reload_tests;
+
 const LIFE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
 const BOOT: Duration = Duration::from_secs(60);
 const SHUTDOWN: Duration = Duration::from_secs(25);
+const DRAIN: Duration = Duration::from_secs(300);
 const EXIT: Duration = Duration::from_secs(5);
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -17,7 +21,10 @@ fn policy(workers: u16, failover: Failover) -> Policy {
         workers,
         boot_timeout: BOOT,
         shutdown_timeout: SHUTDOWN,
+        drain_timeout: DRAIN,
         exit_timeout: EXIT,
+        reload_parallel: 1,
+        reload_soak: Duration::ZERO,
         failover,
         moves: false,
         seed: 7,
@@ -87,7 +94,8 @@ fn killed(id: u64) -> Event {
 }
 
 fn spawn(id: u64, at: u16, generation: u32, seat: usize) -> Action {
-    Action::Spawn { child: child(id), slot: slot(at), generation: Generation::new(generation), seat }
+    let program = Program::Same;
+    Action::Spawn { child: child(id), slot: slot(at), generation: Generation::new(generation), seat, program }
 }
 
 fn listen(id: u64, at: u16) -> Action {
@@ -114,6 +122,10 @@ fn report_of(completed: u64, cut: u64, killed: u64) -> Report {
     Report { connections: WorkerReport { completed, cut }, killed }
 }
 
+fn drain(id: u64) -> Action {
+    Action::Drain { child: child(id), timeout: SHUTDOWN, reason: DrainReason::Shutdown }
+}
+
 fn evict(slots: &[u16]) -> Action {
     Action::Evict { slots: slots.iter().copied().map(WorkerId::new).collect() }
 }
@@ -133,7 +145,7 @@ fn a_cluster_is_up_when_all_are_ready_and_only_then_serves() {
 #[test]
 fn first_processes_have_their_slots_and_seats() {
     let mut state = State::new(policy(2, Failover::Wait));
-    assert_eq!(State::seats(2), 2);
+    assert_eq!(State::seats(2), 10);
     assert_eq!(state.handle(Instant::now(), Event::Start), [spawn(0, 0, 0, 0), spawn(1, 1, 0, 1)]);
 }
 
@@ -191,7 +203,7 @@ fn a_signal_while_booting_ends_it_cleanly() {
         [
             Action::Note(Note::ShuttingDown { within: SHUTDOWN }),
             Action::Unpublish,
-            Action::Drain { child: child(0), timeout: SHUTDOWN },
+            drain(0),
             signal(0, ChildSignal::Terminate),
             Action::CloseListeners,
         ]
@@ -454,7 +466,7 @@ fn a_slot_without_reader_gets_one_that_empties_its_queue() {
     cluster.tell(killed(0));
     let actions = cluster.tell(Event::Terminate);
     let at = |wanted: &Action| actions.iter().position(|action| action == wanted).unwrap();
-    assert!(at(&listen(1, 0)) < at(&Action::Drain { child: child(1), timeout: SHUTDOWN }));
+    assert!(at(&listen(1, 0)) < at(&drain(1)));
     assert!(actions.contains(&signal(2, ChildSignal::Terminate)));
     assert_eq!(cluster.tell(released(1, 1)), []);
     assert_eq!(cluster.tell(released(1, 0)), [Action::CloseListeners]);
@@ -590,7 +602,7 @@ fn a_stopped_worker_goes_on_to_drain() {
     cluster.tell(Event::Stopped { child: child(0) });
     let actions = cluster.tell(Event::Terminate);
     let at = |wanted: &Action| actions.iter().position(|action| action == wanted).unwrap();
-    assert!(at(&signal(0, ChildSignal::Continue)) < at(&Action::Drain { child: child(0), timeout: SHUTDOWN }));
+    assert!(at(&signal(0, ChildSignal::Continue)) < at(&drain(0)));
 }
 
 #[test]
@@ -862,6 +874,7 @@ enum Happening {
     Die(usize),
     FailToSpawn(usize),
     Words(usize),
+    Reload(Option<u16>),
     Terminate,
 }
 
@@ -881,6 +894,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         5 => any.clone().prop_map(Happening::Die),
         1 => any.clone().prop_map(Happening::FailToSpawn),
         1 => any.prop_map(Happening::Words),
+        3 => prop::option::of(0..5_u16).prop_map(Happening::Reload),
         1 => Just(Happening::Terminate),
     ]
 }
@@ -911,7 +925,10 @@ impl World {
         for action in actions {
             assert!(!self.finished, "nothing follows the end: {action:?}");
             match action {
-                Action::Spawn { child, slot, generation, .. } => self.spawned(child, slot, generation),
+                Action::Spawn { child, slot, generation, seat, .. } => {
+                    assert!(seat < State::seats(workers), "there is a seat for everybody");
+                    self.spawned(child, slot, generation);
+                }
                 Action::Listen { child, slot, part, refuse } => {
                     self.lent(now, child, (slot, part));
                     assert!(!refuse || self.alive[&child] != slot, "nobody refuses its own clients");
@@ -946,14 +963,16 @@ impl World {
                         self.alive.iter().filter(|(_, at)| **at == worker).map(|(id, _)| *id).collect();
                     left.into_iter().for_each(|child| self.bury(child));
                 }
-                Action::Unpublish | Action::Note(_) => {}
+                Action::Unpublish | Action::FindProgram | Action::Note(_) => {}
+                Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }
         }
     }
 
     fn spawned(&mut self, child: ChildId, slot: WorkerId, generation: Generation) {
         assert_eq!(self.terminated, 0, "no process is started after the end has begun");
-        assert!(self.alive.values().all(|other| *other != slot), "one process in a slot at a time");
+        let before = self.alive.values().filter(|other| **other == slot).count();
+        assert!(before < 2 + MOST_RETIRED, "generations do not pile up");
         let before = self.generations.insert(slot, generation);
         assert_eq!(generation, before.map_or(Generation::FIRST, Generation::next));
         self.alive.insert(child, slot);
@@ -1042,6 +1061,7 @@ impl World {
                 Event::SpawnFailed { child, error: "no memory".into() }
             }
             Happening::Words(n) => Event::Words { child: self.pick(n)?, text: "words".into() },
+            Happening::Reload(slot) => Event::Reload(slot.map_or(Scope::All, |at| Scope::One(WorkerId::new(at)))),
             Happening::Terminate => {
                 self.terminated += 1;
                 Event::Terminate
@@ -1066,10 +1086,13 @@ proptest! {
         workers in 1..5_u16,
         failover in failover(),
         moves in any::<bool>(),
+        reload_parallel in 1..3_u16,
+        soak in 0..3_u64,
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
-        let mut state = State::new(Policy { moves, ..policy(workers, failover) });
+        let reload_soak = Duration::from_secs(soak);
+        let mut state = State::new(Policy { moves, reload_parallel, reload_soak, ..policy(workers, failover) });
         let mut world = World::default();
         world.obey(now, state.handle(now, Event::Start), workers);
         for happening in happenings {
@@ -1082,6 +1105,14 @@ proptest! {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
                 for slot in &state.slots {
                     prop_assert!(slot.current.is_some() || slot.respawn_at.is_some());
+                }
+                // A process that nothing is decided about any more would live for ever.
+                for (id, child) in &state.children {
+                    let slot = &state.slots[child.slot.index()];
+                    let is_former = slot.current != Some(*id) && slot.next != Some(*id);
+                    let is_ending = matches!(child.stage, Stage::Superseded | Stage::Retired { .. })
+                        || matches!(child.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed);
+                    prop_assert!(!is_former || is_ending, "{child:?}");
                 }
             }
             // A deadline that has passed would make the loop spin.

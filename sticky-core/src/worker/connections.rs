@@ -1,11 +1,11 @@
 //! The only way to a worker's connections: its acceptor, which reads the listeners the supervisor lends it.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::IpAddr;
 #[cfg(cluster)]
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -21,7 +21,7 @@ use crate::control::{FromWorker, Part, WorkerReport};
 use crate::dispatch::handoff::message::Message;
 use crate::id::WorkerId;
 use crate::notice;
-use crate::worker::Worker;
+use crate::worker::{DrainReason, Worker};
 
 /// How long to leave connections in the kernel's queue when this process or the machine is out of something.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,8 +47,9 @@ pub(crate) enum Order {
     Release { slot: WorkerId, part: Part },
     /// These slots are out of the placement.
     Evicted { slots: Vec<WorkerId> },
-    /// Empty the queues, then stop reading. So many connections were open when the drain began.
-    Drain { open: usize },
+    /// Empty the queues, then stop reading; replaced, others read them already. So many connections were open when the
+    /// drain began.
+    Drain { open: usize, reason: DrainReason },
     /// Stop reading at once.
     Abandon,
 }
@@ -66,6 +67,8 @@ struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
+    /// Another generation accepts; what is still on its way through the lobby goes there or is served.
+    Leaving,
     /// No new connection begins; what the queues hold is still accepted.
     Emptying,
     /// The queues have been found empty; handshakes that had begun may still complete.
@@ -158,12 +161,21 @@ impl Connections {
 
     /// What has come in; in a drain none when the queues are empty.
     fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Option<(usize, io::Result<Arrival>)>> {
-        if self.phase != Phase::Serving {
-            return Poll::Ready(self.accept_queued());
+        match self.phase {
+            Phase::Serving => {}
+            Phase::Leaving => return self.poll_left(),
+            _ => return Poll::Ready(self.accept_queued()),
         }
         let limit = self.worker.limits().max_connections;
         let has_room = limit.is_none_or(|limit| self.worker.inner.registry.poll_room(cx, limit).is_ready());
         self.poll_readers(cx, has_room)
+    }
+
+    /// Ready when nothing is on its way any more; nothing comes in.
+    fn poll_left(&self) -> Poll<Option<(usize, io::Result<Arrival>)>> {
+        // Each one that leaves the lobby wakes this task.
+        let is_empty = self.lobby.as_ref().is_none_or(Lobby::is_cleared);
+        if is_empty { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// The queues are empty, or it is too late for what is in them: the next step of the drain.
@@ -211,18 +223,32 @@ impl Connections {
                 }
                 self.evicted.set(slots, Instant::now());
             }
-            Order::Drain { open } if self.phase == Phase::Serving => self.empty(open),
+            Order::Drain { open, reason: DrainReason::Replaced } if self.phase == Phase::Serving => self.leave(open),
+            // Where another generation has taken over, the queues are its affair.
+            Order::Drain { open, .. } if self.phase == Phase::Serving => self.empty(open),
+            Order::Drain { .. } if self.phase == Phase::Leaving => self.phase = Phase::Emptying,
             Order::Drain { .. } => {}
             Order::Abandon => self.end(),
         }
     }
 
     fn empty(&mut self, open: usize) {
-        self.phase = Phase::Emptying;
+        self.begin_drain(Phase::Emptying, open);
+        self.quiesce();
+    }
+
+    /// Another generation reads this slot's sockets. Should some of them still be read here, they are not any more.
+    fn leave(&mut self, open: usize) {
+        self.begin_drain(Phase::Leaving, open);
+        self.readers.clear();
+        self.worker.row().stand_up();
+    }
+
+    fn begin_drain(&mut self, phase: Phase, open: usize) {
+        self.phase = phase;
         self.pause = None;
         self.draining += open;
         self.sent_before = self.worker.row().totals().handoffs.sent;
-        self.quiesce();
     }
 
     fn quiesce(&self) {
@@ -247,6 +273,9 @@ impl Connections {
             }
         }
         self.stand_in();
+        if slot == self.id() {
+            self.worker.row().sit(slot);
+        }
         if self.phase != Phase::Serving {
             self.quiesce();
         }
@@ -429,15 +458,34 @@ impl Connections {
         let worker = self.worker.clone();
         worker.inner.drain.started().await;
         let registry = &worker.inner.registry;
-        let cut = tokio::select! {
-            biased;
-            () = registry.idle() => 0,
-            () = worker.inner.drain.expired() => self.cut().await,
+        let is_over = async {
+            tokio::select! {
+                biased;
+                () = registry.idle() => false,
+                () = worker.inner.drain.expired() => true,
+            }
         };
+        let cut = if self.tidy_until(is_over).await { self.cut().await } else { 0 };
         // Those that went to other workers are counted there.
         let sent = worker.row().totals().handoffs.sent.saturating_sub(self.sent_before);
         let completed = (self.draining.saturating_sub(cut) as u64).saturating_sub(sent);
         self.say(FromWorker::Drained(WorkerReport { completed, cut: cut as u64 }));
+    }
+
+    /// Waits, and meanwhile sees to connections that come back because their owner is out: where another generation has
+    /// taken over they go there, else there is nobody any more who would serve them.
+    async fn tidy_until<T>(&mut self, end: impl Future<Output = T>) -> T {
+        let mut end = pin!(end);
+        let lobby = &mut self.lobby;
+        poll_fn(|cx| {
+            while let Some(lobby) = lobby
+                && let Poll::Ready(connection) = lobby.poll_opened(cx)
+            {
+                drop(connection);
+            }
+            end.as_mut().poll(cx)
+        })
+        .await
     }
 
     async fn cut(&self) -> usize {

@@ -1,5 +1,8 @@
 //! The news that this worker takes no new work, and until when the old may go on.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -15,11 +18,23 @@ pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub enum DrainReason {
     /// Everything ends.
     Shutdown,
-    /// Another generation takes over this worker's slot.
+    /// Another generation has taken over this worker's slot, after a reload. Where connections move, idle ones go there
+    /// and nothing else changes for their clients; what is executing is finished here.
     Replaced,
     /// The supervisor is gone: what is executing has one second.
     #[serde(skip)]
     SupervisorGone,
+}
+
+impl DrainReason {
+    /// How much ends.
+    fn rank(self) -> u8 {
+        match self {
+            Self::Replaced => 0,
+            Self::Shutdown => 1,
+            Self::SupervisorGone => 2,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +69,14 @@ pub struct Drain {
 impl Drain {
     /// Waits until the drain starts; returns at once when it has.
     pub async fn started(&self) {
+        self.reached(DrainReason::Replaced).await;
+    }
+
+    /// Waits until it ends at least as much as that.
+    pub(crate) async fn reached(&self, least: DrainReason) {
         let mut state = self.state.clone();
-        if state.wait_for(Option::is_some).await.is_err() {
+        let is_reached = |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank());
+        if state.wait_for(is_reached).await.is_err() {
             // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
             std::future::pending::<()>().await;
         }
@@ -66,6 +87,22 @@ impl Drain {
         // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
         // in this receiver, only in copies of it.
         self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some())
+    }
+
+    /// Whether another generation goes on with this worker's clients.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.is_started() && self.reason() == Some(DrainReason::Replaced)
+    }
+
+    /// Whether nobody goes on with this worker's clients.
+    fn is_the_end(&self) -> bool {
+        self.is_started() && self.reason() != Some(DrainReason::Replaced)
+    }
+
+    /// Whether the client of a connection is to be told that nothing follows there: not if the connection itself `moves` to
+    /// where its client is served from now on.
+    pub(crate) fn ends_connections(&self, moves: bool) -> bool {
+        self.is_started() && (!moves || self.is_the_end())
     }
 
     /// When what is still open will be cut; `None` before the drain has started.
@@ -97,6 +134,45 @@ impl Drain {
     }
 }
 
+/// Wakes the task of one connection when the drain starts, and again when it becomes the end of everything.
+pub(crate) struct News<'a, D, R> {
+    drain: &'a Drain,
+    awaited: Pin<&'a mut D>,
+    /// Makes `awaited`, for how much ends: [`Drain::reached`], and not subject to the task's budget. The one poll it gets must
+    /// not be put off.
+    reached: R,
+    asked: Asked,
+}
+
+/// What a task is woken for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Nothing,
+    Start,
+    End,
+}
+
+impl<'a, D: Future<Output = ()>, R: Fn(DrainReason) -> D> News<'a, D, R> {
+    /// `awaited` is what `reached` makes of [`DrainReason::Replaced`].
+    pub(crate) fn new(drain: &'a Drain, awaited: Pin<&'a mut D>, reached: R) -> Self {
+        Self { drain, awaited, reached, asked: Asked::Nothing }
+    }
+
+    /// Whether there is some since this was asked last, so that everything is to be looked at again.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        // One poll is enough for the wake-up, because a spawned task keeps its waker; each costs a lock.
+        self.asked = match self.asked {
+            Asked::Nothing => Asked::Start,
+            Asked::Start if self.drain.is_started() => {
+                self.awaited.set((self.reached)(DrainReason::Shutdown));
+                Asked::End
+            }
+            Asked::Start | Asked::End => return false,
+        };
+        self.awaited.as_mut().poll(cx).is_ready()
+    }
+}
+
 /// Starts a [`Drain`].
 #[derive(Clone, Debug)]
 pub(crate) struct DrainTrigger {
@@ -109,15 +185,22 @@ impl DrainTrigger {
         (Self { state: sender }, Drain { state: receiver })
     }
 
-    /// Starts the drain. Once it has started, only an earlier deadline changes anything.
+    /// Starts the drain. Once it has started, it ends no later and no less than was said before.
     pub(crate) fn start(&self, reason: DrainReason, deadline: Instant) {
         self.state.send_if_modified(|state| {
-            let sooner = state.is_none_or(|started| deadline < started.deadline);
-            if sooner {
-                *state = Some(Started { reason, deadline });
-            }
-            sooner
+            let started = match *state {
+                None => Started { reason, deadline },
+                Some(before) => before.and(reason, deadline),
+            };
+            state.replace(started) != Some(started)
         });
+    }
+}
+
+impl Started {
+    fn and(self, reason: DrainReason, deadline: Instant) -> Self {
+        let reason = if reason.rank() > self.reason.rank() { reason } else { self.reason };
+        Self { reason, deadline: deadline.min(self.deadline) }
     }
 }
 
@@ -156,5 +239,23 @@ mod tests {
         trigger.start(DrainReason::SupervisorGone, now);
         expired.await.unwrap();
         assert_eq!(drain.deadline(), Some(now));
+    }
+
+    #[tokio::test]
+    async fn a_drain_can_become_the_end_of_everything_but_not_less() {
+        let (trigger, drain) = DrainTrigger::new();
+        let soon = Instant::now() + Duration::from_secs(1);
+        trigger.start(DrainReason::Replaced, soon);
+        drain.started().await;
+        assert!(drain.is_replaced());
+        let ends = tokio::spawn({
+            let drain = drain.clone();
+            async move { drain.reached(DrainReason::Shutdown).await }
+        });
+        trigger.start(DrainReason::Shutdown, soon + Duration::from_secs(9));
+        ends.await.unwrap();
+        trigger.start(DrainReason::Replaced, soon + Duration::from_secs(9));
+        assert!(!drain.is_replaced());
+        assert_eq!((drain.deadline(), drain.reason()), (Some(soon), Some(DrainReason::Shutdown)));
     }
 }

@@ -63,7 +63,6 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring };
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
-    registry.row().sit(welcome.worker);
     let sessions = Arc::new(sessions(&welcome, config, table)?);
     let rules = Rules::of(config);
     let judge = Judge::new(welcome.worker, welcome.workers, welcome.seed, rules, Arc::clone(&sessions), rows.clone());

@@ -107,7 +107,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
             // Counted before anybody hears of it: the first connections end at once.
             let open = hears.registry.open();
             hears.drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
-            Order::Drain { open }
+            Order::Drain { open, reason: order.reason }
         }
         ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),

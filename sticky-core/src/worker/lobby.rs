@@ -31,7 +31,14 @@ impl Lobby {
         let senders = std::mem::take(&mut *plan.senders.lock().unwrap_or_else(PoisonError::into_inner));
         let (sender, returned) = mpsc::unbounded_channel();
         let registry = worker.inner.registry.clone();
-        let handoff = Arc::new(Handoff::new(Arc::clone(&worker.inner.judge), plan.settings, registry, senders, sender));
+        let handoff = Arc::new(Handoff::new(
+            Arc::clone(&worker.inner.judge),
+            plan.settings,
+            registry,
+            senders,
+            sender,
+            worker.drain(),
+        ));
         let opened = mpsc::unbounded_channel();
         Self { handoff, drain: worker.drain(), rows: plan.rows.clone(), waiting: 0, opened, returned }
     }
@@ -82,6 +89,11 @@ impl Lobby {
     /// Whether there is nothing here that may still be another worker's.
     pub(super) fn is_empty(&self) -> bool {
         self.waiting == 0 && self.handoff.has_sent_all()
+    }
+
+    /// Whether nobody waits here for a first message, wherever those that did have gone.
+    pub(super) fn is_cleared(&self) -> bool {
+        self.waiting == 0
     }
 
     /// Whether any process of the cluster may still have new connections of others.

@@ -27,7 +27,7 @@ pub(crate) use block_on::block_on;
 pub use connections::Connections;
 pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
-pub(crate) use drain::{DrainTrigger, SAME_SIGNAL};
+pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;

@@ -118,7 +118,7 @@ fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec
         drop(sets);
         let open = worker.inner.registry.open();
         worker.start_drain(DrainReason::Shutdown, since + within);
-        let _ = orders.send(Order::Drain { open });
+        let _ = orders.send(Order::Drain { open, reason: DrainReason::Shutdown });
         while since.elapsed() < SAME_SIGNAL {
             signals.next().await;
         }

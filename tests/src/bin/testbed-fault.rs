@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use sticky_core::{Cluster, ClusterBuilder, Role, Worker, role};
+use sticky_core::{Affinity, Cluster, ClusterBuilder, Role, Worker, role};
 use sticky_tests::testbed::BoxError;
 
 fn main() -> Result<(), BoxError> {
@@ -53,10 +53,17 @@ fn build(fault: &str, builder: ClusterBuilder) -> Result<Cluster, sticky_core::C
     match fault {
         "environment" => builder.env("TESTBED_CHOSEN", "by the builder"),
         "three-workers" => builder.workers(3),
+        "other-affinity" if is_handoff() => builder.affinity(Affinity::header("x-other")),
+        "other-affinity" => builder.hash_seed(7),
         "three-workers-unless-said" => builder.workers(3).prefer_env(),
         _ => builder,
     }
     .build()
+}
+
+/// Under the other dispatch another affinity would be another mistake.
+fn is_handoff() -> bool {
+    env::var("STICKY_DISPATCH").is_ok_and(|dispatch| dispatch == "handoff")
 }
 
 fn serve_with_axum(cluster: Cluster, fault: &'static str) -> Result<(), BoxError> {
@@ -156,6 +163,11 @@ async fn in_factory(fault: &str, worker: &Worker) -> Result<(), BoxError> {
         "blocked-factory" => loop {
             thread::park();
         },
+        "short-life" => drop(thread::spawn(|| {
+            // Long enough to be ready, much shorter than it has to live.
+            thread::sleep(Duration::from_millis(500));
+            std::process::exit(4);
+        })),
         "two-clusters" => try_second_cluster()?,
         "nested" => start_nested()?,
         "orphans" => leave_orphan()?,

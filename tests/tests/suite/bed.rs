@@ -71,6 +71,16 @@ impl Bed {
         self.under(Launch::new(self.framework.program()))
     }
 
+    /// This framework's testbed, to be deployed.
+    pub(crate) const fn program(&self) -> &'static str {
+        self.framework.program()
+    }
+
+    /// This framework's testbed in a place of its own, where others can be deployed.
+    pub(crate) fn deployed(&self) -> Launch {
+        self.launch().copied().env("TESTBED_FRAMEWORK", self.framework.to_string())
+    }
+
     /// The program of many faults, with the one named, served by this framework.
     pub(crate) fn fault(&self, fault: &str) -> Launch {
         let launch = Launch::new(env!("CARGO_BIN_EXE_testbed-fault"));

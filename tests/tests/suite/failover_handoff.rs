@@ -123,7 +123,7 @@ fn comes_and_goes(
     lose: impl FnOnce(u32),
     restore: impl FnOnce(u32),
 ) {
-    let keys = fresh(&mut Random::drawn(), 40);
+    let keys = fresh(&mut Random::drawn(), 100);
     let (before, meanwhile) = (learn(cluster, &keys), stand_ins(bed, &keys));
     check_stand_ins(&before, &meanwhile);
     let mut roads = roads(cluster, &before);

@@ -34,6 +34,8 @@ mod messages;
 mod output;
 mod pipelines;
 mod placement;
+mod reload;
+mod reload_load;
 mod requests;
 mod rivals;
 mod sessions;
@@ -79,6 +81,8 @@ fn main() -> ExitCode {
         kill_under_load::rows(),
         bus::rows(),
         drain::rows(),
+        reload::rows(),
+        reload_load::rows(),
         shutdown::rows(),
         actix::rows(),
     ];

@@ -68,6 +68,8 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "heartbeat_timeout" => config.heartbeat_timeout.show(),
         "shutdown_timeout" => config.shutdown_timeout.show(),
         "drain_timeout" => config.drain_timeout.show(),
+        "reload_parallel" => config.reload_parallel.to_string(),
+        "reload_soak" => config.reload_soak.show(),
         "exit_timeout" => config.exit_timeout.show(),
         "first_byte_timeout" => config.first_byte_timeout.show(),
         "head_timeout" => config.head_timeout.show(),
@@ -122,7 +124,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 23] = [
+const CASES: [Case; 25] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -139,6 +141,8 @@ const CASES: [Case; 23] = [
     ("heartbeat_timeout", |b| b.heartbeat_timeout(secs(1)), "1s", "2s"),
     ("shutdown_timeout", |b| b.shutdown_timeout(secs(1)), "1s", "2s"),
     ("drain_timeout", |b| b.drain_timeout(secs(1)), "1s", "2s"),
+    ("reload_parallel", |b| b.reload_parallel(3), "3", "4"),
+    ("reload_soak", |b| b.reload_soak(secs(1)), "1s", "2s"),
     ("exit_timeout", |b| b.exit_timeout(secs(1)), "1s", "2s"),
     ("first_byte_timeout", |b| b.first_byte_timeout(secs(1)), "1s", "2s"),
     ("head_timeout", |b| b.head_timeout(secs(1)), "1s", "2s"),

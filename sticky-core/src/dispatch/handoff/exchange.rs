@@ -453,6 +453,11 @@ impl Exchange {
         is_between && self.is_settled() && !self.is_last
     }
 
+    /// Whether the next message, as far as it is known, is nobody's yet.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.inbound, Inbound::Between)
+    }
+
     /// It is for another worker: from now on the framework reads end-of-stream, and [`Self::into_moving`] has what the
     /// owner needs.
     ///

@@ -160,6 +160,7 @@ impl Guard {
             return Poll::Ready(Ok(Step::End));
         }
         loop {
+            self.move_out();
             match self.exchange.read() {
                 Next::Deliver => return Poll::Ready(Ok(Step::Deliver)),
                 Next::Pass { at_most } => return Poll::Ready(Ok(Step::Pass(at_most))),
@@ -270,6 +271,17 @@ impl Guard {
         self.fate = fate;
     }
 
+    /// Between two messages a connection leaves for the next generation, if there is one. What has come of a head goes
+    /// along.
+    fn move_out(&mut self) {
+        if self.exchange.is_between()
+            && let Some(own) = self.handoff.successor()
+            && self.exchange.step_aside().is_ok()
+        {
+            self.fate = Fate::Move(own);
+        }
+    }
+
     /// A whole head is here: is it this worker's?
     fn decide(&mut self, peer: Option<SocketAddr>) {
         let Some(opening) = self.exchange.opening() else { return };
@@ -299,7 +311,7 @@ impl Guard {
                 Ok(()) => self.fate = Fate::Move(owner),
                 Err(_) => self.serve(),
             },
-            Verdict::Serve => self.serve(),
+            Verdict::Serve => self.serve_or_move_out(),
             Verdict::Refuse => self.refuse(),
         }
     }
@@ -308,6 +320,13 @@ impl Guard {
     pub(crate) fn refuse(&mut self) {
         self.handoff.count(Outcome::DeadSlot);
         self.end(Fate::Answer(Answer::Unavailable));
+    }
+
+    fn serve_or_move_out(&mut self) {
+        match self.handoff.successor() {
+            Some(own) if self.exchange.step_aside().is_ok() => self.fate = Fate::Move(own),
+            _ => self.serve(),
+        }
     }
 
     fn serve(&mut self) {
@@ -334,6 +353,7 @@ impl Guard {
         if self.preamble.is_none()
             && IN_PLACE.contains(&buf.remaining())
             && self.exchange.awaits_head()
+            && self.handoff.successor().is_none()
             && ready!(self.poll_in_place(stream, cx, buf))?
         {
             return Poll::Ready(Ok(()));
@@ -461,7 +481,11 @@ impl Guard {
             Fate::Close => Departure::Close,
             Fate::Answer(answer) => Departure::Answer { handoff: self.handoff, answer },
             Fate::Move(owner) => match self.exchange.into_moving() {
-                Some(moving) => Departure::Move { handoff: self.handoff, owner, moving, hops: self.hops + 1 },
+                Some(moving) => {
+                    // The next generation is the same worker.
+                    let hops = self.hops + u8::from(owner != self.handoff.judge().own());
+                    Departure::Move { handoff: self.handoff, owner, moving, hops }
+                }
                 None => {
                     self.handoff.count(Outcome::Spoiled);
                     Departure::Close

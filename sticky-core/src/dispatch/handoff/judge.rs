@@ -65,6 +65,11 @@ impl Judge {
         }
     }
 
+    /// This worker's slot.
+    pub(crate) fn own(&self) -> WorkerId {
+        self.own
+    }
+
     /// Whose this is.
     pub(crate) fn verdict(&self, opening: &Opening<'_>, client: Option<IpAddr>) -> Verdict {
         if self.workers <= 1 {

@@ -56,7 +56,7 @@ use self::guard::Guard;
 use self::judge::Judge;
 use self::message::Message;
 #[cfg(cluster)]
-use self::outbox::{Handed, Outbox, Parcel};
+use self::outbox::{Handed, Outbox, Parcel, Terms};
 use self::outcome::Outcome;
 #[cfg(test)]
 pub(crate) use self::request_head::HeadParts;
@@ -66,7 +66,7 @@ use crate::connection::{Connection, Counted, Registry, Stream};
 use crate::deadline::Timeouts;
 use crate::id::WorkerId;
 use crate::notice;
-use crate::worker::{Answer, farewell};
+use crate::worker::{Answer, Drain, farewell};
 
 /// What one worker has for its part in handing connections over.
 #[derive(Debug)]
@@ -77,6 +77,7 @@ pub(crate) struct Handoff {
     /// Where the acceptor takes what comes back.
     returned: mpsc::UnboundedSender<Connection>,
     runtime: Handle,
+    drain: Drain,
     /// Everything ends, and the others take nothing any more.
     is_sealed: AtomicBool,
     #[cfg(cluster)]
@@ -108,6 +109,7 @@ impl Handoff {
         registry: Registry,
         senders: Senders,
         returned: mpsc::UnboundedSender<Connection>,
+        drain: Drain,
     ) -> Self {
         #[cfg(not(cluster))]
         let _ = senders;
@@ -117,6 +119,7 @@ impl Handoff {
             registry,
             returned,
             runtime: Handle::current(),
+            drain,
             is_sealed: AtomicBool::new(false),
             #[cfg(cluster)]
             outbox: Outbox::new(senders),
@@ -144,8 +147,14 @@ impl Handoff {
         self.is_sealed.store(true, Relaxed);
     }
 
+    /// Where another generation has taken over, the others go on.
     fn is_sealed(&self) -> bool {
-        self.is_sealed.load(Relaxed)
+        self.is_sealed.load(Relaxed) && !self.drain.is_replaced()
+    }
+
+    /// The slot whose channel another generation reads instead of this process, if that is so.
+    fn successor(&self) -> Option<WorkerId> {
+        self.drain.is_replaced().then(|| self.judge.own())
     }
 
     #[cfg(cluster)]
@@ -199,7 +208,8 @@ impl Handoff {
             Ok(socket) => socket,
             Err(error) => return notice::error(format_args!("a connection cannot be moved: {error}")),
         };
-        match self.outbox.hand_in(owner, Parcel { socket, message, counted }, self.settings.patience) {
+        let terms = if owner == self.judge.own() { self.move_out() } else { Terms::of(self.settings.patience) };
+        match self.outbox.hand_in(owner, Parcel { socket, message, counted }, terms) {
             Handed::Sent => self.count_sent(),
             Handed::Waits { because, is_first } => {
                 self.count(because);
@@ -209,6 +219,14 @@ impl Handoff {
             }
             Handed::Back(parcel, outcome) => self.take_back(owner, parcel, outcome),
         }
+    }
+
+    /// How long those may wait that go to the next generation: as long as they may be here. There are no more of them than
+    /// there were connections, and for none of them is there another place.
+    #[cfg(cluster)]
+    fn move_out(&self) -> Terms {
+        let left = self.drain.deadline().map(|deadline| deadline.saturating_duration_since(std::time::Instant::now()));
+        Terms { patience: left, most: usize::MAX }
     }
 
     #[cfg(not(cluster))]
@@ -227,6 +245,9 @@ impl Handoff {
             return;
         }
         let Parcel { socket, message, counted } = parcel;
+        // Who has asked for nothing is told nothing.
+        let is_asking = !message.moving.read_ahead.is_empty();
+        let answer = if is_asking { Answer::Unavailable } else { Answer::Nothing };
         let _inside = self.runtime.enter();
         let stream = match Stream::from_fd(socket, message.is_unix, message.peer) {
             Ok(stream) => stream,
@@ -239,7 +260,7 @@ impl Handoff {
             let guard = Guard::resume(Arc::clone(self), message.peer, moving, message.hops);
             let _ = self.returned.send(self.registry.recount(stream, counted).guarded(guard));
         } else {
-            self.runtime.spawn(farewell::say(Answer::Unavailable, stream, counted));
+            self.runtime.spawn(farewell::say(answer, stream, counted));
         }
     }
 }

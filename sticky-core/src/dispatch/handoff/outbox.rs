@@ -31,6 +31,19 @@ pub(crate) struct Parcel {
     pub(crate) counted: Counted,
 }
 
+/// How long a connection may wait, none for ever, and among how many.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Terms {
+    pub(crate) patience: Option<Duration>,
+    pub(crate) most: usize,
+}
+
+impl Terms {
+    pub(crate) fn of(patience: Option<Duration>) -> Self {
+        Self { patience, most: WAITING }
+    }
+}
+
 /// The sending ends, one for each slot.
 #[derive(Debug)]
 pub(crate) struct Outbox {
@@ -77,8 +90,8 @@ impl Outbox {
         self.lanes.iter().all(|lane| lane.queue().is_empty())
     }
 
-    /// Sends a connection to `owner`, after those that wait already. Until `patience` is over it may wait.
-    pub(crate) fn hand_in(&self, owner: WorkerId, parcel: Parcel, patience: Option<Duration>) -> Handed {
+    /// Sends a connection to `owner`, after those that wait already. It may have to wait, too.
+    pub(crate) fn hand_in(&self, owner: WorkerId, parcel: Parcel, terms: Terms) -> Handed {
         let Some(lane) = self.lanes.get(owner.index()) else { return Handed::Back(parcel, Outcome::DeadSlot) };
         let mut queue = lane.queue();
         let is_first = queue.is_empty();
@@ -90,10 +103,10 @@ impl Outbox {
                 Err(error) => return Handed::Back(parcel, outcome(&error)),
             }
         }
-        if queue.len() >= WAITING {
+        if queue.len() >= terms.most {
             return Handed::Back(parcel, Outcome::Expired);
         }
-        let until = later(Instant::now(), patience.unwrap_or(Duration::MAX));
+        let until = later(Instant::now(), terms.patience.unwrap_or(Duration::MAX));
         queue.push_back((parcel, until));
         Handed::Waits { because, is_first }
     }

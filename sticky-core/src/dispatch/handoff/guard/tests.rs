@@ -16,6 +16,7 @@ use crate::connection::Registry;
 use crate::deadline::Timeouts;
 use crate::scoreboard::Row;
 use crate::session::Sessions;
+use crate::worker::DrainTrigger;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
@@ -46,7 +47,8 @@ impl Framework {
         let settings = Settings { timeouts: Timeouts::default(), patience: None, proxy_protocol: false };
         let registry = Registry::new(Row::detached());
         let (returned, _) = mpsc::unbounded_channel();
-        let handoff = Handoff::new(Arc::new(judge), settings, registry, Vec::new(), returned);
+        let (_, drain) = DrainTrigger::new();
+        let handoff = Handoff::new(Arc::new(judge), settings, registry, Vec::new(), returned, drain);
         let guard = Guard::new(Arc::new(handoff), None);
         Self { guard, stream: Stream::unix(ours), client, wakes: Arc::default() }
     }

@@ -1,0 +1,251 @@
+//! The reload: each slot's process is replaced by a new generation, one slot after the other.
+//!
+//! ```text
+//! old:   Ready ───────────────────────────────► Superseded ──► Retired ──► Leaving ──► gone
+//!                                                  │ lets go of the slot's sockets, then drains
+//! new:   Booting ── ready ──► Soaking ── soaked ──► Ready: reads the slot's sockets
+//!           └── fails ───────────┴─► the old one goes on, the reload stops
+//! ```
+//!
+//! Up to the moment at which the old process is told to drain, everything can be taken back: if the new one fails, the
+//! old one reads again.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Note, Program, Scope};
+use super::{CUT_TIME, Child, Phase, Stage, State, worker};
+use crate::control::Part;
+use crate::id::WorkerId;
+use crate::worker::DrainReason;
+
+/// How many processes of a slot may be finishing old work at once. Another reload waits until one of them has drained,
+/// which takes `drain_timeout` at most: under frequent deploys, long-lived connections must not pile up generations.
+pub(super) const MOST_RETIRED: usize = 3;
+
+/// A reload under way.
+#[derive(Debug)]
+pub(super) struct Reload {
+    /// The slots whose turn is still to come.
+    queue: VecDeque<usize>,
+    /// The slots that a new generation has taken over.
+    done: Vec<WorkerId>,
+    /// The slot that has been said to wait for its former processes.
+    crowded: Option<usize>,
+}
+
+impl State {
+    /// Begins a reload, or remembers that one is wanted.
+    pub(super) fn reload(&mut self, scope: Scope) {
+        match self.phase {
+            Phase::Running if self.reload.is_none() => self.begin_reload(scope),
+            Phase::Booting | Phase::Running => {
+                // Several that wait are one: it will find the program as it is then.
+                self.next_reload = Some(self.next_reload.map_or(scope, |waiting| waiting.and(scope)));
+                self.out.push(Action::Note(Note::ReloadWaits));
+            }
+            Phase::ShuttingDown { .. } | Phase::Stopping { .. } | Phase::Finished => {}
+        }
+    }
+
+    fn begin_reload(&mut self, scope: Scope) {
+        let slots = 0..self.slots.len();
+        let queue: VecDeque<usize> = slots.filter(|index| scope.includes(worker(*index))).collect();
+        if queue.is_empty() {
+            return;
+        }
+        self.out.push(Action::FindProgram);
+        self.out.push(Action::Note(Note::Reloading { slots: queue.len() }));
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None });
+    }
+
+    /// Takes the reload on as far as it can go now.
+    pub(super) fn advance_reload(&mut self, now: Instant) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        if self.reload.is_none()
+            && let Some(scope) = self.next_reload.take()
+        {
+            self.begin_reload(scope);
+        }
+        for index in 0..self.slots.len() {
+            self.retire(now, index);
+        }
+        while let Some(index) = self.next_turn() {
+            if !self.has_room(index) {
+                break;
+            }
+            if let Some(reload) = &mut self.reload {
+                reload.queue.pop_front();
+            }
+            self.slots[index].next = Some(self.start(now, index, Program::New));
+        }
+        self.finish_reload();
+    }
+
+    /// The slot whose turn it is, if as many as may be are not under way already.
+    fn next_turn(&self) -> Option<usize> {
+        let under_way = (0..self.slots.len()).filter(|index| self.is_being_replaced(*index)).count();
+        let has_room = under_way < usize::from(self.policy.reload_parallel);
+        self.reload.as_ref().and_then(|reload| reload.queue.front().copied()).filter(|_| has_room)
+    }
+
+    fn is_being_replaced(&self, index: usize) -> bool {
+        self.slots[index].next.is_some() || self.superseded(index).is_some()
+    }
+
+    /// The process that another has been started for, while it can still take back its slot.
+    pub(super) fn superseded(&self, index: usize) -> Option<ChildId> {
+        self.former(index).find(|id| self.children[id].stage == Stage::Superseded)
+    }
+
+    /// The slot's processes that others have followed, the oldest first.
+    fn former(&self, index: usize) -> impl Iterator<Item = ChildId> {
+        let slot = &self.slots[index];
+        let of_slot = self.children.iter().filter(move |(_, child)| child.slot.index() == index);
+        let former = of_slot.filter(|(id, _)| slot.current != Some(**id) && slot.next != Some(**id));
+        former.map(|(id, _)| *id)
+    }
+
+    /// Whether the slot has room for one more process. Where it has not, that is said once.
+    fn has_room(&mut self, index: usize) -> bool {
+        if self.former(index).count() < MOST_RETIRED {
+            return true;
+        }
+        if let Some(reload) = &mut self.reload
+            && reload.crowded.replace(index) != Some(index)
+        {
+            self.out.push(Action::Note(Note::ReloadCrowded { worker: worker(index), former: MOST_RETIRED }));
+        }
+        false
+    }
+
+    /// A new generation can serve: it has to live for a while before it is trusted with the slot.
+    pub(super) fn soak(&mut self, now: Instant, id: ChildId) {
+        let until = now + self.policy.reload_soak;
+        self.with(id, |child| child.stage = Stage::Soaking { until });
+    }
+
+    /// Passes the slot on to its next generation. From here on the old one is asked for the slot's sockets, as anybody is
+    /// who should not read them.
+    pub(super) fn promote(&mut self, id: ChildId) {
+        let Some(child) = self.children.get_mut(&id) else { return };
+        child.stage = Stage::Ready;
+        let at = child.slot;
+        let slot = &mut self.slots[at.index()];
+        slot.next = None;
+        slot.respawn_at = None;
+        let old = slot.current.replace(id);
+        self.out.push(Action::Keep { child: id });
+        if let Some(reload) = &mut self.reload {
+            reload.done.push(at);
+        }
+        if let Some(old) = old {
+            self.supersede(old);
+        }
+        self.up(at);
+    }
+
+    fn supersede(&mut self, old: ChildId) {
+        let Some(child) = self.children.get_mut(&old) else { return };
+        match child.stage {
+            Stage::Ready => child.stage = Stage::Superseded,
+            // It was started after a crash, and the new one was faster.
+            Stage::Booting { .. } => self.kill(old),
+            _ => {}
+        }
+    }
+
+    /// Has the slot's old process drain once the new one reads all of its sockets.
+    fn retire(&mut self, now: Instant, index: usize) {
+        let (Some(old), Some(current)) = (self.superseded(index), self.slots[index].current) else { return };
+        let is_moved = |part: Part| self.slots[index].readers[part.index()].is_held_by(current);
+        if !is_moved(Part::Listeners) || (self.policy.moves && !is_moved(Part::Channel)) {
+            return;
+        }
+        let timeout = self.policy.drain_timeout;
+        self.with(old, |child| child.stage = Stage::Retired { until: now + timeout + CUT_TIME });
+        self.out.push(Action::Drain { child: old, timeout, reason: DrainReason::Replaced });
+    }
+
+    /// The process that has taken over has ended before the old one was told to drain: the old one goes on.
+    pub(super) fn take_back(&mut self, now: Instant, index: usize, what: &BootFailureKind) -> bool {
+        let Some(old) = self.superseded(index) else { return false };
+        self.with(old, |child| child.stage = Stage::Ready);
+        let slot = &mut self.slots[index];
+        slot.current = Some(old);
+        if self.children[&old].stopped {
+            slot.down_since.get_or_insert(now);
+        }
+        self.out.push(Action::Keep { child: old });
+        let at = worker(index);
+        if let Some(reload) = &mut self.reload {
+            reload.done.retain(|done| *done != at);
+        }
+        self.stop_reload(format!("the new worker {at} {} as it took over", what.verb()));
+        true
+    }
+
+    /// The next generation of a slot has failed: the reload is over, and what has not been replaced stays.
+    fn stop_reload(&mut self, why: String) {
+        let Some(Reload { done, .. }) = self.reload.take() else { return };
+        let others: Vec<ChildId> = self.slots.iter().filter_map(|slot| slot.next).collect();
+        for id in others {
+            self.throw_away(id);
+        }
+        self.out.push(Action::Note(Note::ReloadStopped { why, done }));
+    }
+
+    /// The next generation of a slot is of no use: why, and what it said.
+    pub(super) fn refuse_next(&mut self, child: &Child, what: &BootFailureKind) {
+        let why = match child.stage {
+            Stage::Soaking { .. } => format!("the new worker {} {} within reload_soak", child.slot, what.verb()),
+            _ => {
+                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
+                // Words may be several lines; this is to be one.
+                format!("the new {failure}").lines().collect::<Vec<_>>().join(" ")
+            }
+        };
+        self.stop_reload(why);
+    }
+
+    /// Ends a process that has not served.
+    fn throw_away(&mut self, id: ChildId) {
+        if self.children.get(&id).is_some_and(|child| child.stage != Stage::Killed) {
+            self.kill(id);
+        }
+    }
+
+    /// The next generation of a slot has ended, or never came to be.
+    pub(super) fn next_gone(&mut self, child: &Child, what: &BootFailureKind) {
+        self.slots[child.slot.index()].next = None;
+        // Killed, it has been reported.
+        if child.stage != Stage::Killed {
+            self.refuse_next(child, what);
+        }
+    }
+
+    /// A process that another has followed has ended.
+    pub(super) fn former_gone(&mut self, child: &Child, what: &BootFailureKind) {
+        if let (Stage::Superseded | Stage::Retired { .. }, BootFailureKind::Ended(how)) = (child.stage, what) {
+            self.out.push(Action::Note(Note::FormerLost { worker: child.slot, how: *how }));
+        }
+    }
+
+    fn finish_reload(&mut self) {
+        let is_over = self.reload.as_ref().is_some_and(|reload| reload.queue.is_empty());
+        if is_over && !(0..self.slots.len()).any(|index| self.is_being_replaced(index)) {
+            let slots = self.reload.take().map_or(0, |reload| reload.done.len());
+            self.out.push(Action::Note(Note::Reloaded { slots }));
+        }
+    }
+
+    /// Everything ends: nothing is replaced any more.
+    pub(super) fn forget_reload(&mut self) {
+        self.next_reload = None;
+        if let Some(Reload { done, .. }) = self.reload.take() {
+            self.out.push(Action::Note(Note::ReloadGivenUp { done }));
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Reloads under load: every client that a deploy could hurt, and none that it does.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sticky_tests::cluster::PATIENCE;
+use sticky_tests::process::{self, eventually};
+use sticky_tests::{Client, Connection, Random, Request};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
+
+use crate::bed::{Bed, Dispatch, Row};
+
+const RELOADS: usize = 10;
+const CLIENTS: u32 = 24;
+const LARGE: usize = 10 << 20;
+
+pub(crate) fn rows() -> Vec<Row> {
+    vec![Row::new("reloads_under_load_lose_nothing", reloads_under_load_lose_nothing).alone()]
+}
+
+/// What the clients of a kind have counted.
+#[derive(Default)]
+struct Tally {
+    answers: AtomicUsize,
+    connections: AtomicUsize,
+}
+
+/// What all clients know.
+struct Load {
+    target: SocketAddr,
+    moves: bool,
+    done: AtomicBool,
+    keep_alive: Tally,
+    uploads: Tally,
+    tunnels: Tally,
+    /// How long an answer took at most, in milliseconds.
+    slowest: AtomicU64,
+}
+
+fn reloads_under_load_lose_nothing(bed: &Bed) {
+    let cluster = bed.launch().up();
+    let moves = bed.dispatch() == Dispatch::Handoff;
+    let load = Load {
+        target: cluster.address(),
+        moves,
+        done: AtomicBool::new(false),
+        keep_alive: Tally::default(),
+        uploads: Tally::default(),
+        tunnels: Tally::default(),
+        slowest: AtomicU64::new(0),
+    };
+    thread::scope(|scope| {
+        let load = &load;
+        for (number, address) in (0..).zip(Client::loopback_addresses(CLIENTS)) {
+            let client = cluster.client().from(address).timeout(PATIENCE);
+            scope.spawn(move || match number % 12 {
+                // Few, because a debug build is slow at them and everybody else waits.
+                0 => load.upload(&client),
+                1 | 2 => load.use_web_sockets(&client),
+                3 | 4 => load.listen_to_events(&client),
+                _ => load.ask(&client, address),
+            });
+        }
+        let _ends_the_clients = SetOnDrop(&load.done);
+        for _ in 0..RELOADS {
+            cluster.reload();
+            // Whatever was executing or idle is so again.
+            let before = load.keep_alive.answers.load(Ordering::Relaxed);
+            eventually("the clients go on", PATIENCE, || load.keep_alive.answers.load(Ordering::Relaxed) > before + 50);
+        }
+    });
+    let tallies = [&load.keep_alive, &load.uploads, &load.tunnels];
+    let tallies =
+        tallies.map(|tally| (tally.answers.load(Ordering::Relaxed), tally.connections.load(Ordering::Relaxed)));
+    let slowest = load.slowest.load(Ordering::Relaxed);
+    println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}; slowest answer: {slowest} ms");
+    assert!(tallies.iter().all(|(answers, _)| *answers > 0), "{tallies:?}");
+    if moves {
+        assert_eq!(tallies[0].1, (CLIENTS / 12 * 7) as usize, "no connection of those that ask was closed");
+    }
+    eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
+    cluster.stop();
+}
+
+/// Sets a flag at its end, also when that is a panic: the scope waits for the threads that watch it.
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    fn is_done(&self) -> bool {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    fn connect(&self, client: &Client, tally: &Tally) -> Connection {
+        tally.connections.fetch_add(1, Ordering::Relaxed);
+        client.connect().expect("a connection: somebody always listens")
+    }
+
+    /// GETs and POSTs with pauses between them, on one connection as long as nobody announces its end.
+    fn ask(&self, client: &Client, address: Ipv4Addr) {
+        let mut random = Random::drawn();
+        let mut owner = None;
+        while !self.is_done() {
+            let mut connection = self.connect(client, &self.keep_alive);
+            loop {
+                let request = match random.below(3) {
+                    0 => Request::get("/"),
+                    1 => Request::get("/sleep/30"),
+                    _ => Request::post("/echo", random.bytes(2_000)),
+                };
+                let begun = Instant::now();
+                let answer = connection.exchange(&request).expect("an answer");
+                self.slowest.fetch_max(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
+                assert_eq!(answer.status, 200, "{answer:?}");
+                let worker = *owner.get_or_insert_with(|| answer.worker());
+                assert_eq!(answer.worker(), worker, "{address} was answered by another worker");
+                self.keep_alive.answers.fetch_add(1, Ordering::Relaxed);
+                if answer.announces_close() {
+                    assert!(!self.moves, "{answer:?}");
+                    assert_eq!(connection.read_to_end().expect("an end, not a reset"), b"");
+                    break;
+                }
+                if self.is_done() {
+                    return;
+                }
+                process::let_pass(Duration::from_millis(random.below(20) as u64));
+            }
+        }
+    }
+
+    /// Large bodies, each read to its end whatever happens meanwhile.
+    fn upload(&self, client: &Client) {
+        let body = Random::drawn().bytes(LARGE);
+        while !self.is_done() {
+            let mut connection = self.connect(client, &self.uploads);
+            while !self.is_done() {
+                let answer = connection.exchange(&Request::post("/upload", body.clone())).expect("an answer");
+                assert_eq!((answer.status, answer.text().split(' ').next()), (200, Some("10485760")), "{answer:?}");
+                self.uploads.answers.fetch_add(1, Ordering::Relaxed);
+                if answer.announces_close() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// WebSockets whose messages come back until the worker says that it restarts.
+    fn use_web_sockets(&self, client: &Client) {
+        while !self.is_done() {
+            let stream = self.connect(client, &self.tunnels).into_stream();
+            let url = format!("ws://{}/ws", self.target);
+            let (mut socket, _) = tungstenite::client(url, stream).expect("an upgrade");
+            assert!(socket.read().expect("a first message").is_text());
+            while !self.is_done() {
+                // One that crosses the worker's goodbye may not be taken any more.
+                let sent = socket.send(Message::text("hello"));
+                match socket.read().expect("a message or a goodbye") {
+                    Message::Text(text) => assert!(sent.is_ok() && text.as_str() == "hello"),
+                    Message::Close(Some(frame)) => {
+                        assert_eq!(frame.code, CloseCode::Restart);
+                        while socket.read().is_ok() {}
+                        break;
+                    }
+                    other => panic!("{other:?}"),
+                }
+                self.tunnels.answers.fetch_add(1, Ordering::Relaxed);
+                process::let_pass(Duration::from_millis(10));
+            }
+        }
+    }
+
+    /// Streams of events that end with a goodbye, whole.
+    fn listen_to_events(&self, client: &Client) {
+        while !self.is_done() {
+            let mut connection = self.connect(client, &self.tunnels);
+            connection.send("GET /sse HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
+            // The first one may be the goodbye.
+            connection.read_until("data: ").expect("a first event");
+            let (mut stream, mut all) = connection.into_parts();
+            stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
+            while !self.is_done() && !all.ends_with(b"0\r\n\r\n") {
+                let mut buffer = [0; 4096];
+                match stream.read(&mut buffer) {
+                    Ok(0) => panic!("it ends in the middle: {}", String::from_utf8_lossy(&all)),
+                    Ok(read) => all.extend_from_slice(&buffer[..read]),
+                    Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            self.tunnels.answers.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
