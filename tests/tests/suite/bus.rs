@@ -285,6 +285,8 @@ fn bus_has_the_next_generation(bed: &Bed) {
             assert_eq!(cluster.ask(slot, "count/topic", b""), "2 2", "as worker {slot} sees it");
         }
         assert_eq!(cluster.ask(1, "publish/topic", b"back"), "2 0");
+        // What is published is on its way; only what is flushed is out of the process that is killed next.
+        assert_eq!(cluster.ask(1, "flush/topic", b""), "");
         assert_eq!(cluster.ask(0, "peers", b""), format!("1.{generation} 2.0"));
     }
     let heard = cluster.ask(0, "heard/topic/3", b"");
