@@ -33,8 +33,8 @@ pub(crate) struct Watch {
     head: Option<Instant>,
     /// Fires no later than there is something to decide. It is set again when it has fired, not for every message.
     sleep: Option<Pin<Box<Sleep>>>,
-    /// It fires soon enough to look at the clock only then.
-    is_soon: bool,
+    /// It fires within that time of when it was set: soon enough, for whom that is little, to look at the clock only then.
+    soon: Option<Duration>,
     /// Whom it wakes.
     waker: Option<Waker>,
 }
@@ -49,11 +49,12 @@ impl Watch {
     /// Ready when `phase` has lasted too long. To be called whenever the connection waits for its client.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, phase: Phase, timeouts: Timeouts) -> Poll<()> {
         let Some(timeout) = timeout(timeouts, phase) else { return Poll::Pending };
-        if self.is_soon && phase != Phase::Head && self.waiting.is_none() {
+        let is_soon = self.soon.is_some_and(|soon| soon <= timeout / SLACK);
+        if is_soon && phase != Phase::Head && self.waiting.is_none() {
             if self.is_set_for(cx.waker()) {
                 return Poll::Pending;
             }
-            self.is_soon = false;
+            self.soon = None;
         }
         let deadline = self.set(phase, timeout);
         let Some(sleep) = &mut self.sleep else { return Poll::Pending };
@@ -63,7 +64,7 @@ impl Watch {
             if !is_over {
                 return Poll::Pending;
             }
-            self.is_soon = false;
+            self.soon = None;
             if Instant::now() >= deadline {
                 return Poll::Ready(());
             }
@@ -85,8 +86,10 @@ impl Watch {
         let since = *since.get_or_insert_with(Instant::now);
         let deadline = later(since, timeout);
         let is_soon = is_new && !is_head;
-        self.is_soon |= is_soon;
         let wake = if is_soon { later(since, timeout / SLACK) } else { deadline };
+        if is_soon {
+            self.soon = Some(timeout / SLACK);
+        }
         let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(wake)));
         if sleep.deadline() > wake {
             sleep.as_mut().reset(wake);
@@ -180,7 +183,19 @@ mod tests {
         assert_eq!(waits(&mut watch, Phase::Head).await, 10, "a head has its time from its first byte on");
         let mut watch = Watch::default();
         assert_eq!(waits(&mut watch, Phase::Head).await, 10);
-        assert!(!watch.is_soon);
+        assert_eq!(watch.soon, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_has_less_time_from_now_on_has_no_more_than_that() {
+        let mut watch = Watch::default();
+        let wait = poll_fn(|cx| watch.poll(cx, Phase::Idle, TIMEOUTS));
+        assert!(tokio::time::timeout(Duration::from_secs(1), wait).await.is_err());
+        watch.restart();
+        let start = Instant::now();
+        let short = Timeouts { idle: Duration::from_secs(2), ..TIMEOUTS };
+        poll_fn(|cx| watch.poll(cx, Phase::Idle, short)).await;
+        assert_eq!(start.elapsed().as_secs(), 2);
     }
 
     #[tokio::test(start_paused = true)]
