@@ -251,7 +251,10 @@ fn random_shapes_are_framed_as_without_handoff(bed: &Bed) {
         // What a body leaves behind can become a part of the next method.
         let is_unread = short.last().is_some_and(|(status, ..)| *status != 200 || !parts[short.len() - 1].1);
         let is_end_mistaken = !bed.knows_ends_in_pipelines() && ENDS.iter().any(|end| text.contains(end));
-        let is_chance = is_unread || is_end_mistaken;
+        // What is refused inside a body whose answer has begun cannot be answered otherwise any more: it is broken off.
+        let is_begun = |(text, _): &(String, bool)| text.contains(" /mirror ") && text.contains("chunked");
+        let is_broken_off = ours.len() < theirs.len() && parts.get(ours.len()).is_some_and(is_begun);
+        let is_chance = is_unread || is_end_mistaken || is_broken_off;
         match &refusal {
             _ if short.len() == long.len() => same += 1,
             Some(refusal) if ours.len() < theirs.len() => {
