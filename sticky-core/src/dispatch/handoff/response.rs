@@ -135,7 +135,9 @@ impl Response {
     }
 
     fn take_head(&mut self, len: usize, head: Head) -> usize {
-        self.wants_close |= head.options.wants_close(head.version);
+        // A framework may send chunks to a client of HTTP/1.0 (actix does). Nobody can say what that client makes of them, so
+        // nothing follows, whatever the framework says.
+        self.wants_close |= head.options.wants_close(head.version) || head.has_odd_chunks();
         self.stage = match head.status {
             101 if self.switch == Switch::Upgrade => Stage::Tunnel,
             101 => Stage::Broken,
@@ -204,6 +206,10 @@ impl Head {
         Self { status, version, options: ConnectionOptions::default(), coding: Coding::None, length: Length::None }
     }
 
+    fn has_odd_chunks(&self) -> bool {
+        self.version == Version::Http10 && self.coding != Coding::None
+    }
+
     /// Adds one of the three fields that matter, by its name in lower case.
     fn add(&mut self, name: &[u8], value: &[u8]) {
         match name {
@@ -232,7 +238,7 @@ impl Head {
             (Coding::None, Length::None) => Stage::UntilClose,
             (Coding::None, Length::Known(0)) => Stage::Complete,
             (Coding::None, Length::Known(length)) => Stage::Length(length),
-            (Coding::Chunked, Length::None) if self.version == Version::Http11 => Stage::Chunked(Chunked::new()),
+            (Coding::Chunked, Length::None) => Stage::Chunked(Chunked::new()),
             _ => Stage::Broken,
         }
     }

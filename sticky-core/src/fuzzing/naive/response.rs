@@ -42,7 +42,8 @@ pub(in crate::fuzzing) fn answer(is_head: bool, next: Next, bytes: &[u8]) -> Ans
         let is_http10 = head.is_http10;
         let connection: Vec<_> = values(&head, "connection").into_iter().flat_map(tokens).collect();
         let says = |token: &str| connection.iter().any(|found| found == token);
-        answer.wants_close |= says("close") || is_http10 && !says("keep-alive");
+        let has_coding = !values(&head, "transfer-encoding").is_empty();
+        answer.wants_close |= says("close") || is_http10 && (has_coding || !says("keep-alive"));
         answer.used += head.len;
         let (used, state) = match (head.status, next) {
             (101, Next::Upgrade) | (200..300, Next::Connect) => (usize::MAX, ResponseState::Tunnel),
@@ -53,7 +54,7 @@ pub(in crate::fuzzing) fn answer(is_head: bool, next: Next, bytes: &[u8]) -> Ans
             }
             (204 | 304, _) => (0, ResponseState::Complete),
             _ if is_head => (0, ResponseState::Complete),
-            _ => body(&head, is_http10, &bytes[answer.used..]),
+            _ => body(&head, &bytes[answer.used..]),
         };
         let used = answer.used.saturating_add(used).min(bytes.len());
         return Answer { used, state, ..answer };
@@ -127,11 +128,11 @@ fn values<'a>(head: &Head<'a>, name: &str) -> Vec<&'a [u8]> {
 }
 
 /// How much of the rest is the body, and where the answer stands with that.
-fn body(head: &Head<'_>, is_http10: bool, rest: &[u8]) -> (usize, ResponseState) {
+fn body(head: &Head<'_>, rest: &[u8]) -> (usize, ResponseState) {
     let (lengths, codings) = (values(head, "content-length"), values(head, "transfer-encoding"));
     match (&lengths[..], &codings[..]) {
         ([], []) => (usize::MAX, ResponseState::UntilClose),
-        ([], codings) if is_chunked(codings) && !is_http10 => {
+        ([], codings) if is_chunked(codings) => {
             let chunks = chunked(rest);
             match chunks.stop {
                 Stop::Complete => (chunks.used, ResponseState::Complete),

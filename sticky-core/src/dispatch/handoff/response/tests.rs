@@ -110,7 +110,7 @@ fn without_a_length_only_the_connection_ends_it() {
 
 #[test]
 fn what_cannot_be_framed_is_broken_for_good() {
-    let table: [&[u8]; 14] = [
+    let table: [&[u8]; 13] = [
         b"\r\nHTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/2 200 OK\r\ncontent-length: 0\r\n\r\n",
         b"HTTP/1.1 20 OK\r\ncontent-length: 0\r\n\r\n",
@@ -123,12 +123,19 @@ fn what_cannot_be_framed_is_broken_for_good() {
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked, gzip\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntransfer-encoding: chunked\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: identity\r\n\r\n",
-        b"HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello!",
     ];
     for bytes in table {
         check_all(to_get, bytes, ResponseState::Broken);
     }
+}
+
+#[test]
+fn chunks_in_http_1_0_are_the_last_that_is_sent() {
+    let mut response = to_get();
+    let bytes = b"HTTP/1.0 200 OK\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n";
+    assert_eq!(response.accepted(bytes), bytes.len());
+    assert_eq!((response.state(), response.wants_close()), (ResponseState::Complete, true));
 }
 
 #[test]
