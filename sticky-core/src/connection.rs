@@ -61,7 +61,7 @@ impl Registry {
     pub(crate) fn register(&self, stream: Stream) -> Connection {
         self.inner.open.fetch_add(1, Ordering::Relaxed);
         self.inner.row.connection_opened();
-        let counted = Counted { registry: self.inner.clone(), is_upgraded: false };
+        let counted = Counted { registry: self.inner.clone(), is_upgraded: false, is_leaving: false };
         self.recount(stream, counted)
     }
 
@@ -325,9 +325,21 @@ impl AsyncWrite for Connection {
 pub(crate) struct Counted {
     registry: Arc<Inner>,
     is_upgraded: bool,
+    is_leaving: bool,
 }
 
 impl Counted {
+    /// It is open here, but another worker's already: who looks for the least loaded worker counts it there.
+    #[cfg(cluster)]
+    pub(crate) fn set_leaving(&mut self, is_leaving: bool) {
+        match (self.is_leaving, is_leaving) {
+            (false, true) => self.registry.row.connection_leaves(),
+            (true, false) => self.registry.row.connection_has_left(),
+            _ => {}
+        }
+        self.is_leaving = is_leaving;
+    }
+
     fn mark_upgraded(&mut self) {
         if !self.is_upgraded {
             self.is_upgraded = true;
@@ -345,6 +357,9 @@ impl std::fmt::Debug for Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         self.registry.row.connection_closed(self.is_upgraded);
+        if self.is_leaving {
+            self.registry.row.connection_has_left();
+        }
         // Acquire and release: who reads zero has seen every close.
         if self.registry.open.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.registry.emptied.notify_waiters();

@@ -31,7 +31,7 @@ use crate::sys::memory::{SharedWords, create_sealed};
 const MAGIC: u64 = u64::from_be_bytes(*b"stickysb");
 /// Changes whenever the meaning of a word in the header or a row does.
 #[cfg(cluster)]
-const LAYOUT: u64 = 3;
+const LAYOUT: u64 = 4;
 /// Words in a row: an even number of cache lines, because processors fetch lines in pairs.
 const ROW_WORDS: usize = 32;
 /// The header has a row's size, so that every row is aligned to it.
@@ -66,7 +66,8 @@ const BUS_PUBLISHED: usize = OUTCOMES + Outcome::ALL.len();
 const BUS_DELIVERED: usize = BUS_PUBLISHED + 1;
 const BUS_LAGGED: usize = BUS_PUBLISHED + 2;
 const BUS_MISSED: usize = BUS_PUBLISHED + 3;
-const _: () = assert!(BUS_MISSED < ROW_WORDS);
+const LEAVING: usize = BUS_PUBLISHED + 4;
+const _: () = assert!(LEAVING < ROW_WORDS);
 
 /// The process has emptied its accept queues: it will not have new connections of others any more.
 const EMPTIED: u64 = 1;
@@ -304,9 +305,20 @@ impl Row {
         self.get(SLOT) == u64::from(slot.get()) + 1
     }
 
-    /// Open connections, and those on their way here because of how few there are.
+    /// The connections that stay, and those on their way here because of how few there are.
     pub(crate) fn load(&self) -> u64 {
-        self.connections_open() + self.get(ON_THEIR_WAY)
+        // Read one after the other: more may be leaving than were open.
+        self.connections_open().saturating_sub(self.get(LEAVING)) + self.get(ON_THEIR_WAY)
+    }
+
+    /// An open connection waits to be taken by another process.
+    pub(crate) fn connection_leaves(&self) {
+        self.add(LEAVING);
+    }
+
+    /// One that was leaving has left or stays.
+    pub(crate) fn connection_has_left(&self) {
+        self.word(LEAVING).fetch_sub(1, Relaxed);
     }
 
     /// Announces a connection. Of a row's numbers this alone is written by other processes, too.
@@ -586,7 +598,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(error.starts_with("the scoreboard has layout 4 and this program expects 3: restart"), "{error}");
+        assert!(error.starts_with("the scoreboard has layout 5 and this program expects 4: restart"), "{error}");
     }
 
     #[test]

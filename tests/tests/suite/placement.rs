@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::process::Command;
+use std::time::Instant;
 
+use sticky_tests::cluster::PATIENCE;
 use sticky_tests::{Client, Connection, Launch, Random, Request, Response, TestCluster};
 
 use crate::bed::{Bed, Dispatch, Row};
@@ -104,15 +106,16 @@ fn burst_of_one_address_is_placed_in_turn(bed: &Bed) {
 }
 
 /// A client is sent to the worker with the fewest connections, those on their way to it among them. At the same moment
-/// each of the three other workers may do that by the same numbers, and while a connection is on its way it counts on
-/// both sides: the counts differ by at most one for each worker from the fair ones. By numbers that know nothing of
-/// those on their way, all sixty would be sent to one worker.
+/// each of the three other workers may do that by the same numbers: the counts differ by at most one for each worker from
+/// the fair ones. By numbers that know nothing of those on their way, all sixty would be sent to one worker; by numbers
+/// that count them where they wait, too, those who have sent away more than a channel takes would seem full.
 fn burst_goes_to_the_fewest_connections(bed: &Bed) {
     let bounds = FAIR - usize::from(WORKERS)..=FAIR + usize::from(WORKERS);
     for one_address in [false, true] {
         // Another cluster each time: connections that have just ended would count for a moment.
         let cluster = sticky(bed, "fewest-connections").up();
         let from = |address: Ipv4Addr| if one_address { Ipv4Addr::LOCALHOST } else { address };
+        wait_for_everybody(&cluster);
         let mut clients =
             connect(Client::loopback_addresses(BURST).map(|address| cluster.client().from(from(address))));
         let answers = at_once(&mut clients, |_| Request::get("/"));
@@ -122,10 +125,21 @@ fn burst_goes_to_the_fewest_connections(bed: &Bed) {
     }
 }
 
+/// Waits until each worker has been given a new session: none is sent to a worker that has not begun.
+fn wait_for_everybody(cluster: &TestCluster) {
+    let mut client = cluster.client().connect().expect("a connection");
+    let (mut seen, deadline) = (BTreeSet::new(), Instant::now() + PATIENCE);
+    while seen.len() < usize::from(WORKERS) {
+        assert!(Instant::now() < deadline, "new sessions are given to {seen:?} only");
+        seen.insert(client.exchange(&Request::get("/")).expect("an answer").worker());
+    }
+}
+
 /// Twenty connections that worker 0 has already; then thirty new clients, one after the other, which the three others
 /// share.
 fn new_clients_avoid_a_busy_worker(bed: &Bed) {
     let cluster = sticky(bed, "fewest-connections").up();
+    wait_for_everybody(&cluster);
     let tickets = Client::loopback_addresses(2_000).map(|from| ask(&cluster.client().from(from), &Request::get("/")));
     let of_zero = tickets.filter(|answer| answer.worker() == 0).find_map(|answer| ticket(&answer));
     let jar = Jar::with(STICKY, &of_zero.expect("worker 0 has clients"));

@@ -202,7 +202,8 @@ impl Handoff {
 
     /// Sends a connection to its owner, now or as soon as that is possible.
     #[cfg(cluster)]
-    fn send(self: &Arc<Self>, owner: WorkerId, stream: Stream, moving: Moving, hops: u8, counted: Counted) {
+    fn send(self: &Arc<Self>, owner: WorkerId, stream: Stream, moving: Moving, hops: u8, mut counted: Counted) {
+        counted.set_leaving(true);
         let message = Message { moving, hops, peer: stream.peer_addr(), is_unix: stream.is_unix() };
         let socket = match stream.into_fd() {
             Ok(socket) => socket,
@@ -244,7 +245,8 @@ impl Handoff {
         if outcome == Outcome::ReceiverGone {
             return;
         }
-        let Parcel { socket, message, counted } = parcel;
+        let Parcel { socket, message, mut counted } = parcel;
+        counted.set_leaving(false);
         // Who has asked for nothing is told nothing.
         let is_asking = !message.moving.read_ahead.is_empty();
         let answer = if is_asking { Answer::Unavailable } else { Answer::Nothing };

@@ -41,7 +41,8 @@ impl Placer {
     }
 
     /// The slot with the fewest connections, those on their way to it included: what everybody would see as the least
-    /// loaded until the first of a burst arrives would get the whole burst.
+    /// loaded until the first of a burst arrives would get the whole burst. A slot in which nobody sits at the moment has
+    /// no number that could tell.
     fn least(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
         let load = |slot: WorkerId| -> u64 {
             let rows = self.rows.iter().filter(|row| row.is_in(slot));
@@ -54,8 +55,9 @@ impl Placer {
         let order = |slot: WorkerId| {
             (slot.index() as u64 + u64::from(self.workers) - turn % u64::from(self.workers)) % u64::from(self.workers)
         };
-        let chosen =
-            WorkerId::all(self.workers).filter(|slot| is_in(*slot)).min_by_key(|slot| (load(*slot), order(*slot)))?;
+        let seated = WorkerId::all(self.workers).filter(|slot| is_in(*slot) && self.row(*slot).is_some());
+        let chosen = seated.min_by_key(|slot| (load(*slot), order(*slot)));
+        let chosen = chosen.or_else(|| is_in(self.own).then_some(self.own))?;
         if chosen != self.own {
             self.row(chosen).inspect(|row| row.reserve());
         }
@@ -121,6 +123,14 @@ mod tests {
         assert!(count(0) <= 3, "{burst:?}");
         assert!(count(1) >= 2, "{burst:?}");
         placer.give_up(WorkerId::new(0));
+    }
+
+    #[test]
+    fn a_slot_without_anybody_in_it_is_not_the_least_loaded() {
+        let placer = placer(Placement::FewestConnections, &[9, 9, 9]);
+        assert!(!(0..6).any(|_| placer.place(|_| true).unwrap().get() == 3));
+        let nobody = Placer::new(WorkerId::new(1), 4, Placement::FewestConnections, vec![Row::detached()]);
+        assert_eq!(nobody.place(|_| true), Some(WorkerId::new(1)));
     }
 
     #[test]
