@@ -172,6 +172,9 @@ impl Guard {
                 }
                 Next::Park { read_ahead } => {
                     self.park(cx);
+                    if self.phase() == Phase::Lost && self.poll_late(cx).is_ready() {
+                        continue;
+                    }
                     if read_ahead == 0 {
                         return Poll::Pending;
                     }
@@ -441,6 +444,10 @@ impl Guard {
                 Wrote::Complete => self.unpark(),
                 Wrote::Tunnel => {
                     is_upgraded = true;
+                    self.unpark();
+                }
+                Wrote::Lost => {
+                    self.watch.restart();
                     self.unpark();
                 }
             }

@@ -24,7 +24,8 @@ pub(crate) enum ResponseState {
     Tunnel,
     /// It has no end but the connection's.
     UntilClose,
-    /// It cannot be framed. Bytes pass; the connection never moves again.
+    /// It cannot be framed. Bytes pass; the connection never moves again, and ends when nothing has been written for the idle
+    /// timeout.
     Broken,
 }
 
