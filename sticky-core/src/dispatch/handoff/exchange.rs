@@ -244,13 +244,14 @@ impl Exchange {
     }
 
     /// It is for this worker, and the framework has it: `true`. Not if there is more in these bytes than one message.
-    pub(crate) fn serve_in_place(&mut self, head: &Head, bytes: &[u8]) -> bool {
+    pub(crate) fn serve_in_place(&mut self, head: &mut Head, bytes: &[u8]) -> bool {
         let mut body = RequestBody::new(head.facts().body);
         let length = head.len() + body.consume(&bytes[head.len()..]);
         if length < bytes.len() {
             return false;
         }
         self.begin(head.facts(), body, 0);
+        self.reader.recycle(head);
         self.finish_message();
         true
     }

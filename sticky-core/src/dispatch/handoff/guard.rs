@@ -400,9 +400,9 @@ impl Guard {
             self.exchange.eof();
             return Poll::Ready(Ok(false));
         }
-        let head = self.exchange.peek(bytes);
+        let mut head = self.exchange.peek(bytes);
         let verdict = head.as_ref().map(|head| self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr()));
-        if let (Some(head), Some(Verdict::Serve)) = (&head, verdict)
+        if let (Some(head), Some(Verdict::Serve)) = (&mut head, verdict)
             && self.exchange.serve_in_place(head, bytes)
         {
             self.begin();

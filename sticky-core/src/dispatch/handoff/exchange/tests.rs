@@ -84,8 +84,8 @@ fn one_message_after_the_other() {
 /// Reads these bytes where the framework wants them: whether it has them.
 fn serve_in_place(exchange: &mut Exchange, bytes: &[u8]) -> bool {
     assert!(exchange.awaits_head());
-    let head = exchange.peek(bytes);
-    let is_served = head.as_ref().is_some_and(|head| exchange.serve_in_place(head, bytes));
+    let mut head = exchange.peek(bytes);
+    let is_served = head.as_mut().is_some_and(|head| exchange.serve_in_place(head, bytes));
     if !is_served {
         exchange.keep(bytes, head);
     }

@@ -27,9 +27,14 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let mut head = Head::new(status, version);
     let mut start = end + 1;
     for end in feeds {
-        match without_return(&bytes[start..end]) {
-            [] => return Parsed::Head(end + 1, head),
-            line if !add(&mut head, line) => return Parsed::Malformed,
+        match bytes[start] {
+            b'\n' => return Parsed::Head(end + 1, head),
+            b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
+            b'c' | b'C' | b't' | b'T' if !add(&mut head, without_return(&bytes[start..end])) => {
+                return Parsed::Malformed;
+            }
+            // It goes on with the line before.
+            b' ' | b'\t' => return Parsed::Malformed,
             _ => start = end + 1,
         }
     }
@@ -54,25 +59,29 @@ fn status_line(line: &[u8]) -> Option<(Version, u16)> {
 
 /// Adds a field, if it matters. Not if it could be read in another way.
 fn add(head: &mut Head, line: &[u8]) -> bool {
-    let names: [&[u8]; 2] = match line[0] {
-        b'c' | b'C' => [b"connection", b"content-length"],
-        b't' | b'T' => [b"transfer-encoding"; 2],
-        // It goes on with the line before.
-        b' ' | b'\t' => return false,
-        _ => return true,
-    };
-    for name in names {
-        match line.get(name.len()) {
-            Some(b':') if line[..name.len()].eq_ignore_ascii_case(name) => {
-                let value = line[name.len() + 1..].trim_ascii();
-                head.add(name, value);
-                return !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-            }
-            Some(b' ' | b'\t') if line[..name.len()].eq_ignore_ascii_case(name) => return false,
-            _ => {}
+    add_field::<14>(head, line, b"content-length")
+        && add_field::<10>(head, line, b"connection")
+        && add_field::<17>(head, line, b"transfer-encoding")
+}
+
+/// Adds the field if its name is this one.
+#[inline]
+fn add_field<const N: usize>(head: &mut Head, line: &[u8], name: &[u8; N]) -> bool {
+    match line.split_first_chunk() {
+        Some((found, [b':', value @ ..])) if is_same(found, name) => {
+            let value = value.trim_ascii();
+            head.add(name, value);
+            !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
         }
+        Some((found, [b' ' | b'\t', ..])) if is_same(found, name) => false,
+        _ => true,
     }
-    true
+}
+
+/// Nearly always a name is written in lower case.
+#[inline]
+fn is_same<const N: usize>(found: &[u8; N], name: &[u8; N]) -> bool {
+    found == name || found.eq_ignore_ascii_case(name)
 }
 
 /// Where the line feeds are, in order.
