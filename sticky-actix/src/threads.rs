@@ -11,7 +11,7 @@ use actix_rt::{Arbiter, System};
 use sticky_core::{BoxError, Connection, Worker};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{JoinSet, LocalSet, spawn_local};
 
 use crate::feed::{Factory, Feed};
 
@@ -52,6 +52,17 @@ impl Threads {
 
     /// Serves this worker's connections until it has drained.
     pub(crate) async fn serve(self, worker: Worker) {
+        // In a task of its own: what awaits this is polled with whatever happens on this thread.
+        let mut accepting = JoinSet::new();
+        accepting.spawn_local(self.accept(worker));
+        if let Some(Err(error)) = accepting.join_next().await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    async fn accept(self, worker: Worker) {
         let mut connections = worker.clone().ready();
         while let Some(connection) = connections.accept().await {
             self.deal(connection, &worker);
