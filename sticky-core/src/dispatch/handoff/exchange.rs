@@ -313,6 +313,9 @@ impl Exchange {
     }
 
     fn read_between(&mut self) -> Next {
+        if self.buffer.is_empty() {
+            return self.read_head();
+        }
         let skipped = self.reader.skip_empty_lines(&self.buffer);
         self.buffer.advance(skipped);
         self.release();

@@ -211,15 +211,6 @@ impl Head {
         self.version == Version::Http10 && self.coding != Coding::None
     }
 
-    /// Adds one of the three fields that matter, by its name in lower case.
-    fn add(&mut self, name: &[u8], value: &[u8]) {
-        match name {
-            b"connection" => self.options.add(value),
-            b"content-length" => self.add_length(value),
-            _ => self.add_coding(value),
-        }
-    }
-
     fn add_length(&mut self, value: &[u8]) {
         self.length = match (self.length, tokens::length(value)) {
             (Length::None, Some(length)) => Length::Known(length),

@@ -3,6 +3,8 @@
 //! Every response passes here, and the application has written it: what does not matter to framing is not looked at, which
 //! takes a third of the time of the parser that reads requests. Any line may end with a line feed alone.
 
+use std::{mem, slice};
+
 use super::Head;
 use crate::dispatch::handoff::tokens::Version;
 
@@ -17,22 +19,20 @@ pub(super) enum Parsed {
 
 /// Reads the head at the start of these bytes.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    // What begins otherwise, an empty line perhaps, no framework writes.
-    if bytes.first() != Some(&b'H') {
-        return Parsed::Malformed;
-    }
+    let (version, status) = match status_line(bytes) {
+        Some(Ok(found)) => found,
+        Some(Err(())) => return Parsed::Malformed,
+        None => return Parsed::Partial,
+    };
+    let mut head = Head::new(status, version);
     let mut feeds = LineFeeds::new(bytes);
     let Some(end) = feeds.next() else { return Parsed::Partial };
-    let Some((version, status)) = status_line(without_return(&bytes[..end])) else { return Parsed::Malformed };
-    let mut head = Head::new(status, version);
     let mut start = end + 1;
     for end in feeds {
         match bytes[start] {
             b'\n' => return Parsed::Head(end + 1, head),
             b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
-            b'c' | b'C' | b't' | b'T' if !add(&mut head, without_return(&bytes[start..end])) => {
-                return Parsed::Malformed;
-            }
+            b'c' | b'C' | b't' | b'T' if !add(&mut head, &bytes[start..end]) => return Parsed::Malformed,
             // It goes on with the line before.
             b' ' | b'\t' => return Parsed::Malformed,
             _ => start = end + 1,
@@ -41,61 +41,89 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Partial
 }
 
-fn without_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
-fn status_line(line: &[u8]) -> Option<(Version, u16)> {
-    let version = match line.first_chunk()? {
-        b"HTTP/1.1 " => Version::Http11,
-        b"HTTP/1.0 " => Version::Http10,
-        _ => return None,
+/// None while that cannot be said.
+fn status_line(bytes: &[u8]) -> Option<Result<(Version, u16), ()>> {
+    // What begins otherwise, an empty line perhaps, no framework writes.
+    if bytes.first().is_some_and(|byte| *byte != b'H') {
+        return Some(Err(()));
+    }
+    let Some((line, rest)) = bytes.split_first_chunk::<{ "HTTP/1.1 200".len() }>() else {
+        return bytes.contains(&b'\n').then_some(Err(()));
     };
-    let (status, reason) = line["HTTP/1.1 ".len()..].split_first_chunk::<3>()?;
-    let digit = |byte: u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
-    let status = status.iter().try_fold(0, |status, byte| Some(10 * status + digit(*byte)?))?;
-    matches!(reason, [] | [b' ', ..]).then_some((version, status))
+    let version = match line.first_chunk() {
+        Some(b"HTTP/1.1 ") => Version::Http11,
+        Some(b"HTTP/1.0 ") => Version::Http10,
+        _ => return Some(Err(())),
+    };
+    let digit = |byte: &u8| u16::from(byte.wrapping_sub(b'0'));
+    let [.., hundreds, tens, ones] = line;
+    let (hundreds, tens, ones) = (digit(hundreds), digit(tens), digit(ones));
+    let is_number = hundreds.max(tens).max(ones) < 10;
+    match rest {
+        [] | [b'\r'] if is_number => None,
+        [b' ' | b'\n', ..] | [b'\r', b'\n', ..] if is_number => Some(Ok((version, 100 * hundreds + 10 * tens + ones))),
+        _ => Some(Err(())),
+    }
 }
 
 /// Adds a field, if it matters. Not if it could be read in another way.
 fn add(head: &mut Head, line: &[u8]) -> bool {
-    add_field::<14>(head, line, b"content-length")
-        && add_field::<10>(head, line, b"connection")
-        && add_field::<17>(head, line, b"transfer-encoding")
-}
-
-/// Adds the field if its name is this one.
-#[inline]
-fn add_field<const N: usize>(head: &mut Head, line: &[u8], name: &[u8; N]) -> bool {
-    match line.split_first_chunk() {
-        Some((found, [b':', value @ ..])) if is_same(found, name) => {
-            let value = value.trim_ascii();
-            head.add(name, value);
-            !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+    match (value(line, b"content-length"), value(line, b"connection"), value(line, b"transfer-encoding")) {
+        (Named::No, Named::No, Named::No) => true,
+        (Named::Value(value), ..) => {
+            head.add_length(value);
+            is_text(value)
         }
-        Some((found, [b' ' | b'\t', ..])) if is_same(found, name) => false,
-        _ => true,
+        (_, Named::Value(value), _) => {
+            head.options.add(value);
+            is_text(value)
+        }
+        (.., Named::Value(value)) => {
+            head.add_coding(value);
+            is_text(value)
+        }
+        _ => false,
     }
 }
 
-/// Nearly always a name is written in lower case.
+/// What a line is to a name.
+enum Named<'a> {
+    No,
+    /// It could be meant.
+    Maybe,
+    /// Its field, with this value.
+    Value(&'a [u8]),
+}
+
 #[inline]
-fn is_same<const N: usize>(found: &[u8; N], name: &[u8; N]) -> bool {
-    found == name || found.eq_ignore_ascii_case(name)
+fn value<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Named<'a> {
+    // Nearly always a name is written in lower case.
+    let is_same = |found: &[u8; N]| found == name || found.eq_ignore_ascii_case(name);
+    match line.split_first_chunk() {
+        Some((found, [b':', value @ ..])) if is_same(found) => Named::Value(value.trim_ascii()),
+        Some((found, [b' ' | b'\t', ..])) if is_same(found) => Named::Maybe,
+        _ => Named::No,
+    }
+}
+
+fn is_text(value: &[u8]) -> bool {
+    !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
 /// Where the line feeds are, in order.
 struct LineFeeds<'a> {
-    bytes: &'a [u8],
-    /// Where those begin that have not been looked at.
-    ahead: usize,
-    /// Of the eight before them, the high bit of each line feed that is still to come.
+    words: slice::Iter<'a, [u8; WORD]>,
+    rest: &'a [u8],
+    /// Where the word is that was looked at last.
+    at: usize,
+    /// Of that, the high bit of each line feed that is still to come.
     found: u64,
 }
 
 impl<'a> LineFeeds<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, ahead: 0, found: 0 }
+        let (words, rest) = bytes.as_chunks();
+        Self { words: words.iter(), rest, at: 0usize.wrapping_sub(WORD), found: 0 }
     }
 }
 
@@ -105,11 +133,14 @@ impl Iterator for LineFeeds<'_> {
     #[inline]
     fn next(&mut self) -> Option<usize> {
         while self.found == 0 {
-            let rest = &self.bytes[self.ahead.min(self.bytes.len())..];
-            self.found = line_feeds(rest.first_chunk().copied().or_else(|| padded(rest))?);
-            self.ahead += WORD;
+            let word = match self.words.next() {
+                Some(word) => *word,
+                None => padded(mem::take(&mut self.rest))?,
+            };
+            self.at = self.at.wrapping_add(WORD);
+            self.found = line_feeds(word);
         }
-        let at = self.ahead - WORD + self.found.trailing_zeros() as usize / 8;
+        let at = self.at + self.found.trailing_zeros() as usize / 8;
         self.found &= self.found - 1;
         Some(at)
     }
