@@ -19,14 +19,14 @@ pub(super) enum Parsed {
 
 /// Reads the head at the start of these bytes.
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let (version, status) = match status_line(bytes) {
-        Some(Ok(found)) => found,
-        Some(Err(())) => return Parsed::Malformed,
-        None => return Parsed::Partial,
-    };
-    let mut head = Head::new(status, version);
+    // What begins otherwise, an empty line perhaps, no framework writes.
+    if bytes.first() != Some(&b'H') {
+        return Parsed::Malformed;
+    }
     let mut feeds = LineFeeds::new(bytes);
     let Some(end) = feeds.next() else { return Parsed::Partial };
+    let Some((version, status)) = status_line(&bytes[..end]) else { return Parsed::Malformed };
+    let mut head = Head::new(status, version);
     let mut start = end + 1;
     for end in feeds {
         match bytes[start] {
@@ -41,29 +41,17 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     Parsed::Partial
 }
 
-/// None while that cannot be said.
-fn status_line(bytes: &[u8]) -> Option<Result<(Version, u16), ()>> {
-    // What begins otherwise, an empty line perhaps, no framework writes.
-    if bytes.first().is_some_and(|byte| *byte != b'H') {
-        return Some(Err(()));
-    }
-    let Some((line, rest)) = bytes.split_first_chunk::<{ "HTTP/1.1 200".len() }>() else {
-        return bytes.contains(&b'\n').then_some(Err(()));
+fn status_line(line: &[u8]) -> Option<(Version, u16)> {
+    let (code, reason) = line.split_first_chunk::<{ "HTTP/1.1 200".len() }>()?;
+    let version = match code.first_chunk()? {
+        b"HTTP/1.1 " => Version::Http11,
+        b"HTTP/1.0 " => Version::Http10,
+        _ => return None,
     };
-    let version = match line.first_chunk() {
-        Some(b"HTTP/1.1 ") => Version::Http11,
-        Some(b"HTTP/1.0 ") => Version::Http10,
-        _ => return Some(Err(())),
-    };
-    let digit = |byte: &u8| u16::from(byte.wrapping_sub(b'0'));
-    let [.., hundreds, tens, ones] = line;
-    let (hundreds, tens, ones) = (digit(hundreds), digit(tens), digit(ones));
-    let is_number = hundreds.max(tens).max(ones) < 10;
-    match rest {
-        [] | [b'\r'] if is_number => None,
-        [b' ' | b'\n', ..] | [b'\r', b'\n', ..] if is_number => Some(Ok((version, 100 * hundreds + 10 * tens + ones))),
-        _ => Some(Err(())),
-    }
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
+    let [.., hundreds, tens, ones] = code;
+    let status = 100 * digit(hundreds)? + 10 * digit(tens)? + digit(ones)?;
+    matches!(reason, [] | [b'\r'] | [b' ', ..]).then_some((version, status))
 }
 
 /// Adds a field, if it matters. Not if it could be read in another way.
