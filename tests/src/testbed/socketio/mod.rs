@@ -10,9 +10,11 @@ use axum::Router;
 use bytes::Bytes;
 use engineioxide::handler::EngineIoHandler;
 use engineioxide::layer::EngineIoLayer;
+use engineioxide::service::EngineIoService;
 use engineioxide::{DisconnectReason, Socket, Str};
 use rmpv::Value;
 use sticky_core::Worker;
+use sticky_socketio::actix::{Bridge, SocketIoFactory};
 use sticky_socketio::extract::{AckSender, Data, SocketRef, TryData};
 use sticky_socketio::{SocketIo, TagLayer};
 
@@ -25,6 +27,21 @@ use super::BoxError;
 /// What the environment says wrongly; a namespace that cannot be set up.
 pub async fn server(worker: &Worker, router: Router) -> Result<Router, BoxError> {
     let (layer, io) = sticky_socketio::layer(worker, settings::socket_io()?)?;
+    namespaces(worker, &io).await?;
+    Ok(router.layer(layer))
+}
+
+/// The same server as a service of an actix application.
+///
+/// # Errors
+/// What the environment says wrongly; a namespace that cannot be set up.
+pub async fn actix_server(worker: &Worker) -> Result<SocketIoFactory, BoxError> {
+    let (service, io) = sticky_socketio::actix::service(worker, settings::socket_io()?)?;
+    namespaces(worker, &io).await?;
+    Ok(service)
+}
+
+async fn namespaces(worker: &Worker, io: &SocketIo) -> Result<(), BoxError> {
     let id = worker.id().get();
     io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| on_connect(&socket, auth, id)).await?;
     io.ns("/custom", async |socket: SocketRef, auth: TryData<Value>| {
@@ -32,7 +49,7 @@ pub async fn server(worker: &Worker, router: Router) -> Result<Router, BoxError>
         take_commands(&socket);
     })
     .await?;
-    Ok(router.layer(layer))
+    Ok(())
 }
 
 fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
@@ -86,9 +103,19 @@ pub fn engine(worker: &Worker, router: Router) -> Result<Router, BoxError> {
     Ok(router.layer((tags, EngineIoLayer::from_config(Arc::new(Echo), config))))
 }
 
+/// The same echo as a service of an actix application.
+///
+/// # Errors
+/// What the environment says wrongly.
+pub fn actix_engine(worker: &Worker) -> Result<Bridge<EngineIoService<Echo>>, BoxError> {
+    let config = settings::engine()?;
+    let tags = TagLayer::new(worker, &*config.req_path);
+    Ok(Bridge::new(&tags, EngineIoService::with_config(Arc::new(Echo), config)))
+}
+
 /// Sends everything back.
 #[derive(Clone, Copy, Debug)]
-struct Echo;
+pub struct Echo;
 
 impl EngineIoHandler for Echo {
     type Data = ();
