@@ -95,3 +95,149 @@ impl Drop for Tunnel {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::future::poll_fn;
+    use std::rc::Rc;
+
+    use actix_web::error::PayloadError;
+    use actix_web::web::Bytes;
+    use futures_core::Stream;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    /// What a client says; counts what has been taken.
+    struct Said {
+        pieces: mpsc::UnboundedReceiver<Bytes>,
+        taken: Rc<Cell<usize>>,
+    }
+
+    impl Stream for Said {
+        type Item = Result<Bytes, PayloadError>;
+
+        fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let piece = ready!(self.pieces.poll_recv(context));
+            self.taken.set(self.taken.get() + piece.as_ref().map_or(0, Bytes::len));
+            Poll::Ready(piece.map(Ok))
+        }
+    }
+
+    /// A tunnel, the engine's end, and the client's: what it says, and how much of that was taken.
+    fn open() -> (Tunnel, DuplexStream, mpsc::UnboundedSender<Bytes>, Rc<Cell<usize>>) {
+        let (client, pieces) = mpsc::unbounded_channel();
+        let taken = Rc::new(Cell::new(0));
+        let said = Said { pieces, taken: Rc::clone(&taken) };
+        let (tunnel, end) = Tunnel::new(Payload::Stream { payload: Box::pin(said) });
+        (tunnel, end.take().expect("nobody has taken it"), client, taken)
+    }
+
+    async fn piece(tunnel: &mut Tunnel) -> Option<Bytes> {
+        poll_fn(|context| Pin::new(&mut *tunnel).poll_next(context)).await.map(Result::unwrap)
+    }
+
+    /// What there is at once; none if it would have to be waited for.
+    async fn piece_now(tunnel: &mut Tunnel) -> Option<Option<Bytes>> {
+        poll_fn(|context| {
+            Poll::Ready(match Pin::new(&mut *tunnel).poll_next(context) {
+                Poll::Ready(piece) => Some(piece.map(Result::unwrap)),
+                Poll::Pending => None,
+            })
+        })
+        .await
+    }
+
+    /// Lets all tasks of this thread do what they can.
+    async fn idle() {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[actix_web::test]
+    async fn either_side_hears_the_other() {
+        let (mut tunnel, mut engine, client, _) = open();
+        client.send(Bytes::from_static(b"hello")).unwrap();
+        engine.write_all(b"welcome").await.unwrap();
+        assert_eq!(piece(&mut tunnel).await.unwrap(), "welcome");
+        let mut heard = [0; 5];
+        engine.read_exact(&mut heard).await.unwrap();
+        assert_eq!(&heard, b"hello");
+    }
+
+    #[actix_web::test]
+    async fn nothing_is_taken_from_the_client_before_the_answer_is_sent() {
+        let (mut tunnel, _engine, client, taken) = open();
+        client.send(Bytes::from_static(b"early")).unwrap();
+        idle().await;
+        assert_eq!(taken.get(), 0);
+        assert_eq!(piece_now(&mut tunnel).await, None);
+        idle().await;
+        assert_eq!(taken.get(), 5);
+    }
+
+    #[actix_web::test]
+    async fn a_client_waits_for_the_engine_and_is_not_held_in_memory() {
+        const EACH: usize = 1024;
+        let (mut tunnel, mut engine, client, taken) = open();
+        for _ in 0..200 {
+            client.send(Bytes::from_static(&[7; EACH])).unwrap();
+        }
+        assert_eq!(piece_now(&mut tunnel).await, None);
+        idle().await;
+        assert!(taken.get() <= ROOM + EACH, "{} bytes", taken.get());
+        let mut all = vec![0; 200 * EACH];
+        engine.read_exact(&mut all).await.unwrap();
+        assert!(all.iter().all(|&byte| byte == 7));
+    }
+
+    #[actix_web::test]
+    async fn the_engine_waits_for_the_client() {
+        let (mut tunnel, mut engine, _client, _) = open();
+        let writing = spawn_local(async move {
+            engine.write_all(&[7; 10 * ROOM]).await.unwrap();
+            engine
+        });
+        idle().await;
+        assert!(!writing.is_finished());
+        let mut read = 0;
+        while read < 10 * ROOM {
+            read += piece(&mut tunnel).await.unwrap().len();
+        }
+        writing.await.unwrap();
+    }
+
+    #[actix_web::test]
+    async fn a_client_that_says_no_more_still_hears() {
+        let (mut tunnel, mut engine, client, _) = open();
+        client.send(Bytes::from_static(b"last")).unwrap();
+        drop(client);
+        assert_eq!(piece_now(&mut tunnel).await, None);
+        let mut all = Vec::new();
+        engine.read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, b"last");
+        engine.write_all(b"goodbye").await.unwrap();
+        assert_eq!(piece(&mut tunnel).await.unwrap(), "goodbye");
+        drop(engine);
+        assert_eq!(piece(&mut tunnel).await, None);
+    }
+
+    #[actix_web::test]
+    async fn who_has_gone_is_noticed_while_the_other_waits() {
+        let (mut tunnel, mut engine, client, _) = open();
+        client.send(Bytes::from_static(&[7; 2 * ROOM])).unwrap();
+        assert_eq!(piece_now(&mut tunnel).await, None);
+        // The pump waits for room.
+        idle().await;
+        drop(tunnel);
+        let mut all = Vec::new();
+        engine.read_to_end(&mut all).await.unwrap();
+        assert!(all.len() <= ROOM, "{}", all.len());
+        assert!(engine.write_all(b"x").await.is_err());
+        // The payload went with the tunnel.
+        assert!(client.is_closed());
+    }
+}

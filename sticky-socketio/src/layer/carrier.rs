@@ -64,7 +64,7 @@ impl TunnelEnd {
         Self(Arc::new(Mutex::new(Some(end))))
     }
 
-    fn take(&self) -> Option<DuplexStream> {
+    pub(crate) fn take(&self) -> Option<DuplexStream> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }

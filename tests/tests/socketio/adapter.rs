@@ -7,7 +7,7 @@ use crate::bed::{Framework, case, row};
 
 const WORKERS: u16 = 3;
 
-const CASES: [&str; 18] = [
+const CASES: [&str; 19] = [
     "emit_to_all",
     "emit_to_a_namespace",
     "emit_to_rooms",
@@ -26,6 +26,7 @@ const CASES: [&str; 18] = [
     "fetch_after_a_death",
     "death_while_others_wait",
     "silence",
+    "server_side",
 ];
 
 /// Over Redis nobody is told that a server has died: its answers are waited for, if not for long.
@@ -36,7 +37,7 @@ const PARSERS: [&str; 2] = ["common", "msgpack"];
 pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let bus = PARSERS.into_iter().flat_map(|parser| CASES.map(|name| adapter(on, name, parser)));
     let redis = CASES.into_iter().filter(|name| !ON_THE_BUS_ONLY.contains(name)).map(|name| over_redis(on, name));
-    bus.chain(redis).chain([redis_comes_back(on)]).collect()
+    bus.chain(redis).chain([redis_comes_back(on), applications_apart(on)]).collect()
 }
 
 /// Redis ends, and another takes its place: what was subscribed is subscribed again.
@@ -49,6 +50,18 @@ fn redis_comes_back(on: Framework) -> Trial {
         drop(redis);
         let _redis = Redis::start(cluster.folder());
         case("adapter.js", "heard_again", &cluster, WORKERS).run();
+    })
+}
+
+/// Two applications on one Redis, told apart by their prefixes.
+fn applications_apart(on: Framework) -> Trial {
+    row(format!("adapter/applications_apart/{}/redis", on.name()), move || {
+        let launch = on.launch().workers(WORKERS);
+        let redis = Redis::start(launch.folder());
+        let one = launch.env("STICKY_REDIS_URL", redis.url()).up();
+        let launch = on.launch().workers(WORKERS).env("STICKY_REDIS_PREFIX", "another");
+        let another = launch.env("STICKY_REDIS_URL", redis.url()).up();
+        case("adapter.js", "apart", &one, WORKERS).arg(format!("http://{}", another.address())).run();
     })
 }
 

@@ -12,7 +12,11 @@ const VERSIONS: [u8; 2] = [4, 3];
 
 pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let current = CASES.into_iter().flat_map(|name| VERSIONS.map(|version| client(on, name, version)));
-    current.chain([client(on, "version3", 2)]).chain(VERSIONS.map(|version| drained(on, version))).collect()
+    current
+        .chain([client(on, "version3", 2)])
+        .chain(VERSIONS.map(|version| drained(on, version)))
+        .chain(VERSIONS.map(|version| reloaded(on, version)))
+        .collect()
 }
 
 /// At the end of everything connections are closed at once, not when time is up; polls that wait are no exception.
@@ -22,6 +26,15 @@ fn drained(on: Framework, version: u8) -> Trial {
         case("clients.js", "drained", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
         assert!(cluster.exit(PATIENCE).success());
         cluster.events().expect(", 0 cut", PATIENCE);
+    })
+}
+
+/// Every worker is replaced; nobody is told to stay away.
+fn reloaded(on: Framework, version: u8) -> Trial {
+    row(format!("clients/reloaded/{}/v{version}", on.name()), move || {
+        let cluster = on.launch().up();
+        case("clients.js", "reloaded", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
+        cluster.events().expect("sticky: reloaded 4 workers", PATIENCE);
     })
 }
 

@@ -12,6 +12,7 @@ use self::bed::Framework;
 mod adapter;
 mod bed;
 mod clients;
+mod deploy;
 mod machines;
 mod protocol;
 mod sessions;
@@ -24,5 +25,5 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(AT_ONCE);
     let topics = [clients::rows, sessions::rows, adapter::rows, protocol::rows, machines::rows];
     let rows = topics.into_iter().flat_map(|rows| Framework::ALL.into_iter().flat_map(rows));
-    libtest_mimic::run(&arguments, rows.collect()).exit_code()
+    libtest_mimic::run(&arguments, rows.chain(deploy::rows()).collect()).exit_code()
 }

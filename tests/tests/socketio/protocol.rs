@@ -30,7 +30,8 @@ pub(crate) fn rows(on: Framework) -> Vec<Trial> {
 
 fn rule(on: Framework, name: &'static str, of: &'static str, connections: &'static str) -> Trial {
     row(format!("protocol/{of}/{name}/{}/{connections}", on.name()), move || {
-        let launch = on.launch().workers(WORKERS).env("TESTBED_PING", "300/200").env("TESTBED_CONNECT_TIMEOUT", "1000");
+        let launch =
+            on.launch().workers(WORKERS).env("TESTBED_PING", "300/5000").env("TESTBED_CONNECT_TIMEOUT", "1000");
         let cluster = if of == "engine" { launch.env("TESTBED_ENGINE", "1") } else { launch }.up();
         case("protocol.js", name, &cluster, WORKERS).arg(connections).run();
     })

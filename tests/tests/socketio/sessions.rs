@@ -4,8 +4,8 @@ use libtest_mimic::Trial;
 
 use crate::bed::{Framework, WORKERS, case, row};
 
-const CASES: [&str; 5] =
-    ["race_over_new_connections", "race_over_shared_connections", "one_connection", "unknown_ids", "tags"];
+const CASES: [&str; 6] =
+    ["beside", "race_over_new_connections", "race_over_shared_connections", "one_connection", "unknown_ids", "tags"];
 
 pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let session = |name| {

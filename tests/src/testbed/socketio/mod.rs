@@ -16,7 +16,7 @@ use rmpv::Value;
 use sticky_core::Worker;
 use sticky_socketio::actix::{Bridge, SocketIoFactory};
 use sticky_socketio::extract::{AckSender, Data, SocketRef, TryData};
-use sticky_socketio::{SocketIo, TagLayer};
+use sticky_socketio::{ServerSide, SocketIo, TagLayer};
 
 use self::arguments::Arguments;
 use super::BoxError;
@@ -43,13 +43,34 @@ pub async fn actix_server(worker: &Worker) -> Result<SocketIoFactory, BoxError> 
 
 async fn namespaces(worker: &Worker, io: &SocketIo) -> Result<(), BoxError> {
     let id = worker.id().get();
-    io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| on_connect(&socket, auth, id)).await?;
+    let servers = servers(worker, io).await?;
+    io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| {
+        on_connect(&socket, auth, id);
+        let servers = servers.clone();
+        socket.on("tell-servers", async move |Data::<Value>(what), ack: AckSender| {
+            ack.send(&servers.emit("note", &(id, what)).await.is_ok()).ok();
+        });
+    })
+    .await?;
     io.ns("/custom", async |socket: SocketRef, auth: TryData<Value>| {
         emit_auth(&socket, auth);
         take_commands(&socket);
     })
     .await?;
     Ok(())
+}
+
+/// What servers tell each other, they tell their own clients.
+async fn servers(worker: &Worker, io: &SocketIo) -> Result<ServerSide, BoxError> {
+    let servers = ServerSide::new(worker)?;
+    let io = io.clone();
+    servers
+        .on("note", move |note: (u16, Value)| {
+            let io = io.clone();
+            async move { drop(io.local().emit("noted", &note).await) }
+        })
+        .await?;
+    Ok(servers)
 }
 
 fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
