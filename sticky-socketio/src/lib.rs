@@ -46,7 +46,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
-//! | `actix` | [`actix`]: Socket.IO inside an actix-web application |
+//! | `actix` | `sticky_socketio::actix`: Socket.IO inside an actix-web application |
 //! | `redis` | `redis_url` (`STICKY_REDIS_URL`): Redis in place of the bus, so that rooms span machines |
 //! | `extensions`, `msgpack`, `state`, `tracing`, `v4` | socketioxide's feature of that name; `v4` is version 3 of Engine.IO |
 
