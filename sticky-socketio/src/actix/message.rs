@@ -82,3 +82,50 @@ fn head<B>(answer: &Response<B>) -> HttpResponseBuilder {
 pub(super) fn failure(error: impl std::fmt::Display) -> actix_web::Error {
     ErrorInternalServerError(error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use actix_web::body::{BodySize, MessageBody, to_bytes};
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_request_is_the_same_in_other_types() {
+        let client = SocketAddr::from(([192, 0, 2, 1], 7));
+        let from = TestRequest::post()
+            .uri("/socket.io/?EIO=4&t=a%20b&sid=x.1")
+            .append_header(("cookie", "a=1"))
+            .append_header(("cookie", "b=2"))
+            .append_header(("x-bytes", actix_web::http::header::HeaderValue::from_bytes(b"\xe4").unwrap()))
+            .peer_addr(client)
+            .to_http_request();
+        let request = request(&from, RequestBody::empty()).unwrap();
+        assert_eq!((request.method(), request.version()), (&Method::POST, Version::HTTP_11));
+        assert_eq!(request.uri(), "/socket.io/?EIO=4&t=a%20b&sid=x.1");
+        assert_eq!(request.headers().get_all("cookie").iter().collect::<Vec<_>>(), ["a=1", "b=2"]);
+        assert_eq!(request.headers()["x-bytes"].as_bytes(), b"\xe4");
+        assert_eq!(request.extensions().get::<ConnectInfo<SocketAddr>>().unwrap().0, client);
+        assert_eq!(request.extensions().get(), Some(&PeerAddr(client)));
+    }
+
+    #[actix_web::test]
+    async fn an_answer_is_the_same_and_actix_says_its_length() {
+        let answer = Response::builder()
+            .status(413)
+            .header("set-cookie", "a=1")
+            .header("set-cookie", "b=2")
+            .header("content-length", "3")
+            .header("connection", "close")
+            .body(axum::body::Body::from("abc"))
+            .unwrap();
+        let response = response(answer);
+        assert_eq!(response.status().as_u16(), 413);
+        assert_eq!(response.headers().len(), 2);
+        assert_eq!(response.headers().get_all("set-cookie").count(), 2);
+        assert_eq!(response.body().size(), BodySize::Sized(3));
+        assert_eq!(to_bytes(response.into_body()).await.unwrap(), "abc");
+    }
+}

@@ -42,6 +42,7 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use actix_web::dev::{AppService, HttpServiceFactory};
+use actix_web::error::ErrorBadRequest;
 use actix_web::{HttpRequest, HttpResponse, guard, web};
 use axum::body::Body as NoBody;
 use bytes::Bytes;
@@ -130,7 +131,12 @@ impl<S> Bridge<S> {
         }
         let (feed, body) = channel(payload);
         let answering = self.service.call(message::request(&request, body)?);
-        Ok(message::response(feed.during(answering).await.map_err(message::failure)?))
+        let answer = feed.during(answering).await.map_err(message::failure)?;
+        if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
+            // By its query alone: the engine leaves the header to the server.
+            return Err(ErrorBadRequest("a WebSocket was not asked for"));
+        }
+        Ok(message::response(answer))
     }
 }
 

@@ -14,18 +14,30 @@ pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let current = CASES.into_iter().flat_map(|name| VERSIONS.map(|version| client(on, name, version)));
     current
         .chain([client(on, "version3", 2)])
-        .chain(VERSIONS.map(|version| drained(on, version)))
+        .chain(VERSIONS.map(|version| drained(on, "drained", version)))
+        .chain([drained(on, "one_call", 4), threads(on)])
         .chain(VERSIONS.map(|version| reloaded(on, version)))
         .collect()
 }
 
 /// At the end of everything connections are closed at once, not when time is up; polls that wait are no exception.
-fn drained(on: Framework, version: u8) -> Trial {
-    row(format!("clients/drained/{}/v{version}", on.name()), move || {
-        let cluster = on.launch().env("STICKY_SHUTDOWN_TIMEOUT", "1h").up();
+fn drained(on: Framework, name: &'static str, version: u8) -> Trial {
+    row(format!("clients/{name}/{}/v{version}", on.name()), move || {
+        let launch = on.launch().env("STICKY_SHUTDOWN_TIMEOUT", "1h");
+        let cluster = if name == "one_call" { launch.env("TESTBED_ONE_CALL", "1") } else { launch }.up();
         case("clients.js", "drained", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
         assert!(cluster.exit(PATIENCE).success());
         cluster.events().expect(", 0 cut", PATIENCE);
+    })
+}
+
+/// Several threads in a worker are one server.
+fn threads(on: Framework) -> Trial {
+    row(format!("clients/threads/{}/v4", on.name()), move || {
+        let cluster = on.launch().workers(2).env("STICKY_THREADS_PER_WORKER", "3").up();
+        for name in ["upgrade", "polling", "broadcast"] {
+            case("clients.js", name, &cluster, 2).arg(4).run();
+        }
     })
 }
 

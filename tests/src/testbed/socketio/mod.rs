@@ -16,7 +16,7 @@ use rmpv::Value;
 use sticky_core::Worker;
 use sticky_socketio::actix::{Bridge, SocketIoFactory};
 use sticky_socketio::extract::{AckSender, Data, SocketRef, TryData};
-use sticky_socketio::{ServerSide, SocketIo, TagLayer};
+use sticky_socketio::{ServerSide, SocketIo, SocketIoBuilder, TagLayer};
 
 use self::arguments::Arguments;
 use super::BoxError;
@@ -41,7 +41,19 @@ pub async fn actix_server(worker: &Worker) -> Result<SocketIoFactory, BoxError> 
     Ok(service)
 }
 
-async fn namespaces(worker: &Worker, io: &SocketIo) -> Result<(), BoxError> {
+/// The server's settings.
+///
+/// # Errors
+/// What the environment says wrongly.
+pub fn builder() -> Result<SocketIoBuilder, BoxError> {
+    settings::socket_io()
+}
+
+/// The server's namespaces.
+///
+/// # Errors
+/// When one cannot be set up.
+pub async fn namespaces(worker: &Worker, io: &SocketIo) -> Result<(), BoxError> {
     let id = worker.id().get();
     let servers = servers(worker, io).await?;
     io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| {
