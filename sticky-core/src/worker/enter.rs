@@ -83,7 +83,7 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         judge: Arc::new(judge),
         sessions,
         bus,
-        redis_url: config.redis_url.clone(),
+        redis: config.redis.clone(),
     });
     report_panics(worker.clone());
     Ok(worker)
