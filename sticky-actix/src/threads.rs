@@ -11,7 +11,7 @@ use actix_rt::{Arbiter, System};
 use sticky_core::{BoxError, Connection, Worker};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinSet, LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
 use crate::feed::{Factory, Feed};
 
@@ -53,9 +53,9 @@ impl Threads {
     /// Serves this worker's connections until it has drained.
     pub(crate) async fn serve(self, worker: Worker) {
         // In a task of its own: what awaits this is polled with whatever happens on this thread.
-        let mut accepting = JoinSet::new();
-        accepting.spawn_local(self.accept(worker));
-        if let Some(Err(error)) = accepting.join_next().await
+        let accepting = spawn_local(self.accept(worker));
+        let _ends_with_this = AbortOnDrop(accepting.abort_handle());
+        if let Err(error) = accepting.await
             && let Ok(panic) = error.try_into_panic()
         {
             std::panic::resume_unwind(panic);
@@ -77,6 +77,15 @@ impl Threads {
             Some(other) => drop(other.connections.send((connection, Arc::clone(&other.open)))),
             None => self.here.serve(connection, worker, Box::new(Rc::clone(&self.open))),
         }
+    }
+}
+
+/// Ends a task with whoever waits for it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
