@@ -14,8 +14,9 @@
 //!     let cluster = Cluster::builder().build()?;
 //!     sticky_socketio::actix::run_with(cluster, |worker, io| async move {
 //!         io.ns("/", on_connect).await?;
+//!         let id = worker.id();
 //!         Ok(move |app: &mut ServiceConfig| {
-//!             app.route("/", web::get().to(async move || format!("worker: {}\n", worker.id())));
+//!             app.route("/", web::get().to(move || async move { format!("worker: {id}\n") }));
 //!         })
 //!     })
 //!     .await
