@@ -18,6 +18,8 @@ use crate::{cpus, limits, tagging};
 
 const CLIENTS: usize = 1_000;
 const WORKERS: u16 = 2;
+/// A client that does not get in tries so often.
+const ATTEMPTS: usize = 5;
 /// So many connect at once.
 const AT_ONCE: usize = 50;
 /// Broadcasts that do not count.
@@ -184,8 +186,18 @@ impl Heard {
     }
 }
 
-/// A client in the main namespace.
+/// A client in the main namespace. One that is let go before it is there comes again, as real ones do: @socket.io/sticky
+/// loses some of those that come side by side.
 async fn connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
+    for _ in 1..ATTEMPTS {
+        if let Ok(client) = try_connect(address).await {
+            return Ok(client);
+        }
+    }
+    try_connect(address).await
+}
+
+async fn try_connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
     let (mut client, _) =
         tokio_tungstenite::connect_async(format!("ws://{address}/socket.io/?EIO=4&transport=websocket")).await?;
     client.send(Message::text("40")).await?;
