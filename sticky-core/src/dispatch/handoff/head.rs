@@ -6,7 +6,7 @@
 //! Left to the framework, because it changes nothing about where the message ends: a missing or repeated Host (hyper
 //! accepts both), the number of headers between 97 and 100 (actix refuses them), unknown methods and expectations.
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 
 use super::refusal::Refusal;
 use super::request_body::BodyFraming;
@@ -59,6 +59,8 @@ pub(crate) struct HeadReader {
     /// How much of the buffer has been searched for the end of the head.
     seen: usize,
     last: Option<Box<Last>>,
+    /// The first head that is served is not kept: many connections close or move before there is another.
+    has_served: bool,
 }
 
 /// The head that was served last. Most clients that keep a connection say the same again and again.
@@ -73,7 +75,7 @@ struct Last {
 impl HeadReader {
     /// A reader for heads of at most `max_len` bytes.
     pub(crate) fn new(max_len: u16, preface: PrefaceRule) -> Self {
-        Self { max_len, preface, seen: 0, last: None }
+        Self { max_len, preface, seen: 0, last: None, has_served: false }
     }
 
     /// The bound it was made with.
@@ -90,7 +92,7 @@ impl HeadReader {
     /// bytes it was found in.
     pub(crate) fn remember(&mut self, head: Head, buffer: &[u8]) {
         let bytes = &buffer[..head.len()];
-        if bytes.len() > MAX_REMEMBERED {
+        if !mem::replace(&mut self.has_served, true) || bytes.len() > MAX_REMEMBERED {
             return self.forget();
         }
         let last = self.last.get_or_insert_with(|| Box::new(Last { bytes: Vec::new(), head: None }));

@@ -305,6 +305,9 @@ fn what_only_begins_like_the_last_head_is_read_anew() {
     let bytes = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n";
     let mut reader = reader();
     serve(&mut reader, bytes);
+    assert!(!reader.remembers(), "there may be no second one");
+    serve(&mut reader, bytes);
+    assert!(reader.remembers());
     assert!(matches!(reader.poll(&bytes[..bytes.len() - 1]), Outcome::Partial));
     assert!(matches!(reader.poll(bytes), Outcome::Request(_)), "the rest of it");
     assert!(matches!(reader.poll(&bytes[..bytes.len() - 2]), Outcome::Partial));
@@ -316,6 +319,7 @@ fn what_only_begins_like_the_last_head_is_read_anew() {
 fn long_heads_and_those_that_leave_http_are_not_kept() {
     let with = |len: usize| [b"GET / HTTP/1.1\r\na: ", &*b"b".repeat(len - 23), b"\r\n\r\n"].concat();
     let mut reader = reader();
+    serve(&mut reader, &with(50));
     serve(&mut reader, &with(MAX_REMEMBERED));
     assert!(reader.remembers());
     serve(&mut reader, &with(MAX_REMEMBERED + 1));
