@@ -124,8 +124,12 @@ impl Stream {
     /// Writes without waiting for the runtime, if that is worth a try: the number of bytes.
     #[cfg(cluster)]
     fn write_eagerly(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
-        let is_worth_it = std::mem::replace(&mut self.eager, Eager::Not) == Eager::ToWrite;
-        is_worth_it.then(|| rustix::io::writev(&self.socket, bufs).ok()).flatten().filter(|length| *length > 0)
+        if std::mem::replace(&mut self.eager, Eager::Not) != Eager::ToWrite {
+            return None;
+        }
+        let written = if is_small(bufs) { send(&self.socket, bufs) } else { rustix::io::writev(&self.socket, bufs) };
+        // An error will come again in the usual way.
+        written.ok().filter(|length| *length > 0)
     }
 
     /// Whether this is a unix socket.
@@ -153,17 +157,36 @@ impl Stream {
     }
 }
 
-/// Writes little in one piece: for the kernel several pieces are more work than another copy (5 % of an answer).
+/// Whether these are few bytes altogether, but not none.
 #[cfg(cluster)]
-fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+fn is_small(bufs: &[IoSlice<'_>]) -> bool {
+    (1..=SMALL).contains(&bufs.iter().map(|buf| buf.len()).sum())
+}
+
+/// Writes little in one piece, without waiting: for the kernel several pieces are more work than another copy (5 % of an
+/// answer).
+///
+/// # Panics
+///
+/// When it is not [small](is_small).
+#[cfg(cluster)]
+fn send(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    if let [buf] = bufs {
+        return rustix::net::send(socket, buf, flags);
+    }
     let mut space = [MaybeUninit::uninit(); SMALL];
     let mut all = ReadBuf::uninit(&mut space);
     bufs.iter().for_each(|buf| all.put_slice(buf));
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    rustix::net::send(socket, all.filled(), flags)
+}
+
+/// As [`send`], when the runtime knows that there is room.
+#[cfg(cluster)]
+fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        let sent = stream.try_io(Interest::WRITABLE, || Ok(rustix::net::send(stream, all.filled(), flags)?));
-        match sent {
+        match stream.try_io(Interest::WRITABLE, || Ok(send(stream, bufs)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return Poll::Ready(sent),
         }
@@ -216,9 +239,7 @@ impl AsyncWrite for Stream {
         }
         match &mut stream.socket {
             #[cfg(cluster)]
-            Socket::Tcp(stream) if bufs.iter().map(|buf| buf.len()).sum::<usize>() <= SMALL => {
-                poll_send(stream, cx, bufs)
-            }
+            Socket::Tcp(stream) if is_small(bufs) => poll_send(stream, cx, bufs),
             Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
