@@ -1,5 +1,6 @@
 //! Socket.IO: what it costs that a polling session's id names its worker. The same server with the layer and without it, both
-//! with one worker and by the same dispatch, so that nothing else differs.
+//! by the same dispatch. There are two workers, for one alone gives no tags; each session keeps to one connection, so that
+//! without a tag it stays where it is, too.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -32,7 +33,7 @@ fn polls(kind: &str) -> Vec<(&'static str, String)> {
     vec![
         ("BENCH_POLLS", own(kind)),
         ("STICKY_LISTEN", own("127.0.0.1:0")),
-        ("STICKY_WORKERS", own("1")),
+        ("STICKY_WORKERS", own("2")),
         ("STICKY_THREADS_PER_WORKER", own("1")),
         ("STICKY_AFFINITY", own("engine-io")),
     ]
@@ -76,6 +77,10 @@ async fn measure(side: &Side) -> Result<f64, Box<dyn Error>> {
     let running = side.start(1)?;
     let opening = (0..SESSIONS).map(|_| Session::open(running.address()));
     let mut sessions = try_join_all(opening).await?;
+    let has_tags = std::ptr::eq(side, &TAGGED);
+    if sessions.iter().any(|session| session.has_tag() != has_tags) {
+        return Err("an id has a tag where none should be, or none where one should be".into());
+    }
     rounds(&mut sessions, WARM_UP).await?;
     let before = running.cpu()?;
     let requests = rounds(&mut sessions, ROUNDS).await?;
@@ -114,6 +119,11 @@ impl Session {
         session.request("POST", "40").await?;
         session.poll("40").await?;
         Ok(session)
+    }
+
+    /// Whether the id names its worker.
+    fn has_tag(&self) -> bool {
+        self.target.rsplit_once('=').is_some_and(|(_, id)| id.contains('.'))
     }
 
     /// A message and its echo; answers how many requests it took.

@@ -84,9 +84,11 @@ impl<'a> Query<'a> {
         let target = uri.path_and_query()?.as_str();
         // A part of the target, so where it is can be told from where they are.
         let tag = id.as_ptr() as usize - target.as_ptr() as usize + plain.len();
-        let mut shorter = Vec::with_capacity(target.len());
+        let length = id.len() - plain.len();
+        // Of exactly that size: no more memory is taken when it is made a target.
+        let mut shorter = Vec::with_capacity(target.len() - length);
         shorter.extend_from_slice(&target.as_bytes()[..tag]);
-        shorter.extend_from_slice(&target.as_bytes()[tag + id.len() - plain.len()..]);
+        shorter.extend_from_slice(&target.as_bytes()[tag + length..]);
         let target = PathAndQuery::from_maybe_shared(Bytes::from(shorter)).ok()?;
         if uri.authority().is_none() {
             return Some(Uri::from(target));
