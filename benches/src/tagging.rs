@@ -1,6 +1,6 @@
 //! Socket.IO: what it costs that a polling session's id names its worker. The same server with the layer and without it, both
-//! by the same dispatch. There are two workers, for one alone gives no tags; each session keeps to one connection, so that
-//! without a tag it stays where it is, too.
+//! by the same dispatch. There are two workers, for one alone gives no tags; by a key in the handshake all sessions begin on
+//! the same one, and each keeps to one connection, so that it stays there without a tag, too.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ fn polls(kind: &str) -> Vec<(&'static str, String)> {
         ("STICKY_LISTEN", own("127.0.0.1:0")),
         ("STICKY_WORKERS", own("2")),
         ("STICKY_THREADS_PER_WORKER", own("1")),
-        ("STICKY_AFFINITY", own("engine-io")),
+        ("STICKY_AFFINITY", own("engine-io|header:x-key")),
     ]
 }
 
@@ -112,7 +112,7 @@ impl Session {
         stream.set_nodelay(true)?;
         let mut session =
             Self { stream: BufReader::new(stream), target: "/socket.io/?EIO=4&transport=polling".to_owned() };
-        let handshake = session.request("GET", "").await?;
+        let handshake = session.request_with("x-key: all\r\n", "GET", "").await?;
         let id = handshake.split('"').nth(3).ok_or("no handshake")?;
         session.target.push_str("&sid=");
         session.target.push_str(id);
@@ -151,8 +151,14 @@ impl Session {
 
     /// The answer's body.
     async fn request(&mut self, method: &str, body: &str) -> Result<String, Box<dyn Error>> {
+        self.request_with("", method, body).await
+    }
+
+    /// The same with more lines in the head.
+    async fn request_with(&mut self, lines: &str, method: &str, body: &str) -> Result<String, Box<dyn Error>> {
+        let (target, length) = (&self.target, body.len());
         let head =
-            format!("{method} {} HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n{body}", self.target, body.len());
+            format!("{method} {target} HTTP/1.1\r\nhost: bench\r\n{lines}content-length: {length}\r\n\r\n{body}");
         self.stream.get_mut().write_all(head.as_bytes()).await?;
         let (mut line, mut length, mut is_first) = (String::new(), 0, true);
         loop {

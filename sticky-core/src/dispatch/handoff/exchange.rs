@@ -581,7 +581,6 @@ impl Exchange {
             Inbound::Aside(_) | Inbound::Closed => Phase::Over,
             Inbound::Message(_) => Phase::Message,
             _ if self.is_lost() => Phase::Lost,
-            Inbound::Switching => Phase::Message,
             _ if !self.is_settled() => Phase::Message,
             _ if self.is_last => Phase::Over,
             Inbound::Refused(_) => Phase::Over,

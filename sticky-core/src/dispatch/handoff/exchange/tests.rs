@@ -149,6 +149,16 @@ fn a_message_that_is_served_in_place_may_lack_some_of_its_body() {
 }
 
 #[test]
+fn a_message_is_under_way_until_all_of_it_has_come_also_when_it_is_answered() {
+    let mut exchange = new();
+    assert!(serve_in_place(&mut exchange, &[POST, b"he"].concat()));
+    answer(&mut exchange);
+    assert_eq!(exchange.phase(), Phase::Message);
+    exchange.received(b"llo");
+    assert_eq!((deliver(&mut exchange).as_slice(), exchange.phase()), (&b"llo"[..], Phase::Idle));
+}
+
+#[test]
 fn what_is_not_one_message_goes_the_usual_way() {
     let mut exchange = new();
     assert!(!serve_in_place(&mut exchange, &[GET, POST, b"hello"].concat()));
