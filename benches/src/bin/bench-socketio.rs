@@ -1,5 +1,5 @@
 //! A Socket.IO server that emits to everybody what one client sends: under sticky, or as one process (`BENCH_PLAIN`). With
-//! `BENCH_SENDS` (how many clients) it does nothing but send it. With `BENCH_POLLS` it answers polls, `tagged` or not.
+//! `BENCH_SENDS` (how many clients) it does nothing but send it. With `BENCH_POLLS` it answers polls, with our `layer` or not.
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -17,7 +17,7 @@ fn main() -> Result<(), BoxError> {
         return sends(clients.parse()?);
     }
     if let Ok(kind) = std::env::var("BENCH_POLLS") {
-        return polls(kind == "tagged");
+        return polls(kind == "layer");
     }
     sticky_socketio::serve(|io| async move { Ok(io.ns("/", on_connect).await?) })
         .cluster(Cluster::builder().build()?)
@@ -31,8 +31,8 @@ async fn on_connect(socket: SocketRef) {
     });
 }
 
-/// Answers polls, whose sessions' ids have tags or not.
-fn polls(is_tagged: bool) -> Result<(), BoxError> {
+/// Answers polls.
+fn polls(has_layer: bool) -> Result<(), BoxError> {
     let cluster = sticky_socketio::cluster_builder().build()?;
     let serve = sticky_axum::serve_with(cluster, move |worker| async move {
         let (layer, io) = socketioxide::SocketIo::new_layer();
@@ -41,7 +41,7 @@ fn polls(is_tagged: bool) -> Result<(), BoxError> {
                 socket.emit("echo", &number).ok();
             });
         });
-        Ok(match is_tagged {
+        Ok(match has_layer {
             true => Router::new().layer((TagLayer::new(&worker, "/socket.io"), layer)),
             false => Router::new().layer(layer),
         })

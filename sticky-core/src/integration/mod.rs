@@ -28,6 +28,7 @@ pub use self::fields::{Field, Fields};
 #[cfg(test)]
 pub(crate) use self::keeper::came_by_https;
 pub(crate) use self::keeper::{Keeper, Visit};
+pub use crate::affinity::parameters;
 
 #[cfg(all(test, unix))]
 mod tests;

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 use sticky_core::SessionTag;
+use sticky_core::integration::parameters;
 
 /// What the answer to a handshake begins with.
 const BEFORE_ID: &[u8] = b"0{\"sid\":\"";
@@ -37,7 +38,7 @@ pub(super) enum Version {
 }
 
 /// What the query of an engine's request says, as far as it matters here: one look at it for everything.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Query<'a> {
     version: Option<&'a str>,
     transport: Option<&'a str>,
@@ -46,20 +47,10 @@ pub(super) struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
+    /// The first of each counts, as it does for the engine.
     pub(super) fn of(uri: &'a Uri) -> Self {
-        let mut said = Self::default();
-        for pair in uri.query().unwrap_or_default().split('&') {
-            let Some((name, value)) = pair.split_once('=') else { continue };
-            let field = match name {
-                "EIO" => &mut said.version,
-                "transport" => &mut said.transport,
-                "sid" => &mut said.id,
-                _ => continue,
-            };
-            // The first counts, as it does for the engine.
-            field.get_or_insert(value);
-        }
-        said
+        let [version, transport, id] = parameters(uri.query().unwrap_or_default(), ["EIO=", "transport=", "sid="]);
+        Self { version, transport, id }
     }
 
     pub(super) fn ask(&self, method: &Method) -> Ask {

@@ -301,6 +301,23 @@ fn a_head_that_is_repeated_is_the_same_head() {
 }
 
 #[test]
+fn what_is_repeated_is_not_parsed_again_and_what_is_not_takes_its_room() {
+    let (get, put) = (b"GET / HTTP/1.1\r\na: b\r\n\r\n", b"PUT / HTTP/1.1\r\nc: d\r\n\r\n");
+    let mut reader = reader();
+    serve(&mut reader, get);
+    // As if these bytes were another's head.
+    let (mut known, other) = (head(get), head(b"HEAD / HTTP/1.0\r\n\r\n"));
+    known.facts = other.facts();
+    let room = known.headers.as_ptr();
+    reader.remember(known, get);
+    let Outcome::Request(repeated) = reader.poll(get) else { panic!() };
+    assert_eq!(repeated.facts(), other.facts());
+    reader.remember(repeated, get);
+    let Outcome::Request(parsed) = reader.poll(put) else { panic!() };
+    assert_eq!((parsed.headers.as_ptr(), parsed.headers.len()), (room, 1));
+}
+
+#[test]
 fn what_only_begins_like_the_last_head_is_read_anew() {
     let bytes = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n";
     let mut reader = reader();

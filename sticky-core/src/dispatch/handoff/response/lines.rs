@@ -32,6 +32,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         match bytes[start] {
             b'\n' => return Parsed::Head(end + 1, head),
             b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
+            b'\r' => return Parsed::Malformed,
             b'c' | b'C' | b't' | b'T' if !add(&mut head, &bytes[start..end]) => return Parsed::Malformed,
             // It goes on with the line before.
             b' ' | b'\t' => return Parsed::Malformed,
@@ -134,6 +135,7 @@ mod tests {
             "http/1.1 200 OK\r\n\r\n",
             "\r\nHTTP/1.1 200 OK\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx: y\r\n z\r\n\r\n",
+            "HTTP/1.1 200 OK\r\n\rx: y\r\n\r\n",
             "HTTP/1.1 200 OK\r\nx: y\r\n\tz\r\n\r\n",
             "HTTP/1.1 200 OK\r\ncontent-length : 1\r\n\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n",
