@@ -177,6 +177,14 @@ impl Cluster {
     fn take_role(self) -> Result<Entered, StartError> {
         use crate::worker::enter::enter;
         let Self { config, .. } = self;
+        #[cfg(feature = "proxy")]
+        if role::role() == role::Role::Proxy
+            && let Some(socket) = role::control_socket()
+        {
+            let proxy = crate::worker::enter::enter_as_proxy(socket, &config)?;
+            crate::dispatch::proxy::run(proxy, &config).map_err(StartError::Thread)?;
+            std::process::exit(0);
+        }
         if let Some(socket) = role::control_socket() {
             return Ok(Entered::Worker(enter(socket, &config)?.install()));
         }

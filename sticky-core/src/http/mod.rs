@@ -107,7 +107,7 @@ where
     let berths = Berths::new(worker.drain(), worker.limits().timeouts, open);
     while let Some(connection) = connections.accept().await {
         let peer = connection.peer_addr();
-        let is_believed = peer.is_some_and(|peer| worker.believes(peer));
+        let is_believed = worker.trusts(peer);
         let sessions = worker.sessions();
         let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
         let suspect = peer.filter(|_| !is_alone && !is_believed);

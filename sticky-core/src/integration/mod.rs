@@ -25,7 +25,7 @@ mod keeper;
 pub use self::attendance::{Attendance, InFlight};
 pub use self::attended::{Attended, Protocol};
 pub use self::fields::{Field, Fields};
-#[cfg(test)]
+#[cfg(any(test, feature = "proxy"))]
 pub(crate) use self::keeper::came_by_https;
 pub(crate) use self::keeper::{Keeper, Visit};
 

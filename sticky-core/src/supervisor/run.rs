@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::child::{Incoming, Launched, Launcher, Process};
-use super::event::{Action, ChildId, Ended, Event, Note, Outcome, Program as Source, Scope};
+use super::event::{Action, ChildId, Ended, Event, Fleet, Note, Outcome, Program as Source, Scope};
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -28,7 +28,7 @@ use crate::control::{
 };
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
-use crate::id::{Generation, WorkerId};
+use crate::id::{Generation, Post, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
@@ -148,12 +148,14 @@ impl Supervisor {
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
         let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
         let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
-        let scoreboard = Scoreboard::create(State::seats(config.workers))?;
+        let slots = config.workers + config.proxies();
+        let scoreboard = Scoreboard::create(State::seats(slots))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
-        let ledger = Ledger::new(config.workers);
-        let ledger = if is_by_address { ledger } else { ledger.without_spread() };
+        let ledger = Ledger::new(slots);
+        let ledger = if is_by_address && config.dispatch != Dispatch::Proxy { ledger } else { ledger.without_spread() };
         let policy = Policy {
             workers: config.workers,
+            proxies: config.proxies(),
             boot_timeout: config.boot_timeout,
             shutdown_timeout: config.shutdown_timeout,
             drain_timeout: config.drain_timeout,
@@ -161,7 +163,7 @@ impl Supervisor {
             reload_parallel: config.reload_parallel,
             reload_soak: config.reload_soak,
             failover: config.failover,
-            moves: config.dispatch == Dispatch::Handoff,
+            moves: config.dispatch != Dispatch::Kernel,
             seed: random(),
         };
         Ok(Self {
@@ -173,7 +175,7 @@ impl Supervisor {
             session_table,
             scoreboard,
             launcher: Launcher::new(&config),
-            images: vec![program.running().clone(); usize::from(config.workers)],
+            images: vec![program.running().clone(); usize::from(slots)],
             found: Ok(program.running().clone()),
             program,
             output,
@@ -274,7 +276,8 @@ impl Supervisor {
                 }
             }
             Err(reason) => {
-                notice::error(format_args!("worker {} is refused: {reason}", member.slot));
+                let who = Post::of(member.slot, self.config.workers);
+                notice::error(format_args!("{who} is refused: {reason}"));
                 member.process.send(&ToWorker::Refused { reason: reason.clone() }, &[]);
                 self.decide(Event::Words { child, text: reason });
             }
@@ -428,7 +431,8 @@ impl Supervisor {
             (Source::New, Ok(found)) => found,
             (Source::New, Err(error)) => return Err(std::io::Error::new(error.kind(), error.to_string())),
         };
-        Ok((self.launcher.launch(image, slot, &self.output)?, image.clone()))
+        let post = Post::of(slot, self.config.workers);
+        Ok((self.launcher.launch(image, post, &self.output)?, image.clone()))
     }
 
     fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
@@ -488,7 +492,7 @@ impl Supervisor {
     /// One line for each address, with the real port.
     fn announce(&self) {
         let Config { workers, dispatch, dispatch_reason, .. } = &self.config;
-        let s = if *workers == 1 { "" } else { "s" };
+        let fleet = Fleet { workers: usize::from(*workers), proxies: usize::from(self.config.proxies()) };
         for set in &self.listeners {
             let (scheme, address) = (set.address().scheme(), set.address());
             let how = match set.kind() {
@@ -497,9 +501,12 @@ impl Supervisor {
                 ListenerKind::Shared(_) if *dispatch == Dispatch::Kernel => {
                     "shared: no affinity, any worker takes any connection".to_owned()
                 }
+                ListenerKind::Shared(_) if *dispatch == Dispatch::Proxy => {
+                    format!("{dispatch} dispatch: {dispatch_reason}")
+                }
                 ListenerKind::Shared(_) => format!("shared, {dispatch} dispatch: {dispatch_reason}"),
             };
-            notice::announce(format_args!("listening on {scheme}{address} ({workers} worker{s}, {how})"));
+            notice::announce(format_args!("listening on {scheme}{address} ({fleet}, {how})"));
         }
     }
 

@@ -25,7 +25,7 @@ use super::event::{
 use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::{Part, WorkerReport};
-use crate::id::{Generation, WorkerId};
+use crate::id::{Generation, Post, WorkerId};
 use crate::worker::{DrainReason, SAME_SIGNAL};
 
 /// How long a process that was told to dump core has for it.
@@ -44,7 +44,10 @@ const CUT_TIME: Duration = Duration::from_secs(1);
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    /// The slots that run the application.
     pub(crate) workers: u16,
+    /// The slots that forward to them, which follow.
+    pub(crate) proxies: u16,
     pub(crate) boot_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -179,7 +182,7 @@ impl State {
             emptied: [false; Part::ALL.len()],
         };
         Self {
-            slots: (0..policy.workers).map(|_| slot()).collect(),
+            slots: (0..policy.workers + policy.proxies).map(|_| slot()).collect(),
             phase: Phase::Booting,
             children: BTreeMap::new(),
             reload: None,
@@ -193,9 +196,9 @@ impl State {
     }
 
     /// The most processes there can be at once: what the scoreboard must have seats for.
-    pub(crate) fn seats(workers: u16) -> usize {
+    pub(crate) fn seats(slots: u16) -> usize {
         // In each slot one that serves, one that is to follow it, and those that finish old work.
-        usize::from(workers) * (2 + MOST_RETIRED)
+        usize::from(slots) * (2 + MOST_RETIRED)
     }
 
     /// Decides what to do about `event`, which happened at `now`.
@@ -355,11 +358,16 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else { return };
         let before = std::mem::replace(&mut child.stage, Stage::Leaving { until });
         match before {
+            // What proxies forward would be counted twice.
+            Stage::Draining if self.policy.proxies > 0 && child.slot.get() < self.policy.workers => {}
             Stage::Draining => {
                 self.report.connections.completed += report.completed;
                 self.report.connections.cut += report.cut;
             }
-            Stage::Retired { .. } => self.out.push(Action::Note(Note::Replaced { worker: child.slot, report })),
+            Stage::Retired { .. } => {
+                let who = Post::of(child.slot, self.policy.workers);
+                self.out.push(Action::Note(Note::Replaced { who, report }));
+            }
             _ => child.stage = before,
         }
     }
@@ -386,15 +394,15 @@ impl State {
         if child.stopped {
             return;
         }
-        let worker = child.slot;
+        let at = child.slot;
         match child.stage {
             Stage::Ready | Stage::Superseded | Stage::Retired { .. } => {
                 child.stage = Stage::Aborting { until: now + DUMP_TIME };
-                let slot = &mut self.slots[worker.index()];
+                let slot = &mut self.slots[at.index()];
                 if slot.current == Some(id) {
                     slot.down_since.get_or_insert(now);
                 }
-                self.out.push(Action::Note(Note::Hung { worker }));
+                self.out.push(Action::Note(Note::Hung { who: self.post(at) }));
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
             }
             Stage::Soaking { .. } => self.discard(id, &BootFailureKind::Hung),
@@ -442,7 +450,8 @@ impl State {
         self.slots[index].down_since.get_or_insert(now);
         match self.phase {
             Phase::Booting if !child.was_ready => {
-                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
+                let who = self.post(child.slot);
+                let failure = BootFailure { who, what: what.clone(), words: child.words.clone() };
                 self.stop(now, Outcome::Failed(failure));
             }
             Phase::Booting | Phase::Running => self.schedule_respawn(now, child, what),
@@ -459,7 +468,7 @@ impl State {
         if let Some(words) = child.words.as_ref().filter(|_| !child.was_ready) {
             why = format!("{why} before it was ready: {words}");
         }
-        self.out.push(Action::Note(Note::Restarting { worker: child.slot, why, after }));
+        self.out.push(Action::Note(Note::Restarting { who: self.post(child.slot), why, after }));
     }
 
     fn terminate(&mut self, now: Instant) {
@@ -553,7 +562,7 @@ impl State {
     /// Forgets processes that do not even end when they are killed.
     fn give_up(&mut self) {
         for child in std::mem::take(&mut self.children).into_values() {
-            self.out.push(Action::Note(Note::Unkillable { worker: child.slot }));
+            self.out.push(Action::Note(Note::Unkillable { who: self.post(child.slot) }));
         }
         for slot in &mut self.slots {
             slot.readers = [Reader::Nobody; Part::ALL.len()];
@@ -565,19 +574,20 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
-        let (worker, words) = (child.slot, child.words.clone());
+        let (at, words) = (child.slot, child.words.clone());
+        let who = Post::of(at, self.policy.workers);
         let after = self.policy.boot_timeout;
         match (child.stage, &self.phase) {
             (Stage::Soaking { .. }, _) => self.promote(id),
             (Stage::Booting { .. }, Phase::Booting) => {
-                let failure = BootFailure { worker, what: BootFailureKind::Timeout(after), words };
+                let failure = BootFailure { who, what: BootFailureKind::Timeout(after), words };
                 self.stop(now, Outcome::Failed(failure));
             }
-            (Stage::Booting { .. }, _) if self.slots[worker.index()].next == Some(id) => {
+            (Stage::Booting { .. }, _) if self.slots[at.index()].next == Some(id) => {
                 self.discard(id, &BootFailureKind::Timeout(after));
             }
             (Stage::Booting { .. }, _) => {
-                self.out.push(Action::Note(Note::BootTimeout { worker, after }));
+                self.out.push(Action::Note(Note::BootTimeout { who, after }));
                 self.kill(id);
             }
             _ => self.kill_overdue(id),
@@ -585,8 +595,8 @@ impl State {
     }
 
     fn kill_overdue(&mut self, id: ChildId) {
-        if let Some(worker) = self.children.get(&id).map(|child| child.slot) {
-            self.out.push(Action::Note(Note::Overdue { worker }));
+        if let Some(who) = self.children.get(&id).map(|child| self.post(child.slot)) {
+            self.out.push(Action::Note(Note::Overdue { who }));
             self.kill(id);
         }
     }
@@ -609,7 +619,7 @@ impl State {
 
     fn evict(&mut self, index: usize) {
         self.slots[index].evicted = true;
-        self.out.push(Action::Note(Note::Evicted { worker: worker(index) }));
+        self.out.push(Action::Note(Note::Evicted { who: self.post(worker(index)) }));
         self.place();
     }
 
@@ -619,7 +629,7 @@ impl State {
         let slot = &mut self.slots[id.index()];
         slot.down_since = None;
         if std::mem::take(&mut slot.evicted) {
-            self.out.push(Action::Note(Note::Back { worker: id }));
+            self.out.push(Action::Note(Note::Back { who: self.post(id) }));
             self.place();
         }
     }
@@ -721,7 +731,7 @@ impl State {
     /// enough; `None` while they wait.
     /// In a shutdown: whoever can empty the queue, if it is not empty yet.
     fn wanted_reader(&self, index: usize, part: Part) -> Option<ChildId> {
-        if part == Part::Channel && !self.policy.moves {
+        if !self.has(index, part) {
             return None;
         }
         let slot = &self.slots[index];
@@ -745,6 +755,14 @@ impl State {
         })
     }
 
+    /// Whether a slot has this part of its sockets: behind proxies nobody comes to a worker but through its channel.
+    fn has(&self, index: usize, part: Part) -> bool {
+        match part {
+            Part::Channel => self.policy.moves,
+            Part::Listeners => self.policy.proxies == 0 || index >= usize::from(self.policy.workers),
+        }
+    }
+
     /// Whether somebody else should read while the slot's own process does not.
     fn is_lent_out(&self, index: usize, part: Part) -> bool {
         let slot = &self.slots[index];
@@ -757,9 +775,21 @@ impl State {
         self.slots[index].current.filter(|id| self.serves(*id))
     }
 
+    /// What a slot is for.
+    fn post(&self, slot: WorkerId) -> Post {
+        Post::of(slot, self.policy.workers)
+    }
+
+    /// The slots that are for the same as this one.
+    fn peers(&self, index: usize) -> std::ops::Range<usize> {
+        let workers = usize::from(self.policy.workers);
+        if index < workers { 0..workers } else { workers..self.slots.len() }
+    }
+
     /// The next slot's process that can stand in for this slot.
     fn adopter(&self, index: usize) -> Option<ChildId> {
-        let others = (1..self.slots.len()).map(|step| (index + step) % self.slots.len());
+        let peers = self.peers(index);
+        let others = (1..peers.len()).map(|step| peers.start + (index - peers.start + step) % peers.len());
         others.filter_map(|other| self.slots[other].current).find(|id| self.can_adopt(*id))
     }
 

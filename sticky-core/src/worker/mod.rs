@@ -99,6 +99,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// The plan of a worker behind proxies: those mind the time, and what they forward is theirs.
+    #[cfg(cluster)]
+    pub(crate) fn behind_proxies(mut self) -> Self {
+        self.settings.timeouts = Timeouts::NONE;
+        self.settings.proxy_protocol = false;
+        self
+    }
+
     /// None where the kernel's placement is all there is.
     pub(crate) fn of(config: &Config, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
         let settings = handoff::Settings {
@@ -107,8 +115,19 @@ impl Plan {
             proxy_protocol: config.proxy_protocol,
         };
         let plan = Self { settings, senders: Mutex::new(senders), rows };
-        (config.dispatch == Dispatch::Handoff).then_some(plan)
+        (config.dispatch != Dispatch::Kernel).then_some(plan)
     }
+}
+
+/// A process that forwards requests to workers.
+#[cfg(all(cluster, feature = "proxy"))]
+pub(crate) struct Proxy {
+    /// What it shares with workers: connections, drain, counts.
+    pub(crate) worker: Worker,
+    /// Whose requests are.
+    pub(crate) judge: Arc<Judge>,
+    /// The ways into the slots.
+    pub(crate) channels: handoff::Senders,
 }
 
 /// What there is to listen on.
@@ -427,12 +446,6 @@ impl Worker {
     /// What is known of sessions beyond their keys' hashes.
     pub(crate) fn sessions(&self) -> &Arc<Sessions> {
         &self.inner.sessions
-    }
-
-    /// Whether this peer is trusted to say for whom it speaks.
-    #[cfg(feature = "http")]
-    pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
-        self.trusts(Some(peer))
     }
 
     /// Whether this peer, none on a unix socket, is trusted to say for whom it speaks.

@@ -41,10 +41,11 @@ impl fmt::Display for Framework {
 pub(crate) enum Dispatch {
     Kernel,
     Handoff,
+    Proxy,
 }
 
 impl Dispatch {
-    const ALL: [Self; 2] = [Self::Kernel, Self::Handoff];
+    const ALL: [Self; 3] = [Self::Kernel, Self::Handoff, Self::Proxy];
 }
 
 impl fmt::Display for Dispatch {
@@ -52,6 +53,7 @@ impl fmt::Display for Dispatch {
         f.write_str(match self {
             Self::Kernel => "kernel",
             Self::Handoff => "handoff",
+            Self::Proxy => "proxy",
         })
     }
 }
@@ -103,7 +105,7 @@ impl Bed {
     pub(crate) fn on_paths(&self, launch: Launch) -> Launch {
         match self.dispatch {
             Dispatch::Kernel => launch.without("STICKY_DISPATCH"),
-            Dispatch::Handoff => launch,
+            Dispatch::Handoff | Dispatch::Proxy => launch,
         }
     }
 

@@ -29,7 +29,7 @@ const CLIENTS: u32 = 64;
 const fn kills_for(dispatch: Dispatch) -> usize {
     match dispatch {
         Dispatch::Kernel => 50,
-        Dispatch::Handoff => 20,
+        Dispatch::Handoff | Dispatch::Proxy => 20,
     }
 }
 

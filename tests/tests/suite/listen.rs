@@ -97,7 +97,7 @@ fn announces_itself_in_one_line(bed: &Bed) {
     let reason = line.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(')')).unwrap_or_else(|| panic!("{line}"));
     match bed.dispatch() {
         Dispatch::Kernel => assert_eq!(reason, "affinity is the client address"),
-        Dispatch::Handoff => assert!(reason.contains("affinity is the client address"), "{line}"),
+        Dispatch::Handoff | Dispatch::Proxy => assert!(reason.contains("affinity is the client address"), "{line}"),
     }
     // Whoever waits for the line may connect from any address at once.
     cluster.pids(2);

@@ -13,7 +13,7 @@ use crate::bed::{Bed, Dispatch, Row};
 const fn rounds_for(dispatch: Dispatch) -> u32 {
     match dispatch {
         Dispatch::Kernel => 100,
-        Dispatch::Handoff => 30,
+        Dispatch::Handoff | Dispatch::Proxy => 30,
     }
 }
 

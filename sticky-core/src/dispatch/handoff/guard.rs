@@ -88,7 +88,7 @@ impl Guard {
     }
 
     fn over(handoff: Arc<Handoff>, peer: Option<SocketAddr>, exchange: Exchange) -> Self {
-        let client = if handoff.judge().trusts_anybody() { ClientAddr::named(peer) } else { ClientAddr::of(peer) };
+        let client = if handoff.judge().notes_messages() { ClientAddr::named(peer) } else { ClientAddr::of(peer) };
         let watch = Watch::default();
         Self {
             handoff,
@@ -293,6 +293,11 @@ impl Guard {
         let judge = self.handoff.judge();
         let client = judge.client(opening, peer);
         self.client.set(client);
+        let client = client.map(|client| client.ip());
+        if judge.forwards() {
+            self.client.set_verdict(judge.verdict(opening, client));
+            return Verdict::Serve;
+        }
         if self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(opening, client) }
     }
 

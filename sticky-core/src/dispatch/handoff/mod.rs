@@ -31,7 +31,7 @@ pub(crate) mod message;
 #[cfg(cluster)]
 mod outbox;
 pub(crate) mod outcome;
-mod placer;
+pub(crate) mod placer;
 pub(crate) mod preamble;
 mod refusal;
 pub(crate) mod request_body;

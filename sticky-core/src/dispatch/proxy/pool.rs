@@ -1,0 +1,104 @@
+//! The connections to workers that carry nothing just now.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::client::conn::http1::SendRequest;
+use tokio::time::Instant;
+
+use super::body::{Outgoing, Progress};
+use crate::dispatch::handoff::placer::UnderWay;
+use crate::id::WorkerId;
+
+/// A connection to a worker.
+pub(super) type Sender = SendRequest<Outgoing>;
+
+/// How many are kept for one slot.
+const MOST_IDLE: usize = 1024;
+
+/// How long one is kept that nobody needs.
+const IDLE_TIME: Duration = Duration::from_secs(30);
+
+/// How long one may take to be ready after its last response has ended: a turn of its task.
+const READY_TIME: Duration = Duration::from_millis(100);
+
+/// What is idle, slot by slot, the one used last on top.
+#[derive(Debug)]
+pub(super) struct Pool {
+    slots: Vec<Mutex<Vec<Idle>>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: Sender,
+    since: Instant,
+}
+
+impl Pool {
+    pub(super) fn new(slots: usize) -> Self {
+        Self { slots: (0..slots).map(|_| Mutex::default()).collect() }
+    }
+
+    /// A connection to this slot that was idle for less than `at_most`.
+    pub(super) async fn take(&self, slot: WorkerId, at_most: Duration) -> Option<Sender> {
+        loop {
+            let Idle { mut sender, since } = self.idle(slot)?.pop()?;
+            if since.elapsed() >= at_most {
+                // Those below it have been idle for longer.
+                self.idle(slot)?.clear();
+                return None;
+            }
+            if sender.is_ready() {
+                return Some(sender);
+            }
+            if !sender.is_closed() && matches!(tokio::time::timeout(READY_TIME, sender.ready()).await, Ok(Ok(()))) {
+                return Some(sender);
+            }
+        }
+    }
+
+    fn put(&self, slot: WorkerId, sender: Sender) {
+        if sender.is_closed() {
+            return;
+        }
+        let Some(mut idle) = self.idle(slot) else { return };
+        if idle.len() < MOST_IDLE {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub(super) fn tidy(&self) {
+        for slot in &self.slots {
+            lock(slot).retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIME);
+        }
+    }
+
+    fn idle(&self, slot: WorkerId) -> Option<MutexGuard<'_, Vec<Idle>>> {
+        self.slots.get(slot.index()).map(lock)
+    }
+}
+
+fn lock(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
+    idle.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection that carries a response.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) pool: Arc<Pool>,
+    pub(super) slot: WorkerId,
+    pub(super) sender: Sender,
+    pub(super) sent: Arc<Progress>,
+    pub(super) _under_way: Option<UnderWay>,
+}
+
+impl Lease {
+    /// The response has ended: if its request has, too, the connection can carry another. Dropped before that, it is
+    /// closed.
+    pub(super) fn end(self) {
+        if self.sent.is_sent() {
+            self.pool.put(self.slot, self.sender);
+        }
+    }
+}
