@@ -27,6 +27,8 @@ pub(crate) enum ToWorker {
     Release(ReleaseOrder),
     /// These slots are out of the placement now: their clients go to the others.
     Evicted { slots: Vec<WorkerId> },
+    /// These slots' processes do not run just now; for proxies, which then use no connection to one of them that they have.
+    Down { slots: Vec<WorkerId> },
     /// Take no new work, finish the old.
     Drain(DrainOrder),
     /// Another process that takes part in the bus; carries a socket to it.

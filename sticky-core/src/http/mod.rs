@@ -104,7 +104,7 @@ where
     let worker = connections.worker().clone();
     // With one worker nothing can land on a wrong one.
     let is_alone = worker.workers() <= 1;
-    let berths = Berths::new(worker.drain(), worker.limits().timeouts, open);
+    let berths = Berths::new(worker.connection_drain().clone(), worker.limits().timeouts, open);
     while let Some(connection) = connections.accept().await {
         let peer = connection.peer_addr();
         let is_believed = worker.trusts(peer);

@@ -98,6 +98,8 @@ pub(crate) enum Action {
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.
     Evict { slots: Vec<WorkerId> },
+    /// Tell the proxies that these slots' processes do not run.
+    Down { slots: Vec<WorkerId> },
     /// Take away the files of unix sockets: nobody shall begin anything there.
     Unpublish,
     /// Close the listeners.

@@ -152,7 +152,8 @@ impl Supervisor {
         let scoreboard = Scoreboard::create(State::seats(slots))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
         let ledger = Ledger::new(slots);
-        let ledger = if is_by_address && config.dispatch != Dispatch::Proxy { ledger } else { ledger.without_spread() };
+        let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.workers) } else { ledger };
+        let ledger = if is_by_address { ledger } else { ledger.without_spread() };
         let policy = Policy {
             workers: config.workers,
             proxies: config.proxies(),
@@ -270,6 +271,9 @@ impl Supervisor {
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
                 }
+                if member.slot.get() >= self.config.workers {
+                    member.process.send(&ToWorker::Down { slots: self.state.known_down().to_vec() }, &[]);
+                }
                 member.greeted = true;
                 if let Some(early) = member.early.take() {
                     member.process.send(&early, &[]);
@@ -313,7 +317,7 @@ impl Supervisor {
         for remark in self.ledger.remarks(live) {
             match remark {
                 Remark::Misplaced | Remark::Looped => notice::error(remark),
-                Remark::Lopsided(_) => notice::warn(remark),
+                Remark::Lopsided { .. } => notice::warn(remark),
             }
         }
     }
@@ -389,6 +393,7 @@ impl Supervisor {
                 }
             }
             Action::Evict { slots } => self.evict(slots),
+            Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
             Action::CloseListeners => self.listeners.clear(),
             Action::Note(note) => self.note(&note),
@@ -403,6 +408,11 @@ impl Supervisor {
             Some(member) => member.early = Some(message),
             None => {}
         }
+    }
+
+    fn tell_proxies(&self, message: &ToWorker) {
+        let is_proxy = |member: &&Member| member.slot.get() >= self.config.workers && member.greeted;
+        self.members.values().filter(is_proxy).for_each(|member| member.process.send(message, &[]));
     }
 
     fn spawn(&mut self, child: ChildId, seat: Seat, source: Source) {
@@ -512,7 +522,8 @@ impl Supervisor {
 
     fn finish(&mut self, outcome: Outcome) {
         self.read_scoreboard();
-        if let Some(handoffs) = self.ledger.handoffs() {
+        // Behind proxies a connection that has moved is one to a worker.
+        if let Some(handoffs) = self.ledger.handoffs().filter(|_| self.config.dispatch == Dispatch::Handoff) {
             notice::info(format_args!("handoff: {handoffs}"));
         }
         if let Some(bus) = self.ledger.bus() {

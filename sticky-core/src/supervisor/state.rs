@@ -165,6 +165,8 @@ pub(crate) struct State {
     next_child: u64,
     draws: u64,
     report: Report,
+    /// The slots that the proxies know to be down.
+    known_down: Vec<WorkerId>,
     out: Vec<Action>,
 }
 
@@ -190,6 +192,7 @@ impl State {
             next_child: 0,
             draws: 0,
             report: Report::default(),
+            known_down: Vec::new(),
             out: Vec::new(),
             policy,
         }
@@ -228,7 +231,13 @@ impl State {
         self.come_up(now);
         self.pass_time(now);
         self.settle(now);
+        self.tell_of_down();
         std::mem::take(&mut self.out)
+    }
+
+    /// The workers' slots that do not run, as proxies have been told.
+    pub(crate) fn known_down(&self) -> &[WorkerId] {
+        &self.known_down
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens first.
@@ -637,9 +646,25 @@ impl State {
     /// Has the kernel place connections where they are served. Clients that are refused stay where they belong.
     fn place(&mut self) {
         if let Failover::Next { .. } = self.policy.failover {
-            let evicted = self.slots.iter().enumerate().filter(|(_, slot)| slot.evicted);
+            let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
+            let evicted = workers.filter(|(_, slot)| slot.evicted);
             let slots = evicted.map(|(index, _)| worker(index)).collect();
             self.out.push(Action::Evict { slots });
+        }
+    }
+
+    /// Has the proxies know at once which processes do not run. What is forwarded over a connection to one of those would
+    /// wait there until it goes on, whatever becomes of the slot.
+    fn tell_of_down(&mut self) {
+        if self.policy.proxies == 0 || !matches!(self.phase, Phase::Running | Phase::ShuttingDown { .. }) {
+            return;
+        }
+        let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
+        let down = workers.filter(|(_, slot)| slot.down_since.is_some()).map(|(index, _)| worker(index));
+        let down: Vec<WorkerId> = down.collect();
+        if down != self.known_down {
+            self.known_down.clone_from(&down);
+            self.out.push(Action::Down { slots: down });
         }
     }
 

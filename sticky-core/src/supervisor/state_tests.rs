@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::super::event::Ended;
+use super::super::event::{Ended, Fleet};
 use super::*;
 
+#[path = "state/proxy_tests.rs"]
+mod proxy_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
 
@@ -913,6 +915,8 @@ type Desk = (WorkerId, Part);
 /// The world outside, as far as the actions say.
 #[derive(Default)]
 struct World {
+    /// The slots that are no proxies'.
+    workers: u16,
     alive: BTreeMap<ChildId, WorkerId>,
     stopped: Vec<ChildId>,
     reads: Vec<(Desk, ChildId)>,
@@ -929,17 +933,19 @@ struct World {
 }
 
 impl World {
-    fn obey(&mut self, now: Instant, actions: Vec<Action>, workers: u16) {
+    fn obey(&mut self, now: Instant, actions: Vec<Action>, slots: u16) {
         for action in actions {
             assert!(!self.finished, "nothing follows the end: {action:?}");
             match action {
                 Action::Spawn { child, slot, generation, seat, .. } => {
-                    assert!(seat < State::seats(workers), "there is a seat for everybody");
+                    assert!(seat < State::seats(slots), "there is a seat for everybody");
                     self.spawned(child, slot, generation);
                 }
                 Action::Listen { child, slot, part, refuse } => {
                     self.lent(now, child, (slot, part));
                     assert!(!refuse || self.alive[&child] != slot, "nobody refuses its own clients");
+                    let is_worker = |slot: WorkerId| slot.get() < self.workers;
+                    assert_eq!(is_worker(slot), is_worker(self.alive[&child]), "proxies and workers have their own");
                 }
                 Action::Release { child, slot, part } => {
                     let desk = (slot, part);
@@ -958,7 +964,7 @@ impl World {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
                 Action::Evict { slots } => {
-                    assert!(slots.len() < usize::from(workers), "somebody is always placed");
+                    assert!(slots.len() < usize::from(self.workers), "somebody is always placed");
                     self.evicted = slots;
                 }
                 Action::CloseListeners => self.closed = true,
@@ -968,9 +974,10 @@ impl World {
                 }
                 Action::Note(Note::Unkillable { who }) => {
                     let left: Vec<ChildId> =
-                        self.alive.iter().filter(|(_, at)| Post::Worker(**at) == who).map(|(id, _)| *id).collect();
+                        self.alive.iter().filter(|(_, at)| Post::of(**at, self.workers) == who).map(|(id, _)| *id).collect();
                     left.into_iter().for_each(|child| self.bury(child));
                 }
+                Action::Down { slots } => assert!(slots.iter().all(|slot| slot.get() < self.workers)),
                 Action::Unpublish | Action::FindProgram | Action::Note(_) => {}
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }
@@ -1092,6 +1099,7 @@ proptest! {
     #[test]
     fn no_order_of_events_breaks_the_invariants(
         workers in 1..5_u16,
+        proxies in 0..3_u16,
         failover in failover(),
         moves in any::<bool>(),
         reload_parallel in 1..3_u16,
@@ -1100,15 +1108,18 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let reload_soak = Duration::from_secs(soak);
-        let mut state = State::new(Policy { moves, reload_parallel, reload_soak, ..policy(workers, failover) });
-        let mut world = World::default();
-        world.obey(now, state.handle(now, Event::Start), workers);
+        let moves = moves || proxies > 0;
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, ..policy(workers, failover) };
+        let mut state = State::new(policy);
+        let mut world = World { workers, ..World::default() };
+        let slots = workers + proxies;
+        world.obey(now, state.handle(now, Event::Start), slots);
         for happening in happenings {
             if let Happening::Tick(ms) = happening {
                 now += Duration::from_millis(ms.into());
             }
             let Some(event) = world.event(happening) else { continue };
-            world.obey(now, state.handle(now, event), workers);
+            world.obey(now, state.handle(now, event), slots);
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
                 for slot in &state.slots {
@@ -1130,11 +1141,11 @@ proptest! {
         for _ in 0..2 {
             now += SAME_SIGNAL;
             world.terminated += 1;
-            world.obey(now, state.handle(now, Event::Terminate), workers);
+            world.obey(now, state.handle(now, Event::Terminate), slots);
         }
         while let Some(child) = world.pick(0) {
             world.bury(child);
-            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), workers);
+            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         prop_assert!(world.finished);
     }

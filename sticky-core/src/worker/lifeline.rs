@@ -103,6 +103,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Listen(order) => listen_order(order, received.descriptors),
         ToWorker::Release(order) => Order::Release { slot: order.slot, part: order.part },
         ToWorker::Evicted { slots } => Order::Evicted { slots },
+        ToWorker::Down { slots } => Order::Down { slots },
         ToWorker::Drain(order) => {
             // Counted before anybody hears of it: the first connections end at once.
             let open = hears.registry.open();

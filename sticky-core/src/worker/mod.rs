@@ -64,6 +64,8 @@ struct Inner {
     generation: Generation,
     workers: u16,
     drain: Drain,
+    /// What connections hear of it.
+    connection_drain: Drain,
     trigger: DrainTrigger,
     registry: Registry,
     limits: Limits,
@@ -191,11 +193,13 @@ pub(crate) struct Parts {
 impl Worker {
     pub(crate) fn new(parts: Parts) -> Self {
         let (trigger, drain) = parts.drain;
+        let connection_drain = if parts.judge.serves_proxies() { drain.of_forwarded() } else { drain.clone() };
         let inner = Inner {
             id: parts.id,
             generation: parts.generation,
             workers: parts.workers,
             drain,
+            connection_drain,
             trigger,
             registry: parts.registry,
             limits: parts.limits,
@@ -453,9 +457,9 @@ impl Worker {
         self.inner.judge.trusts(peer)
     }
 
-    /// As [`drain`](Self::drain), without a clone.
-    pub(crate) fn inner_drain(&self) -> &Drain {
-        &self.inner.drain
+    /// What this worker's connections hear of its drain.
+    pub(crate) fn connection_drain(&self) -> &Drain {
+        &self.inner.connection_drain
     }
 
     pub(crate) fn limits(&self) -> &Limits {

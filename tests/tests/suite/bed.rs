@@ -1,10 +1,11 @@
 //! What a row runs on: a framework's testbed under a dispatch.
 
 use std::fmt;
+use std::io;
 use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::Trial;
-use sticky_tests::{Launch, namespace};
+use sticky_tests::{Launch, Response, namespace};
 
 /// The testbeds there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -109,6 +110,34 @@ impl Bed {
         }
     }
 
+    // === what a proxy does otherwise, by its nature: it answers in the worker's place, and it is one process more ===
+
+    /// Checks that a request has got no answer of its worker. A proxy says so.
+    pub(crate) fn expect_lost(&self, answer: io::Result<Response>) {
+        match answer {
+            Ok(answer) if self.is_proxied() && answer.status == 502 => {
+                assert_eq!(answer.text(), r#"{"error":"proxy_error","reason":"worker_broke_off"}"#);
+            }
+            Ok(answer) => panic!("no answer expected: {answer:?}"),
+            Err(_) => {}
+        }
+    }
+
+    /// How many processes a cluster with so many workers has beside its supervisor.
+    pub(crate) fn children(&self, workers: usize) -> usize {
+        workers + usize::from(self.is_proxied())
+    }
+
+    /// Whether requests reach their worker by a proxy.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.dispatch == Dispatch::Proxy
+    }
+
+    /// Whether clients keep their connection when their worker's generation changes: theirs moves, or it is another's.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.dispatch != Dispatch::Kernel
+    }
+
     // === what actix does otherwise, by its nature; the documentation of sticky-actix says so ===
 
     /// Whether responses can have trailers.
@@ -159,7 +188,7 @@ pub(crate) struct Row {
     check: fn(&Bed),
     place: Place,
     company: Company,
-    only: Option<Dispatch>,
+    only: &'static [Dispatch],
     only_with: Option<Framework>,
 }
 
@@ -180,12 +209,22 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self { name, check, place: Place::Here, company: Company::Welcome, only: None, only_with: None }
+        Self { name, check, place: Place::Here, company: Company::Welcome, only: &Dispatch::ALL, only_with: None }
     }
 
     /// Runs it under this dispatch and no other: it is about something that only this one has.
     pub(crate) const fn only(mut self, dispatch: Dispatch) -> Self {
-        self.only = Some(dispatch);
+        self.only = match dispatch {
+            Dispatch::Kernel => &[Dispatch::Kernel],
+            Dispatch::Handoff => &[Dispatch::Handoff],
+            Dispatch::Proxy => &[Dispatch::Proxy],
+        };
+        self
+    }
+
+    /// Runs it where every request is read before it is known whose it is.
+    pub(crate) const fn by_request(mut self) -> Self {
+        self.only = &[Dispatch::Handoff, Dispatch::Proxy];
         self
     }
 
@@ -212,7 +251,7 @@ impl Row {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
         let is_meant = |bed: &Bed| {
-            self.only.is_none_or(|only| only == bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
+            self.only.contains(&bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
         };
         beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }

@@ -37,7 +37,7 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new("chaos_loses_only_what_was_executing", chaos_loses_only_what_was_executing)
             .alone()
-            .only(Dispatch::Handoff),
+            .by_request(),
     ]
 }
 

@@ -12,7 +12,7 @@ use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
 use sticky_tests::{Client, Connection, Launch, Random, Request, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::jar::Jar;
 use crate::keys::{Key, Moves, by_header, fresh};
 
@@ -37,7 +37,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds),
         Row::new("placed_tenants_of_a_dead_worker_move_for_good", placed_tenants_move_for_good),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 // === losing a worker ===

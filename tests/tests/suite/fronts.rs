@@ -8,7 +8,7 @@ use std::thread;
 use sticky_tests::{Client, Connection, Front, Random, Request, TestCluster};
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::keys::Moves;
 
 const WORKERS: u16 = 4;
@@ -29,7 +29,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("everything_passes_through_haproxy", everything_passes_through_haproxy),
         Row::new("proxy_protocol_is_believed_of_trusted_peers", proxy_protocol_is_believed_of_trusted_peers),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 // === the balancers ===

@@ -27,7 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("silence_after_a_move_is_timed", silence_after_a_move_is_timed),
         Row::new("slow_heads_are_timed_wherever_they_are", slow_heads_are_timed_wherever_they_are),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// The request that is hidden in or behind each shape. Nobody must answer it unless the shape before it was served.

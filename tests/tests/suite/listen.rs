@@ -93,7 +93,8 @@ fn worker_counts_from_other_variables(bed: &Bed) {
 fn announces_itself_in_one_line(bed: &Bed) {
     let cluster = bed.launch().up();
     let line = cluster.events().expect("listening on", PATIENCE);
-    let begin = format!("listening on http://{} (2 workers, {} dispatch: ", cluster.address(), bed.dispatch());
+    let fleet = if bed.is_proxied() { "2 workers and 1 proxy" } else { "2 workers" };
+    let begin = format!("listening on http://{} ({fleet}, {} dispatch: ", cluster.address(), bed.dispatch());
     let reason = line.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(')')).unwrap_or_else(|| panic!("{line}"));
     match bed.dispatch() {
         Dispatch::Kernel => assert_eq!(reason, "affinity is the client address"),

@@ -6,7 +6,7 @@ use sticky_tests::process;
 use sticky_tests::testbed::LENGTH_TRAILER;
 use sticky_tests::{Connection, Random, Request, Response};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::handoff::two;
 use crate::keys::{Key, Moves};
 
@@ -24,7 +24,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("unread_body_confuses_nobody", unread_body_confuses_nobody),
         Row::new("empty_lines_between_requests_are_skipped", empty_lines_between_requests_are_skipped),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// What to do with a body of that many bytes, and what must come back.

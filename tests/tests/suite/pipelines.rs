@@ -6,7 +6,7 @@ use std::thread;
 use sticky_tests::client::send_in_pieces;
 use sticky_tests::{Client, Connection, Random, Request, Response, journal};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::keys::{Key, Moves, by_header};
 
 const WORKERS: u16 = 4;
@@ -21,7 +21,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("pipelines_of_random_keys_are_answered_in_order", pipelines_of_random_keys_are_answered_in_order),
         Row::new("pipeline_can_end_anywhere", pipeline_can_end_anywhere),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// One message of a pipeline, and what its answer must be.

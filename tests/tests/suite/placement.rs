@@ -9,7 +9,7 @@ use std::time::Instant;
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::{Client, Connection, Launch, Random, Request, Response, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::jar::{Jar, STICKY, ticket};
 use crate::keys::{Moves, fresh};
 
@@ -33,7 +33,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("worker_that_does_not_exist_has_a_stand_in", worker_that_does_not_exist_has_a_stand_in),
         Row::new("worker_that_does_not_exist_is_refused", worker_that_does_not_exist_is_refused),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 fn sticky(bed: &Bed, placement: &str) -> Launch {

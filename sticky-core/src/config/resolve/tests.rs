@@ -513,8 +513,7 @@ fn only_a_proxy_can_refuse_upgrades() {
     let problems = problems(builder(), &[("STICKY_NO_SOCKETS", "on"), ("STICKY_PROXY_WORKERS", "65")]);
     let expected = "STICKY_PROXY_WORKERS=\"65\": out of range (allowed: a whole number from 1 to 64)";
     assert_eq!(problems[0], expected);
-    let expected = "STICKY_NO_SOCKETS=\"on\" has no effect without dispatch (STICKY_DISPATCH): only proxy dispatch can \
-                    refuse upgrades";
+    let expected = "STICKY_NO_SOCKETS=\"on\" needs dispatch (STICKY_DISPATCH): only proxy dispatch can refuse upgrades";
     assert_eq!(problems[1..], [expected.to_owned()]);
     assert!(!config(builder(), &[("STICKY_NO_SOCKETS", "off")]).no_sockets);
 }

@@ -50,6 +50,7 @@ pub(crate) struct Judge {
     sessions: Arc<Sessions>,
     placer: Placer,
     out: SlotSet,
+    down: SlotSet,
     /// The slots whose channels are read here.
     standing_in: SlotSet,
 }
@@ -75,6 +76,7 @@ impl Judge {
             placer: Placer::new(own, workers, rules.placement, rows),
             rules,
             out: SlotSet::default(),
+            down: SlotSet::default(),
             standing_in: SlotSet::default(),
         }
     }
@@ -91,6 +93,21 @@ impl Judge {
     /// Whether a message stays here whoever's it is, and is forwarded.
     pub(crate) fn forwards(&self) -> bool {
         self.duty == Duty::Forwards
+    }
+
+    /// Whether everything comes from proxies.
+    pub(crate) fn serves_proxies(&self) -> bool {
+        self.duty == Duty::Serves
+    }
+
+    /// Says which slots' processes do not run just now, whatever becomes of their clients.
+    pub(crate) fn note_down(&self, slots: &[WorkerId]) {
+        self.down.set(slots);
+    }
+
+    /// Whether a slot's process does not run just now.
+    pub(crate) fn is_down(&self, slot: WorkerId) -> bool {
+        self.down.contains(slot)
     }
 
     /// This worker's slot.
@@ -579,11 +596,11 @@ mod tests {
         let parts = HeadParts::new("GET", "/", &[("x-forwarded-for", b"198.51.100.7")]);
         let [proxy, other] = ["192.0.2.1:80", "192.0.2.2:80"].map(|peer| Some(peer.parse().unwrap()));
         let client = |peer| judge.client(&Opening::Request(parts.head()), peer).unwrap().to_string();
-        assert_eq!([client(proxy), client(other)], ["198.51.100.7", "192.0.2.2"]);
-        assert_eq!(judge.client(&Opening::Http2, proxy), Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!([client(proxy), client(other)], ["198.51.100.7:0", "192.0.2.2:80"]);
+        assert_eq!(judge.client(&Opening::Http2, proxy), proxy);
         assert_eq!([proxy, other, None].map(|peer| judge.trusts(peer)), [true, false, false]);
-        assert!(judge.trusts_anybody());
-        assert!(!self::judge(Affinity::default(), Failover::default()).trusts_anybody());
+        assert!(judge.notes_messages());
+        assert!(!self::judge(Affinity::default(), Failover::default()).notes_messages());
     }
 
     #[test]

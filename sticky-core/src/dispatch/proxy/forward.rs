@@ -184,7 +184,10 @@ impl Forwarder {
     }
 
     async fn sender(&self, slot: WorkerId, may_be_used: bool) -> Result<Sender, Fault> {
-        if may_be_used && let Some(sender) = self.pool.take(slot, Duration::MAX).await {
+        // One that stands still would not answer; who takes up a new one does.
+        if may_be_used
+            && !self.judge.is_down(slot)
+            && let Some(sender) = self.pool.take(slot, Duration::MAX).await {
             return Ok(sender);
         }
         self.upstreams.connect(slot).await
