@@ -522,9 +522,8 @@ impl Supervisor {
 
     fn finish(&mut self, outcome: Outcome) {
         self.read_scoreboard();
-        // Behind proxies a connection that has moved is one to a worker.
-        if let Some(handoffs) = self.ledger.handoffs().filter(|_| self.config.dispatch == Dispatch::Handoff) {
-            notice::info(format_args!("handoff: {handoffs}"));
+        if let Some(handoffs) = self.ledger.handoffs() {
+            notice::info(format_args!("{}: {handoffs}", self.config.dispatch));
         }
         if let Some(bus) = self.ledger.bus() {
             notice::info(format_args!("bus: {bus}"));

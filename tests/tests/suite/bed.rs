@@ -133,6 +133,12 @@ impl Bed {
         self.dispatch == Dispatch::Proxy
     }
 
+    /// Whether a connection is a worker's, who also serves what on it is nobody's, and is counted for it. A proxy gives
+    /// such requests to all in turn, and places new sessions by what is executing.
+    pub(crate) fn connections_are_a_workers(&self) -> bool {
+        !self.is_proxied()
+    }
+
     /// Whether clients keep their connection when their worker's generation changes: theirs moves, or it is another's.
     pub(crate) fn keeps_connections(&self) -> bool {
         self.dispatch != Dispatch::Kernel
@@ -159,7 +165,9 @@ impl Bed {
 
     /// As [`Self::serves_any_host`].
     pub(crate) fn max_headers(&self) -> usize {
-        if self.is_actix() { 96 } else { 100 }
+        let most = if self.is_actix() { 96 } else { 100 };
+        // A proxy adds three that say who the client is.
+        if self.is_proxied() { most - 3 } else { most }
     }
 
     /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.

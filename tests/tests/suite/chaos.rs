@@ -19,7 +19,7 @@ use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually, is_alive};
 use sticky_tests::{Client, Random, TestCluster, journal};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::chaos_client::{ChaosClient, Loss, Seen};
 use crate::keys::{Moves, by_header};
 

@@ -86,7 +86,7 @@ fn large_bodies_pass_both_ways(bed: &Bed) {
         // An even number of errands: the next round asks the other worker for each.
         turn.next();
     }
-    assert!(Moves::at_end_of(&cluster).sent() >= 30);
+    Moves::at_end_of(&cluster).are_at_least(bed, 30);
 }
 
 /// The next request is sent before the answer is read: the worker must hold it back until the socket has taken all.
@@ -207,7 +207,7 @@ fn head_split_anywhere_moves(bed: &Bed) {
         assert_eq!(answer.text(), "body", "split at {at}");
         holder = key.worker;
     }
-    assert!(Moves::at_end_of(&cluster).sent() >= length as u64 - 1);
+    Moves::at_end_of(&cluster).are_at_least(bed, length as u64 - 1);
 }
 
 /// The connection moves with the head and a part of the body read; the rest comes later, to the new owner.

@@ -101,8 +101,7 @@ fn run_pipelines(bed: &Bed, choose: Choose) {
             });
         }
     });
-    let sent = Moves::at_end_of(&cluster).sent();
-    assert!(sent >= (CONNECTIONS * PIPELINES * DEPTH / 2) as u64, "only {sent} moves");
+    Moves::at_end_of(&cluster).are_at_least(bed, (CONNECTIONS * PIPELINES * DEPTH / 2) as u64);
 }
 
 /// Sends all of it on a thread of its own while the answers are read.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::BitOr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Opening;
 use super::placer::{Placer, UnderWay};
@@ -50,7 +50,9 @@ pub(crate) struct Judge {
     sessions: Arc<Sessions>,
     placer: Placer,
     out: SlotSet,
+    /// The slots whose processes do not run, as far as this is known: to proxies.
     down: SlotSet,
+    eras: Vec<AtomicU32>,
     /// The slots whose channels are read here.
     standing_in: SlotSet,
 }
@@ -77,6 +79,7 @@ impl Judge {
             rules,
             out: SlotSet::default(),
             down: SlotSet::default(),
+            eras: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             standing_in: SlotSet::default(),
         }
     }
@@ -102,12 +105,18 @@ impl Judge {
 
     /// Says which slots' processes do not run just now, whatever becomes of their clients.
     pub(crate) fn note_down(&self, slots: &[WorkerId]) {
+        for (slot, era) in WorkerId::all(self.workers).zip(&self.eras) {
+            if slots.contains(&slot) != self.down.contains(slot) {
+                era.fetch_add(1, Relaxed);
+            }
+        }
         self.down.set(slots);
     }
 
-    /// Whether a slot's process does not run just now.
-    pub(crate) fn is_down(&self, slot: WorkerId) -> bool {
-        self.down.contains(slot)
+    /// How often a slot's process has ceased to run or begun again; none while it does not run.
+    pub(crate) fn era(&self, slot: WorkerId) -> Option<u32> {
+        let era = self.eras.get(slot.index()).map(|era| era.load(Relaxed));
+        era.filter(|_| !self.down.contains(slot))
     }
 
     /// This worker's slot.

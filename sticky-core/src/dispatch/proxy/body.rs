@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
 use super::pool::Lease;
+use crate::cluster::BoxError;
 use crate::http::RequestBody;
 
 type BodyResult = Option<Result<Frame<Bytes>, hyper::Error>>;
@@ -73,16 +74,22 @@ impl Streaming {
 
 impl Body for Outgoing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyResult> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self::Stream(stream) = &mut *self else { return Poll::Ready(None) };
         ready!(stream.poll_open(cx));
         let frame = ready!(Pin::new(&mut stream.body).poll_frame(cx));
+        if stream.progress.is_abandoned.load(Relaxed) {
+            return Poll::Ready(Some(Err(Abandoned.into())));
+        }
         if frame.is_none() || stream.body.is_end_stream() {
             stream.progress.end();
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -102,18 +109,31 @@ impl Body for Outgoing {
 
 /// How far a request's body has come, for whoever has the response.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicBool);
+pub(super) struct Progress {
+    is_sent: AtomicBool,
+    is_abandoned: AtomicBool,
+}
 
 impl Progress {
     fn end(&self) {
-        self.0.store(true, Relaxed);
+        self.is_sent.store(true, Relaxed);
     }
 
     /// Whether all of it has been given to the connection.
     pub(super) fn is_sent(&self) -> bool {
-        self.0.load(Relaxed)
+        self.is_sent.load(Relaxed)
+    }
+
+    /// The worker has answered: nobody needs the rest.
+    pub(super) fn abandon(&self) {
+        self.is_abandoned.store(true, Relaxed);
     }
 }
+
+/// The worker has answered before all of the request had come.
+#[derive(Debug, thiserror::Error)]
+#[error("the rest of the request is not needed")]
+struct Abandoned;
 
 /// Holds a body back until the worker has said that it wants it.
 #[derive(Debug, Default)]

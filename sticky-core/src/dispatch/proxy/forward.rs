@@ -17,7 +17,7 @@ use tokio::time::{interval, timeout};
 use super::body::{Answer, Gate, Outgoing, Progress};
 use super::fault::Fault;
 use super::headers;
-use super::pool::{Lease, Pool, Sender};
+use super::pool::{Era, Lease, Pool, Sender};
 use super::tunnel;
 use super::upstream::Upstreams;
 use crate::config::Config;
@@ -27,6 +27,7 @@ use crate::dispatch::handoff::placer::UnderWay;
 use crate::http::RequestBody;
 use crate::id::WorkerId;
 use crate::integration::came_by_https;
+use crate::scoreboard::Row;
 
 /// How often a request is begun that no worker has seen.
 const ATTEMPTS: usize = 3;
@@ -78,9 +79,9 @@ struct Inbound {
 }
 
 impl Forwarder {
-    pub(super) fn new(judge: Arc<Judge>, channels: Vec<OwnedFd>, settings: Settings) -> Self {
+    pub(super) fn new(judge: Arc<Judge>, channels: Vec<OwnedFd>, row: Row, settings: Settings) -> Self {
         let pool = Arc::new(Pool::new(channels.len()));
-        Self { judge, upstreams: Upstreams::new(channels, settings.patience), pool, settings }
+        Self { judge, upstreams: Upstreams::new(channels, settings.patience, row), pool, settings }
     }
 
     /// Closes connections that nobody needs, until it is dropped.
@@ -160,12 +161,13 @@ impl Forwarder {
         let Outbound { slot, mut request, sent, under_way } = outbound;
         for attempt in 1..=ATTEMPTS {
             // What was idle may be dead, all of it at once.
-            let mut sender = self.sender(slot, attempt == 1).await?;
+            let era = self.judge.era(slot);
+            let mut sender = self.sender(slot, era, attempt == 1).await?;
             let copy = copy_of(&request);
             let error = match sender.try_send_request(request).await {
                 Ok(response) => {
                     let pool = Arc::clone(&self.pool);
-                    let lease = Lease { pool, slot, sender, sent, _under_way: under_way };
+                    let lease = Lease { pool, slot, era, sender, sent, _under_way: under_way };
                     return Ok(Inbound { response, lease });
                 }
                 Err(error) => error,
@@ -183,14 +185,16 @@ impl Forwarder {
         Err(Fault::BrokenOff)
     }
 
-    async fn sender(&self, slot: WorkerId, may_be_used: bool) -> Result<Sender, Fault> {
-        // One that stands still would not answer; who takes up a new one does.
-        if may_be_used
-            && !self.judge.is_down(slot)
-            && let Some(sender) = self.pool.take(slot, Duration::MAX).await {
-            return Ok(sender);
+    async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<Sender, Fault> {
+        // A worker that stands still would not answer; who takes up a new connection does.
+        let used = match era {
+            Some(_) if may_be_used => self.pool.take(slot, era, Duration::MAX).await,
+            _ => None,
+        };
+        match used {
+            Some(sender) => Ok(sender),
+            None => self.upstreams.connect(slot).await,
         }
-        self.upstreams.connect(slot).await
     }
 
     /// The response to the client. Only the worker's own word makes a tunnel of the connection.

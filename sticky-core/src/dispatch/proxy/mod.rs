@@ -22,6 +22,7 @@ mod headers;
 mod pool;
 mod tunnel;
 mod upstream;
+mod wire;
 
 use std::io;
 use std::sync::Arc;
@@ -50,7 +51,7 @@ pub(crate) fn run(proxy: Proxy, config: &Config) -> io::Result<()> {
 
 async fn serve(proxy: Proxy, settings: forward::Settings) {
     let Proxy { worker, judge, channels } = proxy;
-    let forwarder = Arc::new(Forwarder::new(judge, channels, settings));
+    let forwarder = Arc::new(Forwarder::new(judge, channels, worker.row().clone(), settings));
     let tidying = tokio::spawn(Arc::clone(&forwarder).tidy());
     let connections = worker.ready();
     http::serve_connections(connections, |connection| {

@@ -32,18 +32,23 @@ pub(super) struct Pool {
 struct Idle {
     sender: Sender,
     since: Instant,
+    era: Era,
 }
+
+/// How often a slot's process has ceased to run or begun again, as far as was known when a connection to it was made: to
+/// whom it leads. What was made while the slot did not run leads to whoever stood in, so that it has none.
+pub(super) type Era = Option<u32>;
 
 impl Pool {
     pub(super) fn new(slots: usize) -> Self {
         Self { slots: (0..slots).map(|_| Mutex::default()).collect() }
     }
 
-    /// A connection to this slot that was idle for less than `at_most`.
-    pub(super) async fn take(&self, slot: WorkerId, at_most: Duration) -> Option<Sender> {
+    /// A connection to this slot of this era that was idle for less than `at_most`.
+    pub(super) async fn take(&self, slot: WorkerId, now: Era, at_most: Duration) -> Option<Sender> {
         loop {
-            let Idle { mut sender, since } = self.idle(slot)?.pop()?;
-            if since.elapsed() >= at_most {
+            let Idle { mut sender, since, era } = self.idle(slot)?.pop()?;
+            if era != now || since.elapsed() >= at_most {
                 // Those below it have been idle for longer.
                 self.idle(slot)?.clear();
                 return None;
@@ -57,13 +62,13 @@ impl Pool {
         }
     }
 
-    fn put(&self, slot: WorkerId, sender: Sender) {
-        if sender.is_closed() {
+    fn put(&self, slot: WorkerId, era: Era, sender: Sender) {
+        if sender.is_closed() || era.is_none() {
             return;
         }
         let Some(mut idle) = self.idle(slot) else { return };
         if idle.len() < MOST_IDLE {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { sender, since: Instant::now(), era });
         }
     }
 
@@ -88,6 +93,7 @@ fn lock(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
 pub(super) struct Lease {
     pub(super) pool: Arc<Pool>,
     pub(super) slot: WorkerId,
+    pub(super) era: Era,
     pub(super) sender: Sender,
     pub(super) sent: Arc<Progress>,
     pub(super) _under_way: Option<UnderWay>,
@@ -98,7 +104,9 @@ impl Lease {
     /// closed.
     pub(super) fn end(self) {
         if self.sent.is_sent() {
-            self.pool.put(self.slot, self.sender);
+            self.pool.put(self.slot, self.era, self.sender);
+        } else {
+            self.sent.abandon();
         }
     }
 }

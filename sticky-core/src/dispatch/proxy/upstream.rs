@@ -13,10 +13,12 @@ use tokio::time::{Instant, sleep};
 
 use super::fault::Fault;
 use super::pool::Sender;
+use super::wire::Wire;
 use crate::dispatch::handoff::channel::{self, SendError};
 use crate::dispatch::handoff::exchange::{Moving, Standing};
 use crate::dispatch::handoff::message::Message;
 use crate::id::WorkerId;
+use crate::scoreboard::Row;
 
 /// How long until a channel is tried again that was full: its slot has not read for a while.
 const SEND_PAUSE: Duration = Duration::from_millis(5);
@@ -27,11 +29,12 @@ pub(super) struct Upstreams {
     channels: Vec<OwnedFd>,
     /// How long a slot that does not read is waited for; none is for ever.
     patience: Option<Duration>,
+    row: Row,
 }
 
 impl Upstreams {
-    pub(super) fn new(channels: Vec<OwnedFd>, patience: Option<Duration>) -> Self {
-        Self { channels, patience }
+    pub(super) fn new(channels: Vec<OwnedFd>, patience: Option<Duration>, row: Row) -> Self {
+        Self { channels, patience, row }
     }
 
     /// A new connection to this slot. Whoever reads its channel next takes it up; until then what is sent waits.
@@ -42,7 +45,7 @@ impl Upstreams {
     pub(super) async fn connect(&self, slot: WorkerId) -> Result<Sender, Fault> {
         let stream = self.open(slot).await?;
         let (sender, connection) =
-            Builder::new().handshake(TokioIo::new(stream)).await.map_err(|_| Fault::BrokenOff)?;
+            Builder::new().handshake(TokioIo::new(Wire::new(stream))).await.map_err(|_| Fault::BrokenOff)?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(target: "sticky", %error, "a connection to a worker ended early");
@@ -62,7 +65,10 @@ impl Upstreams {
         let since = Instant::now();
         loop {
             match channel::send(channel.as_fd(), &message, theirs.as_fd()) {
-                Ok(()) => return UnixStream::from_std(ours.into()).map_err(|_| Fault::Unavailable),
+                Ok(()) => {
+                    self.row.sent();
+                    return UnixStream::from_std(ours.into()).map_err(|_| Fault::Unavailable);
+                }
                 Err(SendError::Full | SendError::TooManyInFlight) => {}
                 Err(SendError::TooLarge | SendError::Gone) => return Err(Fault::Unavailable),
             }
