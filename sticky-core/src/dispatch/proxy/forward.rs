@@ -164,7 +164,7 @@ impl Forwarder {
             let era = self.judge.era(slot);
             let mut sender = self.sender(slot, era, attempt == 1).await?;
             let copy = copy_of(&request);
-            let error = match sender.try_send_request(request).await {
+            let error = match sender.send(request).await {
                 Ok(response) => {
                     let pool = Arc::clone(&self.pool);
                     let lease = Lease { pool, slot, era, sender, sent, _under_way: under_way };
@@ -177,6 +177,7 @@ impl Forwarder {
                 (Some(request), _) => request,
                 (None, Some(copy)) if is_unseen(error.error()) => copy,
                 _ => {
+                    eprintln!("DBG {slot} attempt {attempt} {:?} {:?}", error.error(), error.error().source());
                     tracing::debug!(target: "sticky", error = %error.error(), %slot, "a worker has broken off");
                     return Err(Fault::BrokenOff);
                 }

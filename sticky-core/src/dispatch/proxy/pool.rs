@@ -3,15 +3,52 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http1::SendRequest;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::body::{Outgoing, Progress};
+use super::wire::Begins;
 use crate::dispatch::handoff::placer::UnderWay;
 use crate::id::WorkerId;
 
 /// A connection to a worker.
-pub(super) type Sender = SendRequest<Outgoing>;
+#[derive(Debug)]
+pub(super) struct Sender {
+    requests: SendRequest<Outgoing>,
+    begins: Begins,
+}
+
+impl Sender {
+    pub(super) fn new(requests: SendRequest<Outgoing>, begins: Begins) -> Self {
+        Self { requests, begins }
+    }
+
+    /// Sends a request, and waits for the head of its response.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says; the request comes back where nothing of it has been sent.
+    pub(super) async fn send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<Outgoing>>> {
+        self.begins.set();
+        self.requests.try_send_request(request).await
+    }
+
+    fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+
+    /// Whether it can carry a request, which it may learn in a moment.
+    async fn is_ready(&mut self) -> bool {
+        self.requests.is_ready()
+            || (!self.is_closed() && matches!(timeout(READY_TIME, self.requests.ready()).await, Ok(Ok(()))))
+    }
+}
 
 /// How many are kept for one slot.
 const MOST_IDLE: usize = 1024;
@@ -53,10 +90,7 @@ impl Pool {
                 self.idle(slot)?.clear();
                 return None;
             }
-            if sender.is_ready() {
-                return Some(sender);
-            }
-            if !sender.is_closed() && matches!(tokio::time::timeout(READY_TIME, sender.ready()).await, Ok(Ok(()))) {
+            if sender.is_ready().await {
                 return Some(sender);
             }
         }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fault::Fault;
 use super::pool::Sender;
-use super::wire::Wire;
+use super::wire::{Begins, Wire};
 use crate::dispatch::handoff::channel::{self, SendError};
 use crate::dispatch::handoff::exchange::{Moving, Standing};
 use crate::dispatch::handoff::message::Message;
@@ -44,14 +44,15 @@ impl Upstreams {
     /// [`Fault::Unavailable`] where nobody reads the channel, and as many as it holds wait there.
     pub(super) async fn connect(&self, slot: WorkerId) -> Result<Sender, Fault> {
         let stream = self.open(slot).await?;
-        let (sender, connection) =
-            Builder::new().handshake(TokioIo::new(Wire::new(stream))).await.map_err(|_| Fault::BrokenOff)?;
+        let begins = Begins::default();
+        let wire = TokioIo::new(Wire::new(stream, begins.clone()));
+        let (requests, connection) = Builder::new().handshake(wire).await.map_err(|_| Fault::BrokenOff)?;
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 tracing::debug!(target: "sticky", %error, "a connection to a worker ended early");
             }
         });
-        Ok(sender)
+        Ok(Sender::new(requests, begins))
     }
 
     async fn open(&self, slot: WorkerId) -> Result<UnixStream, Fault> {

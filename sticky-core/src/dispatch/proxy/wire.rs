@@ -5,6 +5,8 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -15,27 +17,43 @@ pub(super) struct Wire<S> {
     stream: S,
     /// The other side takes nothing any more.
     is_deaf: bool,
-    /// Something has come since the last write.
+    /// Something has come since the request under way began to be written.
     has_heard: bool,
+    begins: Begins,
+}
+
+/// Says that a request begins, to the wire that it will be written to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Begins(Arc<AtomicBool>);
+
+impl Begins {
+    /// What is written next is a new request.
+    pub(super) fn set(&self) {
+        self.0.store(true, Relaxed);
+    }
+
+    /// Whether a request begins, once.
+    fn take(&self) -> bool {
+        self.0.load(Relaxed) && self.0.swap(false, Relaxed)
+    }
 }
 
 impl<S> Wire<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, is_deaf: false, has_heard: false }
+    pub(super) fn new(stream: S, begins: Begins) -> Self {
+        Self { stream, is_deaf: false, has_heard: false, begins }
     }
 
     /// What a write came to; all of `length` bytes are taken where nobody is there to read them.
     fn written(&mut self, written: io::Result<usize>, length: usize) -> io::Result<usize> {
+        if self.begins.take() {
+            self.has_heard = false;
+        }
         match written {
             Err(error) if is_closed(&error) => {
                 self.is_deaf = true;
                 Ok(length)
             }
-            Ok(count) => {
-                self.has_heard = false;
-                Ok(count)
-            }
-            error => error,
+            written => written,
         }
     }
 }
@@ -103,7 +121,7 @@ mod tests {
     /// A wire, and its other side, which has not read `unread`.
     async fn with_unread(unread: &[u8]) -> (Wire<UnixStream>, UnixStream) {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let mut wire = Wire::new(ours);
+        let mut wire = Wire::new(ours, Begins::default());
         wire.write_all(unread).await.unwrap();
         (wire, theirs)
     }
@@ -126,6 +144,18 @@ mod tests {
         assert_eq!(wire.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
         let (mut wire, worker) = with_unread(b"").await;
         drop(worker);
+        wire.write_all(b"GET").await.unwrap();
+        assert_eq!(wire.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn what_was_said_before_is_no_answer() {
+        let (mut wire, mut worker) = with_unread(b"GET").await;
+        worker.read_exact(&mut [0; 3]).await.unwrap();
+        worker.write_all(b"200").await.unwrap();
+        wire.read_exact(&mut [0; 3]).await.unwrap();
+        drop(worker);
+        wire.begins.set();
         wire.write_all(b"GET").await.unwrap();
         assert_eq!(wire.read(&mut [0]).await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
