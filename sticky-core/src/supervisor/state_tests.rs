@@ -973,8 +973,12 @@ impl World {
                     self.finished = true;
                 }
                 Action::Note(Note::Unkillable { who }) => {
-                    let left: Vec<ChildId> =
-                        self.alive.iter().filter(|(_, at)| Post::of(**at, self.workers) == who).map(|(id, _)| *id).collect();
+                    let left: Vec<ChildId> = self
+                        .alive
+                        .iter()
+                        .filter(|(_, at)| Post::of(**at, self.workers) == who)
+                        .map(|(id, _)| *id)
+                        .collect();
                     left.into_iter().for_each(|child| self.bury(child));
                 }
                 Action::Down { slots } => assert!(slots.iter().all(|slot| slot.get() < self.workers)),

@@ -87,9 +87,8 @@ impl Drain {
     /// Waits until it ends at least as much as that.
     pub(crate) async fn reached(&self, least: DrainReason) {
         let mut state = self.state.clone();
-        let is_reached = |state: &Option<Started>| {
-            state.is_some_and(|now| now.reason.rank() >= least.rank() && self.concerns(now))
-        };
+        let is_reached =
+            |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank() && self.concerns(now));
         if state.wait_for(is_reached).await.is_err() {
             // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
             std::future::pending::<()>().await;

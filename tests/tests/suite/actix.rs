@@ -13,8 +13,7 @@ pub(crate) fn rows() -> Vec<Row> {
     let rows = [
         Row::new("connection_info_believes_nobody", connection_info_believes_nobody),
         Row::new("connection_info_knows_the_client", connection_info_knows_the_client).by_request(),
-        Row::new("nobody_waits_for_a_body_that_cannot_come", nobody_waits_for_a_body_that_cannot_come)
-            .by_request(),
+        Row::new("nobody_waits_for_a_body_that_cannot_come", nobody_waits_for_a_body_that_cannot_come).by_request(),
         Row::new("threads_have_as_many_connections", threads_have_as_many_connections),
         Row::new("thread_that_hangs_stops_no_other", thread_that_hangs_stops_no_other),
         Row::new("threads_finish_at_the_end", threads_finish_at_the_end),

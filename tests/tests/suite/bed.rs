@@ -160,14 +160,17 @@ impl Bed {
     /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
     /// refused as what handoff refuses.
     pub(crate) fn serves_any_host(&self) -> bool {
-        !self.is_actix()
+        !self.is_actix() && !self.is_proxied()
     }
 
     /// As [`Self::serves_any_host`].
     pub(crate) fn max_headers(&self) -> usize {
-        let most = if self.is_actix() { 96 } else { 100 };
-        // A proxy adds three that say who the client is.
-        if self.is_proxied() { most - 3 } else { most }
+        match (self.dispatch, self.framework) {
+            // A proxy adds three that say who the client is.
+            (Dispatch::Proxy, _) => 97,
+            (_, Framework::Actix) => 96,
+            _ => 100,
+        }
     }
 
     /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.
@@ -258,9 +261,8 @@ impl Row {
     pub(crate) fn trials(self) -> Vec<Trial> {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
-        let is_meant = |bed: &Bed| {
-            self.only.contains(&bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
-        };
+        let is_meant =
+            |bed: &Bed| self.only.contains(&bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework);
         beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }
 

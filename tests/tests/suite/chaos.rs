@@ -34,11 +34,7 @@ const SECONDS: u64 = 15;
 const LIFE: Duration = Duration::from_millis(1_200);
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![
-        Row::new("chaos_loses_only_what_was_executing", chaos_loses_only_what_was_executing)
-            .alone()
-            .by_request(),
-    ]
+    vec![Row::new("chaos_loses_only_what_was_executing", chaos_loses_only_what_was_executing).alone().by_request()]
 }
 
 /// What was done to a worker, and while it did it no good.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
-use sticky_tests::{Client, TestCluster};
+use sticky_tests::{Client, Response, TestCluster};
 
 use crate::bed::{Bed, Row};
 
@@ -177,7 +177,7 @@ fn worker_that_ends_itself_is_replaced(bed: &Bed) {
 fn wait_for_generation(cluster: &TestCluster, slot: u16, generation: u32) {
     eventually("the next generation answers", PATIENCE, || {
         Client::loopback_addresses(30).any(|address| {
-            let answer = cluster.client().from(address).get("/");
+            let answer = cluster.client().from(address).get("/").and_then(Response::or_lost);
             answer.is_ok_and(|answer| answer.worker() == slot && answer.generation() == generation)
         })
     });

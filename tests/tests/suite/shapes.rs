@@ -63,8 +63,6 @@ pub(crate) fn all(key: &Key) -> Vec<Shape> {
 /// What becomes of it where the framework refuses what others serve, or ends a connection that others go on with.
 fn fate_on(bed: &Bed, shape: &Shape) -> Fate {
     match (shape.name, shape.fate) {
-        // Of two hosts nobody knows which the application takes.
-        ("a second host", _) if bed.is_proxied() => Fate::RefusedByFramework,
         ("no host" | "a second host", _) if !bed.serves_any_host() => Fate::RefusedByFramework,
         ("a hundred headers", _) if bed.max_headers() < 100 => Fate::RefusedByFramework,
         ("CONNECT to a path" | "CONNECT to a host" | "h2c with a body", Fate::Served(status))

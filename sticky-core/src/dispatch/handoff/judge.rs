@@ -126,7 +126,7 @@ impl Judge {
 
     /// Whose this is.
     pub(crate) fn verdict(&self, opening: &Opening<'_>, client: Option<IpAddr>) -> Verdict {
-        if self.workers <= 1 || self.duty == Duty::Serves {
+        if self.workers <= 1 {
             return Verdict::Serve;
         }
         let destination = match opening {

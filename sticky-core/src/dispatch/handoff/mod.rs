@@ -197,7 +197,8 @@ impl Handoff {
         }
         let stream = Stream::from_fd(socket, message.is_unix, message.peer)?;
         let connection = self.registry.register(stream);
-        Ok(connection.guarded(Guard::resume(Arc::clone(self), message.peer, message.moving, message.hops)))
+        let guard = Guard::resume(Arc::clone(self), message.peer, message.moving, message.hops);
+        Ok(connection.guarded(if is_ours { guard } else { guard.standing_in() }))
     }
 
     /// Sends a connection to its owner, now or as soon as that is possible.

@@ -76,10 +76,7 @@ impl Body for Outgoing {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let Self::Stream(stream) = &mut *self else { return Poll::Ready(None) };
         ready!(stream.poll_open(cx));
         let frame = ready!(Pin::new(&mut stream.body).poll_frame(cx));

@@ -223,8 +223,11 @@ impl Forwarder {
 
 /// Makes the head what the worker gets; a gate where the client waits for 100 before it sends the body.
 fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Arc<Gate>>, Fault> {
-    if !headers::has_one_host(&parts.headers) {
+    if !headers::names_host(&parts.headers, parts.version) {
         return Err(Fault::BadRequest);
+    }
+    if parts.headers.len() > headers::MAX_HEADERS {
+        return Err(Fault::TooManyHeaders);
     }
     if parts.method != Method::CONNECT {
         headers::origin_form(&mut parts.uri, &mut parts.headers);

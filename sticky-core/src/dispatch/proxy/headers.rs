@@ -124,10 +124,15 @@ fn written(text: std::fmt::Arguments<'_>) -> HeaderValue {
     HeaderValue::from_maybe_shared(bytes.into_inner().freeze()).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Whether a request names one host at most: of two nobody knows which the application takes.
-pub(super) fn has_one_host(headers: &HeaderMap) -> bool {
-    headers.get_all(HOST).iter().nth(1).is_none()
+/// Whether a request names its host as it must: of two nobody knows which the application takes, and HTTP/1.1 has one
+/// always. HTTP/2 may have it in its target alone.
+pub(super) fn names_host(headers: &HeaderMap, version: Version) -> bool {
+    let hosts = headers.get_all(HOST).iter().take(2).count();
+    hosts == 1 || (hosts == 0 && version != Version::HTTP_11)
 }
+
+/// The most headers that a request may have: workers accept a hundred, and [`speak_for`] adds three.
+pub(super) const MAX_HEADERS: usize = 97;
 
 /// The target as an origin server gets it, and the host where the target has named one: that replaces the header's.
 pub(super) fn origin_form(uri: &mut Uri, headers: &mut HeaderMap) {
@@ -264,8 +269,15 @@ mod tests {
     }
 
     #[test]
-    fn two_hosts_are_one_too_many() {
-        assert!(has_one_host(&map(&[("host", "a")])) && has_one_host(&map(&[])));
-        assert!(!has_one_host(&map(&[("host", "a"), ("host", "a")])));
+    fn one_host_is_right() {
+        for (headers, version, is_right) in [
+            (&[("host", "a")][..], Version::HTTP_11, true),
+            (&[], Version::HTTP_11, false),
+            (&[], Version::HTTP_10, true),
+            (&[], Version::HTTP_2, true),
+            (&[("host", "a"), ("host", "a")], Version::HTTP_10, false),
+        ] {
+            assert_eq!(names_host(&map(headers), version), is_right, "{headers:?} {version:?}");
+        }
     }
 }

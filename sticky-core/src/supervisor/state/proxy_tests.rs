@@ -21,14 +21,8 @@ fn clients_come_in_by_proxies_and_workers_have_channels() {
     for id in [2, 0, 3] {
         cluster.tell(ready(id));
     }
-    let lent = [
-        read_channel(0, 0),
-        read_channel(1, 1),
-        listen(2, 2),
-        read_channel(2, 2),
-        listen(3, 3),
-        read_channel(3, 3),
-    ];
+    let lent =
+        [read_channel(0, 0), read_channel(1, 1), listen(2, 2), read_channel(2, 2), listen(3, 3), read_channel(3, 3)];
     assert_eq!(cluster.tell(ready(1))[1..], lent);
 }
 
