@@ -153,6 +153,49 @@ impl Cluster {
         })
     }
 
+    /// Runs an application that listens by itself: in every worker with another port, on which proxies ask it. For any
+    /// framework that can do no more than listen.
+    ///
+    /// ```no_run
+    /// use std::net::Ipv4Addr;
+    /// use sticky_core::Cluster;
+    ///
+    /// fn main() -> Result<(), sticky_core::RunError> {
+    ///     Cluster::builder().workers(4).build()?.run_on_port(|port| async move {
+    ///         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    ///         loop {
+    ///             let (connection, _) = listener.accept().await?;
+    ///             drop(connection); // serve it
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// The worker is ready when somebody accepts connections there. Whoever listens must read whose a request is from
+    /// `X-Forwarded-For` or `Forwarded`, which nobody else can set; a listener on the loopback interface is open to every
+    /// user of the machine. It is asked until the last proxy has let go of it, drain or not, and then dropped:
+    /// [`Worker::current`] has the [`Drain`](crate::Drain) for those who want to say goodbye before that.
+    ///
+    /// Ports are [`first_port`](ClusterBuilder::first_port) and those that follow, or free ones. With a fixed port a reload
+    /// needs an application that sets SO_REUSEPORT: for a moment two generations listen.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); and a setting that proxy dispatch cannot do justice to.
+    #[cfg(all(cluster, feature = "proxy"))]
+    pub fn run_on_port<F, Fut>(self, application: F) -> Result<(), RunError>
+    where
+        F: FnOnce(u16) -> Fut,
+        Fut: Future<Output = Result<(), BoxError>>,
+    {
+        let cluster = self.builder.with_own_ports().build()?;
+        let first_port = cluster.config.first_port;
+        cluster.run(move |worker| async move {
+            let port = crate::worker::choose_port(first_port, worker.id())?;
+            worker.clone().run_on_port(port, application(port)).await
+        })
+    }
+
     /// How many threads a worker's runtime should have.
     #[doc(hidden)]
     pub fn threads_per_worker(&self) -> std::num::NonZeroUsize {

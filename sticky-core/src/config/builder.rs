@@ -61,6 +61,7 @@ pub struct ClusterBuilder {
     pub(super) prefix_output: Option<Option<bool>>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) prefer_env: bool,
+    pub(super) own_ports: bool,
     pub(super) usual: Option<(Affinity, Placement)>,
 }
 

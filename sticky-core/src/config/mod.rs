@@ -84,6 +84,8 @@ pub(crate) struct Config {
     pub(crate) proxy_workers: u16,
     /// The port of worker 0, where workers listen themselves.
     pub(crate) first_port: Option<u16>,
+    /// Whether workers listen themselves, and proxies ask them there.
+    pub(crate) own_ports: bool,
     /// Whether the proxy refuses upgrades.
     pub(crate) no_sockets: bool,
     pub(crate) response_timeout: Option<Duration>,

@@ -79,6 +79,7 @@ impl Resolver<'_> {
             failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
             proxy_workers: self.proxy_workers(builder.proxy_workers),
             first_port: self.first_port(builder.first_port, workers),
+            own_ports: builder.own_ports,
             no_sockets: self.no_sockets(builder.no_sockets, dispatch),
             response_timeout: self.value(&settings::RESPONSE_TIMEOUT, builder.response_timeout).flatten(),
             tunnel_idle_timeout: self.value(&settings::TUNNEL_IDLE_TIMEOUT, builder.tunnel_idle_timeout).flatten(),

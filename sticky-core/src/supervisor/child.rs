@@ -300,6 +300,7 @@ fn ended(status: &WaitIdStatus) -> Ended {
 fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
+        FromWorker::Listens { port } => Event::Listens { child, port },
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
         FromWorker::Released { slot, part } => Event::Released { child, slot, part },
         FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },

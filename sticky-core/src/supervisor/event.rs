@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::control::{Part, WorkerReport};
+use crate::control::{Part, Port, WorkerReport};
 use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
 
@@ -20,6 +20,8 @@ pub(crate) enum Event {
     Tick,
     /// The program could not be started.
     SpawnFailed { child: ChildId, error: String },
+    /// The application in it listens by itself.
+    Listens { child: ChildId, port: u16 },
     /// The application in it can serve.
     Ready { child: ChildId, adopts: bool },
     /// It reads this slot's sockets no more.
@@ -100,6 +102,8 @@ pub(crate) enum Action {
     Evict { slots: Vec<WorkerId> },
     /// Tell the proxies that these slots' processes do not run.
     Down { slots: Vec<WorkerId> },
+    /// Tell the proxies where workers listen.
+    Ports { ports: Vec<Port> },
     /// Take away the files of unix sockets: nobody shall begin anything there.
     Unpublish,
     /// Close the listeners.

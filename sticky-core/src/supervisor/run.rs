@@ -272,7 +272,9 @@ impl Supervisor {
                     member.process.send(&ToWorker::Channels, some);
                 }
                 if member.slot.get() >= self.config.workers {
-                    member.process.send(&ToWorker::Down { slots: self.state.known_down().to_vec() }, &[]);
+                    let (slots, ports) = self.state.told_proxies();
+                    member.process.send(&ToWorker::Down { slots: slots.to_vec() }, &[]);
+                    member.process.send(&ToWorker::Ports { ports: ports.to_vec() }, &[]);
                 }
                 member.greeted = true;
                 if let Some(early) = member.early.take() {
@@ -394,6 +396,7 @@ impl Supervisor {
             }
             Action::Evict { slots } => self.evict(slots),
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
+            Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
             Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
             Action::CloseListeners => self.listeners.clear(),
             Action::Note(note) => self.note(&note),

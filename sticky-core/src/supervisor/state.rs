@@ -24,7 +24,7 @@ use super::event::{
 };
 use super::restart::Backoff;
 use crate::config::Failover;
-use crate::control::{Part, WorkerReport};
+use crate::control::{Part, Port, WorkerReport};
 use crate::id::{Generation, Post, WorkerId};
 use crate::worker::{DrainReason, SAME_SIGNAL};
 
@@ -147,6 +147,8 @@ struct Child {
     was_ready: bool,
     adopts: bool,
     stopped: bool,
+    /// Where it listens by itself, if it does.
+    port: Option<u16>,
     /// It takes part in the bus.
     on_bus: bool,
     words: Option<String>,
@@ -167,6 +169,8 @@ pub(crate) struct State {
     report: Report,
     /// The slots that the proxies know to be down.
     known_down: Vec<WorkerId>,
+    /// Where the proxies know workers to listen.
+    known_ports: Vec<Port>,
     out: Vec<Action>,
 }
 
@@ -193,6 +197,7 @@ impl State {
             draws: 0,
             report: Report::default(),
             known_down: Vec::new(),
+            known_ports: Vec::new(),
             out: Vec::new(),
             policy,
         }
@@ -214,6 +219,7 @@ impl State {
             Event::Tick => {}
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
+            Event::Listens { child, port } => self.with(child, |child| child.port = Some(port)),
             Event::Ready { child, adopts } => self.ready(now, child, adopts),
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
@@ -231,13 +237,13 @@ impl State {
         self.come_up(now);
         self.pass_time(now);
         self.settle(now);
-        self.tell_of_down();
+        self.tell_proxies();
         std::mem::take(&mut self.out)
     }
 
-    /// The workers' slots that do not run, as proxies have been told.
-    pub(crate) fn known_down(&self) -> &[WorkerId] {
-        &self.known_down
+    /// What proxies have been told: the workers' slots that do not run, and where those listen that do so themselves.
+    pub(crate) fn told_proxies(&self) -> (&[WorkerId], &[Port]) {
+        (&self.known_down, &self.known_ports)
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens first.
@@ -285,7 +291,7 @@ impl State {
         self.slots[index].generation = generation.next();
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
         let (was_ready, adopts, stopped, on_bus, words) = (false, false, false, false, None);
-        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, on_bus, words };
+        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port: None, on_bus, words };
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
@@ -622,7 +628,7 @@ impl State {
             Failover::Next { after } | Failover::Refuse { after } => after,
             Failover::Wait => return None,
         };
-        let possible = self.phase == Phase::Running && !slot.evicted && self.adopter(index).is_some();
+        let possible = self.phase == Phase::Running && !slot.evicted && self.has_stand_in(index);
         slot.down_since.filter(|_| possible).map(|since| since + after)
     }
 
@@ -653,9 +659,9 @@ impl State {
         }
     }
 
-    /// Has the proxies know at once which processes do not run. What is forwarded over a connection to one of those would
-    /// wait there until it goes on, whatever becomes of the slot.
-    fn tell_of_down(&mut self) {
+    /// Has the proxies know at once which processes do not run, and where the others listen. What is forwarded over a
+    /// connection to one that does not run would wait there until it goes on, whatever becomes of the slot.
+    fn tell_proxies(&mut self) {
         if self.policy.proxies == 0 || !matches!(self.phase, Phase::Running | Phase::ShuttingDown { .. }) {
             return;
         }
@@ -665,6 +671,14 @@ impl State {
         if down != self.known_down {
             self.known_down.clone_from(&down);
             self.out.push(Action::Down { slots: down });
+        }
+        let currents = self.slots.iter().take(usize::from(self.policy.workers)).filter_map(|slot| slot.current);
+        let serving = currents.filter_map(|id| self.children.get(&id)).filter(|child| child.was_ready);
+        let ports = serving.filter_map(|child| Some(Port { slot: child.slot, seat: child.seat, port: child.port? }));
+        let ports: Vec<Port> = ports.collect();
+        if ports != self.known_ports {
+            self.known_ports.clone_from(&ports);
+            self.out.push(Action::Ports { ports });
         }
     }
 
@@ -816,6 +830,13 @@ impl State {
         let peers = self.peers(index);
         let others = (1..peers.len()).map(|step| peers.start + (index - peers.start + step) % peers.len());
         others.filter_map(|other| self.slots[other].current).find(|id| self.can_adopt(*id))
+    }
+
+    /// Whether anybody can serve this slot's clients. Who listens by itself reads nobody's sockets; proxies ask it instead.
+    fn has_stand_in(&self, index: usize) -> bool {
+        let others = self.peers(index).filter(|other| *other != index);
+        let mut others = others.filter_map(|other| self.slots[other].current);
+        self.adopter(index).is_some() || others.any(|id| self.serves(id) && self.children[&id].port.is_some())
     }
 
     fn can_adopt(&self, id: ChildId) -> bool {

@@ -982,6 +982,7 @@ impl World {
                     left.into_iter().for_each(|child| self.bury(child));
                 }
                 Action::Down { slots } => assert!(slots.iter().all(|slot| slot.get() < self.workers)),
+                Action::Ports { .. } => panic!("nobody listens by itself here"),
                 Action::Unpublish | Action::FindProgram | Action::Note(_) => {}
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
 
 #[cfg(feature = "proxy")]
 use super::Proxy;
 use super::connections::Order;
 use super::lifeline::{self, Control, Hears};
-use super::{DrainTrigger, Limits, Parts, Plan, Sockets, Worker, all_tcp};
+use super::{DrainTrigger, Limits, Parts, Plan, Road, Sockets, Worker, all_tcp};
 use crate::bus::{Bus, BusPeer, Wiring};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
-use crate::dispatch::handoff::Senders;
 use crate::dispatch::handoff::judge::{Duty, Judge, Rules};
 use crate::id::{Post, WorkerId};
 use crate::placement::KernelHash;
@@ -52,8 +52,8 @@ pub enum JoinError {
 /// Greets the supervisor and becomes the proxy it says.
 #[cfg(feature = "proxy")]
 pub(crate) fn enter_as_proxy(socket: OwnedFd, config: &Config) -> Result<Proxy, JoinError> {
-    let (worker, channels) = join(socket, config)?;
-    Ok(Proxy { judge: Arc::clone(&worker.inner.judge), worker, channels })
+    let (worker, road) = join(socket, config)?;
+    Ok(Proxy { judge: Arc::clone(&worker.inner.judge), worker, road })
 }
 
 /// Greets the supervisor and becomes the worker it says.
@@ -61,13 +61,14 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     join(socket, config).map(|(worker, _)| worker)
 }
 
-/// Greets the supervisor and becomes what it says; a proxy has the ways into all slots for itself, too.
-fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Senders), JoinError> {
+/// Greets the supervisor and becomes what it says; a proxy has the ways to all workers for itself, too.
+fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let control = Arc::new(Control::new(socket));
     let (welcome, scoreboard, table) = greet(&control, config)?;
     let channels = receive_channels(&control, welcome.channels)?;
     let duty = duty(&welcome, config);
-    let ways = if duty == Duty::Forwards { copies(&channels)? } else { Vec::new() };
+    let (ports, listening) = watch::channel(Vec::new());
+    let channels_again = if duty == Duty::Forwards { copies(&channels)? } else { Vec::new() };
     ignore_terminal_signals();
     prefer_for_oom_killer();
     let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
@@ -78,10 +79,23 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Senders), JoinError
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     let (bus, wiring) = bus(&welcome, &registry, &control);
-    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring };
+    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring, ports };
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
-    let sessions = Arc::new(sessions(&welcome, config, table)?);
+    let shared = shared(&welcome, table)?;
+    let of_slot = |slot| Sessions::new(slot, welcome.workers, welcome.seed, config, shared.clone());
+    let road = Road {
+        channels: channels_again,
+        ports: config.own_ports.then_some(listening),
+        rows: rows.clone(),
+        // Programs that listen by themselves know nothing of sessions.
+        sessions: if config.own_ports {
+            WorkerId::all(welcome.workers).map(of_slot).map(Arc::new).collect()
+        } else {
+            Vec::new()
+        },
+    };
+    let sessions = Arc::new(of_slot(welcome.worker));
     let rules = Rules::of(config);
     let judge = Judge::new(welcome.worker, welcome.workers, welcome.seed, rules, Arc::clone(&sessions), rows.clone());
     let plan = Plan::of(config, channels, rows);
@@ -106,7 +120,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Senders), JoinError
         redis_url: config.redis_url.clone(),
     });
     report_panics(worker.clone());
-    Ok((worker, ways))
+    Ok((worker, road))
 }
 
 /// What this process does about whose messages are.
@@ -163,11 +177,10 @@ fn out_of_descriptors() -> io::Error {
     rustix::io::Errno::MFILE.into()
 }
 
-fn sessions(welcome: &Welcome, config: &Config, table: Option<OwnedFd>) -> Result<Sessions, JoinError> {
+fn shared(welcome: &Welcome, table: Option<OwnedFd>) -> Result<Shared, JoinError> {
     let table = table.map(SharedWords::map).transpose();
     let table = table.map_err(|source| JoinError::Sessions { source })?.map(Arc::new);
-    let shared = Shared { secret: welcome.secret.clone(), table };
-    Ok(Sessions::new(welcome.worker, welcome.workers, welcome.seed, config, shared))
+    Ok(Shared { secret: welcome.secret.clone(), table })
 }
 
 /// The bus, and where the supervisor's words about it go.

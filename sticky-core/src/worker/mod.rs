@@ -12,6 +12,7 @@ mod lifeline;
 mod listener;
 mod lobby;
 mod opening;
+mod port;
 mod standalone;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;
+pub(crate) use port::{choose as choose_port, connect as connect_to_port};
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
@@ -128,8 +130,21 @@ pub(crate) struct Proxy {
     pub(crate) worker: Worker,
     /// Whose requests are.
     pub(crate) judge: Arc<Judge>,
-    /// The ways into the slots.
+    pub(crate) road: Road,
+}
+
+/// The ways to the workers, for those who forward.
+#[cfg(cluster)]
+#[cfg_attr(not(feature = "proxy"), allow(dead_code))]
+pub(crate) struct Road {
+    /// Into each slot.
     pub(crate) channels: handoff::Senders,
+    /// Where workers listen, if they do so themselves.
+    pub(crate) ports: Option<tokio::sync::watch::Receiver<Vec<crate::control::Port>>>,
+    /// What each process shows of itself.
+    pub(crate) rows: Vec<Row>,
+    /// What is known of sessions, for each slot whose worker does not know of any.
+    pub(crate) sessions: Vec<Arc<Sessions>>,
 }
 
 /// What there is to listen on.
@@ -427,6 +442,12 @@ impl Worker {
         }
         self.inner.served.store(true, Ordering::Relaxed);
         (self.inner.report)(FromWorker::Ready { adopts });
+    }
+
+    /// Says that the application can serve, on this port: it listens by itself.
+    fn say_listening(&self, port: u16) {
+        (self.inner.report)(FromWorker::Listens { port });
+        self.say_ready(false);
     }
 
     fn take_orders(&self) -> mpsc::UnboundedReceiver<Order> {

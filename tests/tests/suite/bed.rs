@@ -154,7 +154,8 @@ impl Bed {
     /// Whether a connection goes on after a request that asks for another protocol and gets an ordinary answer. Where it
     /// does not, the answer says so.
     pub(crate) fn goes_on_after_refused_upgrade(&self) -> bool {
-        !self.is_actix()
+        // What ends then behind a proxy is its own connection.
+        !self.is_actix() || self.is_proxied()
     }
 
     /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
@@ -236,6 +237,12 @@ impl Row {
     /// Runs it where every request is read before it is known whose it is.
     pub(crate) const fn by_request(mut self) -> Self {
         self.only = &[Dispatch::Handoff, Dispatch::Proxy];
+        self
+    }
+
+    /// Runs it where workers have their clients' connections: it is about what they do with those.
+    pub(crate) const fn by_connection(mut self) -> Self {
+        self.only = &[Dispatch::Kernel, Dispatch::Handoff];
         self
     }
 

@@ -237,6 +237,10 @@ fn random_shapes_are_framed_as_without_handoff(bed: &Bed) {
         let name = |number: usize| &keys[number % 2].name;
         let parts: Vec<_> = (0..3).map(|number| mixture(bed, name(number), number, &mut random)).collect();
         let text: String = parts.iter().map(|(text, _)| text.as_str()).collect();
+        if bed.is_proxied() && text.contains("upgrade: websocket") && !bed.ends_upgrades_at_their_head() {
+            // It waits for a body that only its client's end would end, of which a proxy says nothing before a tunnel.
+            continue;
+        }
         let (ours, refusal) = served(&cluster.client(), text.as_bytes(), &mut random);
         let (theirs, _) = served(&alone.client(), text.as_bytes(), &mut random);
         if text.contains("upgrade: websocket") && !bed.ends_upgrades_at_their_head() {

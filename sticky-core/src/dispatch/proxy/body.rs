@@ -83,7 +83,9 @@ impl Body for Outgoing {
         if stream.progress.is_abandoned.load(Relaxed) {
             return Poll::Ready(Some(Err(Abandoned.into())));
         }
-        if frame.is_none() || stream.body.is_end_stream() {
+        if let Some(Err(_)) = frame {
+            stream.progress.is_broken.store(true, Relaxed);
+        } else if frame.is_none() || stream.body.is_end_stream() {
             stream.progress.end();
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
@@ -109,9 +111,15 @@ impl Body for Outgoing {
 pub(super) struct Progress {
     is_sent: AtomicBool,
     is_abandoned: AtomicBool,
+    is_broken: AtomicBool,
 }
 
 impl Progress {
+    /// Whether the client has broken it off, or framed it wrongly.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken.load(Relaxed)
+    }
+
     fn end(&self) {
         self.is_sent.store(true, Relaxed);
     }

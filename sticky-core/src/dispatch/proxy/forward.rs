@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 use std::error::Error as _;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::EXPECT;
+use http::header::{COOKIE, EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
@@ -22,15 +22,22 @@ use super::tunnel;
 use super::upstream::Upstreams;
 use crate::config::Config;
 use crate::connection::ClientAddr;
+use crate::dispatch::handoff::exchange::Opening;
+use crate::dispatch::handoff::head::{HeadReader, MAX_HEAD, Outcome, PrefaceRule};
 use crate::dispatch::handoff::judge::{Judge, Verdict};
-use crate::dispatch::handoff::placer::UnderWay;
 use crate::http::RequestBody;
 use crate::id::WorkerId;
-use crate::integration::came_by_https;
+use crate::integration::{Keeper, came_by_https};
 use crate::scoreboard::Row;
+use crate::session::Sessions;
+use crate::worker::Road;
 
 /// How often a request is begun that no worker has seen.
 const ATTEMPTS: usize = 3;
+
+/// How long a connection to a program that listens by itself may have been idle to be used again. Some close theirs after
+/// two seconds.
+const PORT_IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// How often idle connections are looked through.
 const TIDY_PERIOD: Duration = Duration::from_secs(5);
@@ -60,6 +67,8 @@ impl Settings {
 pub(super) struct Forwarder {
     judge: Arc<Judge>,
     upstreams: Upstreams,
+    /// What is known of sessions in each slot, where workers do not know it themselves.
+    sessions: Vec<Arc<Sessions>>,
     pool: Arc<Pool>,
     settings: Settings,
 }
@@ -69,7 +78,14 @@ struct Outbound {
     slot: WorkerId,
     request: Request<Outgoing>,
     sent: Arc<Progress>,
-    under_way: Option<UnderWay>,
+    origin: Origin,
+}
+
+/// What a request was judged by, should that have to be done again.
+struct Origin {
+    client: Option<SocketAddr>,
+    /// As they came: workers do not see all of them.
+    cookies: Vec<HeaderValue>,
 }
 
 /// What came of it.
@@ -79,9 +95,10 @@ struct Inbound {
 }
 
 impl Forwarder {
-    pub(super) fn new(judge: Arc<Judge>, channels: Vec<OwnedFd>, row: Row, settings: Settings) -> Self {
-        let pool = Arc::new(Pool::new(channels.len()));
-        Self { judge, upstreams: Upstreams::new(channels, settings.patience, row), pool, settings }
+    pub(super) fn new(judge: Arc<Judge>, mut road: Road, row: Row, settings: Settings) -> Self {
+        let sessions = std::mem::take(&mut road.sessions);
+        let pool = Arc::new(Pool::new(road.channels.len()));
+        Self { judge, upstreams: Upstreams::new(road, settings.patience, row), sessions, pool, settings }
     }
 
     /// Closes connections that nobody needs, until it is dropped.
@@ -117,11 +134,28 @@ impl Forwarder {
         let is_trusted = self.judge.trusts(peer);
         let by_https = is_trusted && came_by_https(&parts.headers);
         headers::speak_for(&mut parts.headers, client.get(), is_trusted, by_https);
+        let origin = self.origin(&parts.headers, client.get());
+        let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
         let (body, sent) = Outgoing::new(body, gate);
-        let under_way = self.judge.note_under_way(slot);
-        let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, under_way };
-        let inbound = self.exchange(outbound).await?;
+        let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin };
+        let mut inbound = self.exchange(outbound).await?;
+        if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
+            visit.at(sessions).response(inbound.response.headers_mut());
+        }
         Ok(self.answer(inbound, downstream, is_connect))
+    }
+
+    /// What is kept of a request, where its worker may turn out not to be there before it is sent.
+    fn origin(&self, headers: &HeaderMap, client: Option<SocketAddr>) -> Origin {
+        let cookies = self.upstreams.are_ports().then(|| headers.get_all(COOKIE).iter().cloned().collect());
+        Origin { client, cookies: cookies.unwrap_or_default() }
+    }
+
+    /// Who keeps the sessions of a slot whose worker does not.
+    fn keeper(&self, slot: WorkerId) -> Option<Keeper> {
+        let sessions = self.sessions.get(slot.index()).filter(|sessions| sessions.are_of_interest())?;
+        // What the headers say by now is our own word.
+        Some(Keeper::new(Arc::clone(sessions), true))
     }
 
     /// Whose a request is.
@@ -158,13 +192,20 @@ impl Forwarder {
 
     /// Sends the request, and again as long as it is certain that no worker has seen it.
     async fn send(&self, outbound: Outbound) -> Result<Inbound, Fault> {
-        let Outbound { slot, mut request, sent, under_way } = outbound;
+        let Outbound { mut slot, mut request, sent, origin } = outbound;
         for attempt in 1..=ATTEMPTS {
+            let under_way = (self.judge.note_under_way(slot), self.upstreams.announce(slot));
+            let era = self.era(slot);
             // What was idle may be dead, all of it at once.
-            let era = self.judge.era(slot);
-            let mut sender = self.sender(slot, era, attempt == 1).await?;
+            let (mut sender, is_used) = match self.sender(slot, era, attempt == 1).await {
+                Ok(found) => found,
+                Err(fault) => {
+                    slot = self.another(slot, &request, &origin).ok_or(fault)?;
+                    continue;
+                }
+            };
             let copy = copy_of(&request);
-            let error = match sender.send(request).await {
+            let mut error = match sender.send(request).await {
                 Ok(response) => {
                     let pool = Arc::clone(&self.pool);
                     let lease = Lease { pool, slot, era, sender, sent, _under_way: under_way };
@@ -172,12 +213,11 @@ impl Forwarder {
                 }
                 Err(error) => error,
             };
-            let mut error = error;
             request = match (error.take_message(), copy) {
                 (Some(request), _) => request,
-                (None, Some(copy)) if is_unseen(error.error()) => copy,
+                _ if sent.is_broken() => return Err(Fault::BadRequest),
+                (None, Some(copy)) if self.may_repeat(&copy, error.error(), is_used) => copy,
                 _ => {
-                    eprintln!("DBG {slot} attempt {attempt} {:?} {:?}", error.error(), error.error().source());
                     tracing::debug!(target: "sticky", error = %error.error(), %slot, "a worker has broken off");
                     return Err(Fault::BrokenOff);
                 }
@@ -186,16 +226,39 @@ impl Forwarder {
         Err(Fault::BrokenOff)
     }
 
-    async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<Sender, Fault> {
+    fn era(&self, slot: WorkerId) -> Era {
+        self.judge.era(slot).map(|era| (era, self.upstreams.port(slot)))
+    }
+
+    /// A connection to a slot, and whether it has been used before.
+    async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
+        let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
         // A worker that stands still would not answer; who takes up a new connection does.
         let used = match era {
-            Some(_) if may_be_used => self.pool.take(slot, era, Duration::MAX).await,
+            Some(_) if may_be_used => self.pool.take(slot, era, at_most).await,
             _ => None,
         };
         match used {
-            Some(sender) => Ok(sender),
-            None => self.upstreams.connect(slot).await,
+            Some(sender) => Ok((sender, true)),
+            None => Ok((self.upstreams.connect(slot, || self.judge.is_out(slot)).await?, false)),
         }
+    }
+
+    /// The worker of a request whose own is out by now, as its next requests will find it.
+    fn another(&self, slot: WorkerId, request: &Request<Outgoing>, origin: &Origin) -> Option<WorkerId> {
+        if !self.judge.is_out(slot) {
+            return None;
+        }
+        let bytes = head_of(request, &origin.cookies);
+        let Outcome::Request(head) = HeadReader::new(MAX_HEAD, PrefaceRule::Refused).poll(&bytes) else { return None };
+        let client = origin.client.map(|client| client.ip());
+        self.slot(self.judge.verdict(&Opening::Request(head.view(&bytes)), client)).ok().filter(|other| *other != slot)
+    }
+
+    /// Whether a request that has failed may be sent once more. What a worker of ours has not read it has not seen; of
+    /// others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
+    fn may_repeat(&self, request: &Request<Outgoing>, error: &hyper::Error, is_used: bool) -> bool {
+        if self.upstreams.are_ports() { is_used && request.method().is_idempotent() } else { is_unseen(error) }
     }
 
     /// The response to the client. Only the worker's own word makes a tunnel of the connection.
@@ -259,6 +322,18 @@ fn gate(parts: &mut Parts) -> Arc<Gate> {
     });
     parts.extensions = std::mem::take(request.extensions_mut());
     gate
+}
+
+/// The head of a request as its judge reads it.
+fn head_of(request: &Request<Outgoing>, cookies: &[HeaderValue]) -> Vec<u8> {
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+    let others = request.headers().iter().filter(|(name, _)| *name != COOKIE && *name != UPGRADE);
+    let cookies = cookies.iter().map(|value| (&COOKIE, value));
+    for (name, value) in others.chain(cookies) {
+        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// The same request, where nothing of it can be sent only once.

@@ -50,8 +50,8 @@ pub(crate) fn run(proxy: Proxy, config: &Config) -> io::Result<()> {
 }
 
 async fn serve(proxy: Proxy, settings: forward::Settings) {
-    let Proxy { worker, judge, channels } = proxy;
-    let forwarder = Arc::new(Forwarder::new(judge, channels, worker.row().clone(), settings));
+    let Proxy { worker, judge, road } = proxy;
+    let forwarder = Arc::new(Forwarder::new(judge, road, worker.row().clone(), settings));
     let tidying = tokio::spawn(Arc::clone(&forwarder).tidy());
     let connections = worker.ready();
     http::serve_connections(connections, |connection| {

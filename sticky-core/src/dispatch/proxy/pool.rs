@@ -10,6 +10,7 @@ use hyper::client::conn::http1::SendRequest;
 use tokio::time::{Instant, timeout};
 
 use super::body::{Outgoing, Progress};
+use super::upstream::Announced;
 use super::wire::Begins;
 use crate::dispatch::handoff::placer::UnderWay;
 use crate::id::WorkerId;
@@ -54,7 +55,7 @@ impl Sender {
 const MOST_IDLE: usize = 1024;
 
 /// How long one is kept that nobody needs.
-const IDLE_TIME: Duration = Duration::from_secs(30);
+const IDLE_TIME: Duration = Duration::from_secs(15);
 
 /// How long one may take to be ready after its last response has ended: a turn of its task.
 const READY_TIME: Duration = Duration::from_millis(100);
@@ -72,9 +73,9 @@ struct Idle {
     era: Era,
 }
 
-/// How often a slot's process has ceased to run or begun again, as far as was known when a connection to it was made: to
-/// whom it leads. What was made while the slot did not run leads to whoever stood in, so that it has none.
-pub(super) type Era = Option<u32>;
+/// To whom a connection leads: how often the slot's process had ceased to run or begun again when it was made, and the
+/// port of who listens by himself. What was made while the slot did not run leads to whoever stood in, and has no era.
+pub(super) type Era = Option<(u32, Option<u16>)>;
 
 impl Pool {
     pub(super) fn new(slots: usize) -> Self {
@@ -130,7 +131,7 @@ pub(super) struct Lease {
     pub(super) era: Era,
     pub(super) sender: Sender,
     pub(super) sent: Arc<Progress>,
-    pub(super) _under_way: Option<UnderWay>,
+    pub(super) _under_way: (Option<UnderWay>, Option<Announced>),
 }
 
 impl Lease {

@@ -77,3 +77,32 @@ fn a_reload_replaces_workers_before_proxies() {
 fn killed_or_exited(id: u64) -> Event {
     Event::Exited { child: child(id), how: Ended::Code(0) }
 }
+
+fn listens(id: u64, port: u16) -> Event {
+    Event::Listens { child: child(id), port }
+}
+
+fn ports(ports: &[(u16, usize, u16)]) -> Action {
+    let port = |&(at, seat, port)| Port { slot: slot(at), seat, port };
+    Action::Ports { ports: ports.iter().map(port).collect() }
+}
+
+#[test]
+fn proxies_know_where_workers_listen_that_do_so_themselves() {
+    let mut cluster = Cluster::with(Policy { moves: true, proxies: 1, ..policy(2, NEXT) });
+    for id in 0..3 {
+        if id < 2 {
+            cluster.tell(listens(id, 8000 + id as u16));
+        }
+        let actions = cluster.tell(Event::Ready { child: child(id), adopts: id == 2 });
+        assert_eq!(actions.contains(&ports(&[(0, 0, 8000), (1, 1, 8001)])), id == 2, "{actions:?}");
+    }
+    cluster.now += LIFE;
+    let died = cluster.tell(killed(0));
+    assert_eq!(died[1..], [spawn(3, 0, 1, 0), down(&[0]), ports(&[(1, 1, 8001)])]);
+    let actions = cluster.wait(AFTER);
+    assert!(actions.contains(&evict(&[0])), "its neighbour serves, though it reads nobody's sockets: {actions:?}");
+    cluster.tell(listens(3, 9000));
+    let back = cluster.tell(Event::Ready { child: child(3), adopts: false });
+    assert_eq!(back.last(), Some(&ports(&[(0, 0, 9000), (1, 1, 8001)])));
+}

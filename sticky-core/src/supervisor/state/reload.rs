@@ -169,6 +169,7 @@ impl State {
     fn retire(&mut self, now: Instant, index: usize) {
         let (Some(old), Some(current)) = (self.superseded(index), self.slots[index].current) else { return };
         let is_moved = |part: Part| self.slots[index].readers[part.index()].is_held_by(current);
+        // Who listens by itself has its proxies on the new port by now.
         if Part::ALL.into_iter().any(|part| self.has(index, part) && !is_moved(part)) {
             return;
         }
