@@ -47,11 +47,12 @@ fn begin(mut request: Request) -> (Request, Option<InFlight>) {
     let Some(attendance) = request.conn_data::<Attendance>().cloned() else { return (request, None) };
     let is_connect = *request.method() == Method::CONNECT;
     let in_flight = attendance.begin(is_connect, &mut Headers(request.headers_mut()));
+    let attendance = in_flight.attendance();
     let client = attendance.client_addr();
     forwarded::correct(request.headers_mut(), attendance.is_believed(), client);
     request.head_mut().peer_addr = client;
     if !matches!(request.payload(), Payload::None) && request.headers().contains_key(UPGRADE) {
-        let payload = Following { payload: request.take_payload(), attendance };
+        let payload = Following { payload: request.take_payload(), attendance: attendance.clone() };
         *request.payload() = Payload::Stream { payload: Box::pin(payload) };
     }
     (request, Some(in_flight))

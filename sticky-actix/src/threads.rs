@@ -11,7 +11,7 @@ use actix_rt::{Arbiter, System};
 use sticky_core::{BoxError, Connection, Worker};
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
 use crate::feed::{Factory, Feed};
 
@@ -52,6 +52,17 @@ impl Threads {
 
     /// Serves this worker's connections until it has drained.
     pub(crate) async fn serve(self, worker: Worker) {
+        // In a task of its own: what awaits this is polled with whatever happens on this thread.
+        let accepting = spawn_local(self.accept(worker));
+        let _ends_with_this = AbortOnDrop(accepting.abort_handle());
+        if let Err(error) = accepting.await
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    async fn accept(self, worker: Worker) {
         let mut connections = worker.clone().ready();
         while let Some(connection) = connections.accept().await {
             self.deal(connection, &worker);
@@ -66,6 +77,15 @@ impl Threads {
             Some(other) => drop(other.connections.send((connection, Arc::clone(&other.open)))),
             None => self.here.serve(connection, worker, Box::new(Rc::clone(&self.open))),
         }
+    }
+}
+
+/// Ends a task with whoever waits for it.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

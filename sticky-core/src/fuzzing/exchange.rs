@@ -131,8 +131,8 @@ impl<'a> Play<'a> {
         if bytes.is_empty() {
             return self.exchange.eof();
         }
-        let head = self.exchange.peek(bytes);
-        if let Some(head) = &head {
+        let mut head = self.exchange.peek(bytes);
+        if let Some(head) = &mut head {
             let view = head.view(bytes);
             self.model.open(Some((view.method(), view.headers().count())));
             if self.numbers.choose(4) != 1 && self.exchange.serve_in_place(head, bytes) {
@@ -250,7 +250,11 @@ impl<'a> Play<'a> {
 
     fn accepted(&mut self, piece: &[u8]) {
         let expected = self.model.write(piece);
-        assert_eq!(self.exchange.accepted(piece), expected);
+        let wrote = self.exchange.accepted(piece);
+        // That a head is none may be noticed at its end or before.
+        let is_noticed_elsewhere =
+            [[Wrote::Lost, Wrote::Part], [Wrote::Part, Wrote::Lost]].contains(&[wrote, expected]);
+        assert!(wrote == expected || is_noticed_elsewhere, "{wrote:?} instead of {expected:?}");
     }
 
     fn shut_down(&mut self) {

@@ -121,19 +121,20 @@ impl Attendance {
 
     /// A request head is complete: takes out of it what is not the application's business. The request is in flight until
     /// what this returns is dropped.
-    pub fn begin(&self, is_connect: bool, fields: &mut impl Fields) -> InFlight {
+    pub fn begin(self, is_connect: bool, fields: &mut impl Fields) -> InFlight {
         let shared = &*self.shared;
         let visit = shared.keeper.as_ref().map(|keeper| keeper.request(fields));
         shared.worker.row().request();
         shared.has_read.store(false, Relaxed);
-        if !shared.has_served.swap(true, Relaxed)
-            && let Some(peer) = shared.suspect
-        {
-            forwarded::warn_once(fields, peer);
+        if !shared.has_served.load(Relaxed) {
+            shared.has_served.store(true, Relaxed);
+            if let Some(peer) = shared.suspect {
+                forwarded::warn_once(fields, peer);
+            }
         }
         shared.in_flight.fetch_add(1, Relaxed);
         shared.advance();
-        InFlight { shared: Arc::clone(&self.shared), visit, is_connect }
+        InFlight { attendance: self, visit, is_connect }
     }
 
     /// Drives the future in which a framework serves this connection to its end; `None` where the connection did not end
@@ -225,12 +226,17 @@ impl Shared {
 
 /// A request in flight until this is dropped. Keep it with the response's body.
 pub struct InFlight {
-    shared: Arc<Shared>,
+    attendance: Attendance,
     visit: Option<Visit>,
     is_connect: bool,
 }
 
 impl InFlight {
+    /// What is going on in its connection.
+    pub fn attendance(&self) -> &Attendance {
+        &self.attendance
+    }
+
     /// A response is about to be sent: adds what it needs. Answers whether it must announce the end of its connection
     /// (`Connection: close`, after which the framework has to close).
     #[must_use]
@@ -240,10 +246,11 @@ impl InFlight {
         }
         let is_switch = status == 101 || (self.is_connect && (200..300).contains(&status));
         if is_switch {
-            self.shared.is_tunnel.store(true, Relaxed);
+            self.attendance.shared.is_tunnel.store(true, Relaxed);
         }
         // A client that is told does not lose its next request.
-        !is_switch && !self.shared.is_http2() && self.shared.is_last()
+        let shared = &self.attendance.shared;
+        !is_switch && !shared.is_http2() && shared.is_last()
     }
 }
 
@@ -255,12 +262,13 @@ impl std::fmt::Debug for InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.shared.advance();
-        if self.shared.in_flight.fetch_sub(1, Relaxed) == 1 {
+        let shared = &self.attendance.shared;
+        shared.advance();
+        if shared.in_flight.fetch_sub(1, Relaxed) == 1 {
             // What came meanwhile was the request's body.
-            self.shared.has_read.store(false, Relaxed);
-            if self.shared.is_http2()
-                && let Some(waiting) = self.shared.waiting().take()
+            shared.has_read.store(false, Relaxed);
+            if shared.is_http2()
+                && let Some(waiting) = shared.waiting().take()
             {
                 waiting.wake();
             }

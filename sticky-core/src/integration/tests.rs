@@ -43,7 +43,7 @@ async fn toy(mut socket: Attended, time: Duration) {
     while socket.read_buf(&mut read).await.unwrap() > 0 {
         if read.ends_with(b"\r\n\r\n") {
             read.clear();
-            let in_flight = socket.attendance().begin(false, &mut Plain::default());
+            let in_flight = socket.attendance().clone().begin(false, &mut Plain::default());
             sleep(time).await;
             let word: &[u8] = if in_flight.answer(200, &mut Plain::default()) { b"last." } else { b"more." };
             socket.write_all(word).await.unwrap();
@@ -106,7 +106,7 @@ async fn a_framework_that_does_not_end_is_broken_off() {
     let (socket, client) = pair(&Worker::detached());
     let client = reading(client);
     let serving = look_after(socket, async |mut socket| {
-        drop(socket.attendance().begin(false, &mut Plain::default()));
+        drop(socket.attendance().clone().begin(false, &mut Plain::default()));
         // It goes on when it reads the end.
         while socket.read_buf(&mut Vec::new()).await.is_ok() {
             sleep(Duration::from_secs(1)).await;
@@ -198,7 +198,7 @@ async fn a_client_of_http2_is_told_between_two_frames() {
         assert_eq!(socket.protocol().await.unwrap(), Some(Protocol::Http2));
         let mut read = vec![0; PREFACE.len()];
         socket.read_exact(&mut read).await.unwrap();
-        let in_flight = socket.attendance().begin(false, &mut Plain::default());
+        let in_flight = socket.attendance().clone().begin(false, &mut Plain::default());
         for piece in FRAMES {
             socket.write_all(piece).await.unwrap();
             sleep(Duration::from_secs(2)).await;

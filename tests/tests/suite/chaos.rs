@@ -1,13 +1,14 @@
-//! Chaos: clients with many keys on few connections, while workers are killed, stopped and starved of descriptors.
+//! Chaos: clients with many keys on few connections, while workers are killed, stopped, starved of descriptors and
+//! replaced.
 //!
 //! ```text
-//!  64 clients ── count, echo, WebSocket, each request named and keyed ──► 4 workers ◄── kill, stop, starve
+//!  64 clients ── count, echo, WebSocket, each request named and keyed ──► 4 workers ◄── kill, stop, starve, reload
 //!      │ every answer: the key's worker, this request's name, exact bytes, the next count
 //!      └ every loss: held against the journal and the kills, see `account`
 //! ```
 //!
 //! A worker's count of a key lives in its memory: a request that is executed twice, or elsewhere, shows in the next
-//! count. Draining one slot is not among what is done to the workers, since there is no such thing yet.
+//! count. A reload drains every worker and is no reason to lose anything but a WebSocket that was told so.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -52,6 +53,8 @@ enum Kind {
     Killed,
     Stopped,
     Starved,
+    /// Every worker, one after the other; sometimes one is killed meanwhile.
+    Replaced,
 }
 
 fn chaos_loses_only_what_was_executing(bed: &Bed) {
@@ -102,7 +105,9 @@ fn do_harm(cluster: &TestCluster, mut random: Random) -> Vec<Harm> {
     let seconds = std::env::var(VARIABLE).ok().map_or(SECONDS, |text| text.parse().expect("TESTBED_CHAOS_SECONDS"));
     let ends = Instant::now() + Duration::from_secs(seconds);
     let (mut born, mut harms) = (HashMap::new(), Vec::new());
-    while Instant::now() < ends {
+    // Each once, however few there are.
+    let mut first = vec![Kind::Killed, Kind::Replaced, Kind::Starved, Kind::Stopped];
+    while Instant::now() < ends || !first.is_empty() {
         process::let_pass(Duration::from_millis(random.between(20, 300) as u64));
         let pids = pids(cluster);
         for pid in pids.values() {
@@ -112,16 +117,36 @@ fn do_harm(cluster: &TestCluster, mut random: Random) -> Vec<Harm> {
         let Some((slot, pid)) = old.get(random.below(WORKERS.into())).copied() else { continue };
         let time = Duration::from_millis(random.between(50, 1_200) as u64);
         let from = Instant::now();
-        let kind = *random.choose(&[Kind::Killed, Kind::Killed, Kind::Stopped, Kind::Starved]);
+        let any = *random.choose(&[Kind::Killed, Kind::Killed, Kind::Stopped, Kind::Starved, Kind::Replaced]);
+        let kind = first.pop().unwrap_or(any);
         match kind {
             Kind::Killed => kill(pid),
             Kind::Stopped => stop(pid, time),
             Kind::Starved => starve(pid, time),
+            Kind::Replaced => {
+                let victim = (random.below(2) == 0).then_some(pid);
+                replace(cluster, victim, time / 4);
+                let until = Instant::now();
+                harms.extend(victim.map(|pid| Harm { kind: Kind::Killed, slot, pid, from, until }));
+            }
         }
         harms.push(Harm { kind, slot, pid, from, until: Instant::now() });
     }
-    eventually("every slot runs", PATIENCE, || pids(cluster).len() == usize::from(WORKERS));
+    let is_calm = || cluster.workers().len() == usize::from(WORKERS) && pids(cluster).len() == usize::from(WORKERS);
+    eventually("every slot runs once", PATIENCE, is_calm);
     harms
+}
+
+/// Reloads, and perhaps kills this worker in the middle of it: then the reload may well be given up.
+fn replace(cluster: &TestCluster, victim: Option<u32>, time: Duration) {
+    let ends = || ["sticky: reloaded ", "sticky: reload stopped: "].map(|line| cluster.events().count(line));
+    let before = ends();
+    cluster.signal(Signal::HUP);
+    if let Some(victim) = victim {
+        process::let_pass(time);
+        kill(victim);
+    }
+    eventually("the reload ends", PATIENCE, || ends() != before);
 }
 
 fn kill(pid: u32) {
@@ -164,14 +189,20 @@ fn account(seen: &[Seen], harms: &[Harm], journal: &Path) {
         });
         *reasons.entry(reason).or_default() += 1;
     }
+    for told in seen.iter().flat_map(|seen| &seen.told) {
+        let is_true = harms.iter().any(|harm| harm.kind == Kind::Replaced && harm.from <= *told);
+        assert!(is_true, "a WebSocket was told of a drain that never was");
+    }
     let answers: usize = seen.iter().map(|seen| seen.answers.len()).sum();
+    let told: usize = seen.iter().map(|seen| seen.told.len()).sum();
     let messages: usize = seen.iter().map(|seen| seen.messages).sum();
     let count = |kind| harms.iter().filter(|harm| harm.kind == kind).count();
-    let [killed, stopped, starved] = [Kind::Killed, Kind::Stopped, Kind::Starved].map(count);
+    let [killed, stopped, starved, replaced] = [Kind::Killed, Kind::Stopped, Kind::Starved, Kind::Replaced].map(count);
     println!(
-        "{killed} killed, {stopped} stopped, {starved} starved: {answers} requests answered, {messages} WebSocket messages echoed; lost: {reasons:?}"
+        "{killed} killed, {stopped} stopped, {starved} starved, {replaced} reloads: {answers} requests answered, \
+         {messages} WebSocket messages echoed, {told} WebSockets told to come again; lost: {reasons:?}"
     );
-    assert!(killed > 0 && stopped > 0 && starved > 0 && answers > 1_000 && messages > 100);
+    assert!(killed > 0 && stopped > 0 && starved > 0 && replaced > 0 && answers > 1_000 && messages > 100);
 }
 
 /// The last things that happened before a loss, with their distance from it.
@@ -201,7 +232,8 @@ fn reason(loss: &Loss, begun: Option<u32>, harms: &[Harm]) -> Option<&'static st
     if loss.held_by.is_some_and(was_killed) || killed().any(|harm| loss.holders.contains(&harm.slot)) {
         return Some("on a connection the victim held");
     }
-    let was_away = near.iter().any(|harm| harm.kind != Kind::Starved && loss.holders.contains(&harm.slot));
+    let is_away = |kind| matches!(kind, Kind::Killed | Kind::Stopped);
+    let was_away = near.iter().any(|harm| is_away(harm.kind) && loss.holders.contains(&harm.slot));
     (was_away && killed().next().is_some()).then_some("held by a victim that stood in")
 }
 

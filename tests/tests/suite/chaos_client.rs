@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use sticky_tests::{Client, Connection, Random, Request, Response, journal};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 use crate::chaos::WORKERS;
@@ -26,6 +27,8 @@ pub(crate) struct Seen {
     pub(crate) losses: Vec<Loss>,
     /// Messages that came back on WebSockets.
     pub(crate) messages: usize,
+    /// When WebSockets were told that their worker is replaced.
+    pub(crate) told: Vec<Instant>,
 }
 
 /// One request, or WebSocket, that a client lost.
@@ -186,15 +189,34 @@ impl ChaosClient {
     }
 
     fn echo(&mut self, socket: &mut WebSocket<TcpStream>, slot: u16) -> tungstenite::Result<()> {
-        assert_eq!(socket.read()?, Message::text(format!("worker: {slot}")));
+        let greeting = Message::text(format!("worker: {slot}"));
+        if !self.reads(socket, &greeting)? {
+            return Ok(());
+        }
         for _ in 0..self.random.below(30) {
             let length = self.random.below(3_000);
             let message = Message::binary(self.random.bytes(length));
             socket.send(message.clone())?;
-            assert_eq!(socket.read()?, message);
+            if !self.reads(socket, &message)? {
+                return Ok(());
+            }
             self.seen.messages += 1;
         }
         Ok(())
+    }
+
+    /// Whether this comes; false when the worker says that it is being replaced.
+    fn reads(&mut self, socket: &mut WebSocket<TcpStream>, expected: &Message) -> tungstenite::Result<bool> {
+        match socket.read()? {
+            Message::Close(Some(frame)) if frame.code == CloseCode::Restart => {
+                self.seen.told.push(Instant::now());
+                Ok(false)
+            }
+            message => {
+                assert_eq!(message, *expected);
+                Ok(true)
+            }
+        }
     }
 }
 

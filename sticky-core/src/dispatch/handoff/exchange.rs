@@ -13,7 +13,7 @@
 //!     End              end-of-stream, as often as asked
 //!     Refuse, Abort    answer (or not), close() and linger
 //! }}
-//! poll_write:  socket accepts n bytes ──► accepted(those bytes); Complete and Tunnel wake the parked reader
+//! poll_write:  socket accepts n bytes ──► accepted(those bytes); Complete, Lost and Tunnel wake the parked reader
 //! shutdown:    shutdown() says whether the socket hears of it
 //! drop:        into_moving(): what to send to the owner, if anything
 //! ```
@@ -72,6 +72,9 @@ pub(crate) enum Wrote {
     Complete,
     /// The connection has left HTTP: wake the parked reader.
     Tunnel,
+    /// They belong to a response that cannot be framed: nobody will know when it is complete. Wake the parked reader, whose
+    /// time begins anew.
+    Lost,
     /// Nothing was outstanding. The connection will not move any more.
     Unasked,
 }
@@ -104,6 +107,8 @@ pub(crate) enum Phase {
     Head,
     /// A request or its response is under way.
     Message,
+    /// A response is under way, or was: it cannot be framed.
+    Lost,
     /// Between messages.
     Idle,
     /// No longer HTTP/1.1.
@@ -239,13 +244,14 @@ impl Exchange {
     }
 
     /// It is for this worker, and the framework has it: `true`. Not if there is more in these bytes than one message.
-    pub(crate) fn serve_in_place(&mut self, head: &Head, bytes: &[u8]) -> bool {
+    pub(crate) fn serve_in_place(&mut self, head: &mut Head, bytes: &[u8]) -> bool {
         let mut body = RequestBody::new(head.facts().body);
         let length = head.len() + body.consume(&bytes[head.len()..]);
         if length < bytes.len() {
             return false;
         }
         self.begin(head.facts(), body, 0);
+        self.reader.recycle(head);
         self.finish_message();
         true
     }
@@ -307,6 +313,9 @@ impl Exchange {
     }
 
     fn read_between(&mut self) -> Next {
+        if self.buffer.is_empty() {
+            return self.read_head();
+        }
         let skipped = self.reader.skip_empty_lines(&self.buffer);
         self.buffer.advance(skipped);
         self.release();
@@ -516,6 +525,7 @@ impl Exchange {
         match state {
             ResponseState::Tunnel => self.enter_tunnel(),
             ResponseState::Complete if !was_settled => self.complete(),
+            ResponseState::Broken => Wrote::Lost,
             _ if used < bytes.len() => Wrote::Unasked,
             _ => Wrote::Part,
         }
@@ -551,12 +561,19 @@ impl Exchange {
 
     // === watching ===
 
+    /// Whether nobody will know when the response is complete, although a framework may keep the connection after it.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.response.state() == ResponseState::Broken
+    }
+
     /// For the timers.
     pub(crate) fn phase(&self) -> Phase {
         match &self.inbound {
             Inbound::Tunnel => Phase::Tunnel,
             Inbound::Aside(_) | Inbound::Closed => Phase::Over,
-            Inbound::Message(_) | Inbound::Switching => Phase::Message,
+            Inbound::Message(_) => Phase::Message,
+            _ if self.is_lost() => Phase::Lost,
+            Inbound::Switching => Phase::Message,
             _ if !self.is_settled() => Phase::Message,
             _ if self.is_last => Phase::Over,
             Inbound::Refused(_) => Phase::Over,

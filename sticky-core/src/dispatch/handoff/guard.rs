@@ -182,6 +182,9 @@ impl Guard {
                 }
                 Next::Park { read_ahead } => {
                     self.park(cx);
+                    if self.phase() == Phase::Lost && self.poll_late(cx).is_ready() {
+                        continue;
+                    }
                     if read_ahead == 0 {
                         return Poll::Pending;
                     }
@@ -414,9 +417,9 @@ impl Guard {
             self.exchange.eof();
             return Poll::Ready(Ok(false));
         }
-        let head = self.exchange.peek(bytes);
+        let mut head = self.exchange.peek(bytes);
         let verdict = head.as_ref().map(|head| self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr()));
-        if let (Some(head), Some(Verdict::Serve)) = (&head, verdict)
+        if let (Some(head), Some(Verdict::Serve)) = (&mut head, verdict)
             && self.exchange.serve_in_place(head, bytes)
         {
             self.begin();
@@ -458,6 +461,10 @@ impl Guard {
                 Wrote::Complete => self.unpark(),
                 Wrote::Tunnel => {
                     is_upgraded = true;
+                    self.unpark();
+                }
+                Wrote::Lost => {
+                    self.watch.restart();
                     self.unpark();
                 }
             }

@@ -6,7 +6,7 @@
 //! Left to the framework, because it changes nothing about where the message ends: a missing or repeated Host (hyper
 //! accepts both), the number of headers between 97 and 100 (actix refuses them), unknown methods and expectations.
 
-use std::mem::MaybeUninit;
+use std::mem::{self, MaybeUninit};
 
 use super::refusal::Refusal;
 use super::request_body::BodyFraming;
@@ -54,12 +54,14 @@ pub(crate) struct HeadReader {
     preface: PrefaceRule,
     /// How much of the buffer has been searched for the end of the head.
     seen: usize,
+    /// Room for the headers of the next head.
+    spare: Vec<HeaderSpan>,
 }
 
 impl HeadReader {
     /// A reader for heads of at most `max_len` bytes.
     pub(crate) fn new(max_len: u16, preface: PrefaceRule) -> Self {
-        Self { max_len, preface, seen: 0 }
+        Self { max_len, preface, seen: 0, spare: Vec::new() }
     }
 
     /// The bound it was made with.
@@ -70,6 +72,12 @@ impl HeadReader {
     /// From now on an HTTP/2 preface is a request with a wrong version.
     pub(crate) fn refuse_preface(&mut self) {
         self.preface = PrefaceRule::Refused;
+    }
+
+    /// Takes from a head that nobody will look at any more what the next one can use.
+    pub(crate) fn recycle(&mut self, head: &mut Head) {
+        self.spare = mem::take(&mut head.headers);
+        self.spare.clear();
     }
 
     /// How many bytes of empty lines are in front of the next head. The caller takes them off before it polls: they
@@ -148,16 +156,18 @@ impl HeadReader {
         Ok(None)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Outcome {
+    fn parse(&mut self, bytes: &[u8]) -> Outcome {
         let mut slots = [const { MaybeUninit::uninit() }; MAX_HEADERS];
         let mut request = httparse::Request::new(&mut []);
         match request.parse_with_uninit_headers(bytes, &mut slots) {
             Ok(httparse::Status::Partial) => Outcome::Partial,
             Ok(httparse::Status::Complete(len)) if len > self.max_len() => Outcome::Refused(Refusal::HeadTooLarge),
-            Ok(httparse::Status::Complete(len)) => match Head::judge(&bytes[..len], &request) {
-                Ok(head) => Outcome::Request(head),
-                Err(refusal) => Outcome::Refused(refusal),
-            },
+            Ok(httparse::Status::Complete(len)) => {
+                match Head::judge(&bytes[..len], &request, mem::take(&mut self.spare)) {
+                    Ok(head) => Outcome::Request(head),
+                    Err(refusal) => Outcome::Refused(refusal),
+                }
+            }
             Err(error) => Outcome::Refused(refusal(error, bytes)),
         }
     }
@@ -242,7 +252,7 @@ impl Head {
         RequestHead::new(&buffer[..self.len()], self.method, self.target, &self.headers)
     }
 
-    fn judge(bytes: &[u8], request: &httparse::Request<'_, '_>) -> Result<Self, Refusal> {
+    fn judge(bytes: &[u8], request: &httparse::Request<'_, '_>, mut headers: Vec<HeaderSpan>) -> Result<Self, Refusal> {
         let (Some(method), Some(target)) = (request.method, request.path) else {
             return Err(Refusal::RequestLine);
         };
@@ -251,7 +261,7 @@ impl Head {
             return Err(Refusal::Target);
         }
         let mut gathered = Gathered::default();
-        let mut headers = Vec::with_capacity(request.headers.len());
+        headers.reserve_exact(request.headers.len());
         let mut is_in_order = ends_well(bytes, bytes.len()) && ends_well(bytes, bytes.len() - 2);
         for header in request.headers.iter() {
             let span = HeaderSpan::of(header, bytes);

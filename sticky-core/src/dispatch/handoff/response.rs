@@ -24,7 +24,8 @@ pub(crate) enum ResponseState {
     Tunnel,
     /// It has no end but the connection's.
     UntilClose,
-    /// It cannot be framed. Bytes pass; the connection never moves again.
+    /// It cannot be framed. Bytes pass; the connection never moves again, and ends when nothing has been written for the idle
+    /// timeout.
     Broken,
 }
 
@@ -208,15 +209,6 @@ impl Head {
 
     fn has_odd_chunks(&self) -> bool {
         self.version == Version::Http10 && self.coding != Coding::None
-    }
-
-    /// Adds one of the three fields that matter, by its name in lower case.
-    fn add(&mut self, name: &[u8], value: &[u8]) {
-        match name {
-            b"connection" => self.options.add(value),
-            b"content-length" => self.add_length(value),
-            _ => self.add_coding(value),
-        }
     }
 
     fn add_length(&mut self, value: &[u8]) {

@@ -14,7 +14,8 @@ fn timeout(timeouts: Timeouts, phase: Phase) -> Option<Duration> {
     match phase {
         Phase::Fresh => Some(timeouts.first_byte),
         Phase::Head => Some(timeouts.head),
-        Phase::Idle => Some(timeouts.idle),
+        // What cannot be framed may have come to its end. What is written to it begins this anew.
+        Phase::Idle | Phase::Lost => Some(timeouts.idle),
         Phase::Message | Phase::Tunnel | Phase::Over => None,
     }
 }

@@ -209,7 +209,11 @@ impl<'a> Model<'a> {
                 self.outstanding = Outstanding::Nothing;
                 return Wrote::Complete;
             }
-            ResponseState::UntilClose | ResponseState::Broken => self.outstanding = Outstanding::Endless,
+            ResponseState::UntilClose => self.outstanding = Outstanding::Endless,
+            ResponseState::Broken => {
+                self.outstanding = Outstanding::Endless;
+                return Wrote::Lost;
+            }
             _ => {}
         }
         Wrote::Part

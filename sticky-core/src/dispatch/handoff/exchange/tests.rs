@@ -84,8 +84,8 @@ fn one_message_after_the_other() {
 /// Reads these bytes where the framework wants them: whether it has them.
 fn serve_in_place(exchange: &mut Exchange, bytes: &[u8]) -> bool {
     assert!(exchange.awaits_head());
-    let head = exchange.peek(bytes);
-    let is_served = head.as_ref().is_some_and(|head| exchange.serve_in_place(head, bytes));
+    let mut head = exchange.peek(bytes);
+    let is_served = head.as_mut().is_some_and(|head| exchange.serve_in_place(head, bytes));
     if !is_served {
         exchange.keep(bytes, head);
     }
@@ -372,11 +372,17 @@ fn after_close_nothing_is_delivered() {
 
 #[test]
 fn a_response_without_an_end_is_the_last() {
-    for response in [&b"HTTP/1.1 200 OK\r\n\r\nhello"[..], b"what?", SWITCHED] {
+    let responses: [(&[u8], Wrote, Phase); 3] = [
+        (b"HTTP/1.1 200 OK\r\n\r\nhello", Wrote::Part, Phase::Message),
+        (b"what?", Wrote::Lost, Phase::Lost),
+        (SWITCHED, Wrote::Lost, Phase::Lost),
+    ];
+    for (response, wrote, phase) in responses {
         let mut exchange = with(&[GET, GET].concat());
         serve(&mut exchange);
-        assert_eq!(exchange.accepted(response), Wrote::Part);
+        assert_eq!(exchange.accepted(response), wrote);
         assert_eq!((exchange.read(), exchange.may_step_aside()), (WAIT, false));
+        assert_eq!((exchange.phase(), exchange.accepted(b"more")), (phase, wrote));
     }
 }
 

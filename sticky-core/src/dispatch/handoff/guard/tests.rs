@@ -68,15 +68,33 @@ impl Framework {
 
     /// Reads this request, tries to read on, and answers.
     async fn serve(&mut self, request: &[u8]) {
+        self.answer(request, RESPONSE).await;
+    }
+
+    async fn answer(&mut self, request: &[u8], response: &[u8]) {
         while self.read() != Poll::Ready(request.to_vec()) {
             sleep(Duration::from_millis(1)).await;
         }
         assert!(self.read().is_pending(), "one message at a time");
         self.wakes.0.store(0, Ordering::Relaxed);
+        self.write(response);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
         let waker = Waker::from(Arc::clone(&self.wakes));
         let mut cx = Context::from_waker(&waker);
-        let written = self.guard.poll_write(&mut self.stream, &mut cx, &[IoSlice::new(RESPONSE)]);
+        let written = self.guard.poll_write(&mut self.stream, &mut cx, &[IoSlice::new(bytes)]);
         assert!(written.is_ready());
+    }
+
+    /// How many seconds go by until a read comes to something.
+    async fn seconds(&mut self) -> u32 {
+        let mut seconds = 0;
+        while self.read().is_pending() {
+            seconds += 1;
+            sleep(Duration::from_secs(1)).await;
+        }
+        seconds
     }
 
     fn woken(&self) -> usize {
@@ -121,11 +139,7 @@ async fn who_sleeps_on_is_woken_when_the_connection_has_been_idle_for_too_long()
     let mut framework = Framework::new();
     framework.client.write_all(REQUEST).await.unwrap();
     framework.serve_one().await;
-    let mut idle = 0;
-    while framework.read().is_pending() {
-        idle += 1;
-        sleep(Duration::from_secs(1)).await;
-    }
+    let idle = framework.seconds().await;
     assert!((75..=86).contains(&idle), "{idle} s");
 
     let mut framework = Framework::new();
@@ -133,4 +147,30 @@ async fn who_sleeps_on_is_woken_when_the_connection_has_been_idle_for_too_long()
     framework.serve_one().await;
     sleep(Duration::from_secs(80)).await;
     assert!(framework.woken() > 0, "nobody has to ask");
+}
+
+/// Nobody knows where such an answer ends: what follows it must not wait for ever.
+#[tokio::test(start_paused = true)]
+async fn behind_an_answer_that_cannot_be_framed_the_connection_ends_when_nothing_is_written() {
+    let upgrade = b"GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n";
+    for request in [REQUEST, upgrade] {
+        let mut framework = Framework::new();
+        framework.client.write_all(&[request, REQUEST].concat()).await.unwrap();
+        framework.answer(request, b"HTTP/1.1 2x0\r\n\r\n").await;
+        assert_eq!(framework.woken(), 1);
+        let idle = framework.seconds().await;
+        assert!((75..=86).contains(&idle), "{idle} s");
+        assert_eq!(framework.read(), Poll::Ready(Vec::new()));
+    }
+
+    let mut framework = Framework::new();
+    framework.client.write_all(REQUEST).await.unwrap();
+    framework.answer(REQUEST, b"HTTP/1.1 2x0\r\n\r\n").await;
+    for _ in 0..4 {
+        assert!(framework.read().is_pending(), "it may go on");
+        sleep(Duration::from_secs(50)).await;
+        framework.write(b"more");
+    }
+    let idle = framework.seconds().await;
+    assert!((75..=86).contains(&idle), "{idle} s");
 }

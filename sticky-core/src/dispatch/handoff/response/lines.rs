@@ -3,6 +3,8 @@
 //! Every response passes here, and the application has written it: what does not matter to framing is not looked at, which
 //! takes a third of the time of the parser that reads requests. Any line may end with a line feed alone.
 
+use std::{mem, slice};
+
 use super::Head;
 use crate::dispatch::handoff::tokens::Version;
 
@@ -23,70 +25,93 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     }
     let mut feeds = LineFeeds::new(bytes);
     let Some(end) = feeds.next() else { return Parsed::Partial };
-    let Some((version, status)) = status_line(without_return(&bytes[..end])) else { return Parsed::Malformed };
+    let Some((version, status)) = status_line(&bytes[..end]) else { return Parsed::Malformed };
     let mut head = Head::new(status, version);
     let mut start = end + 1;
     for end in feeds {
-        match without_return(&bytes[start..end]) {
-            [] => return Parsed::Head(end + 1, head),
-            line if !add(&mut head, line) => return Parsed::Malformed,
+        match bytes[start] {
+            b'\n' => return Parsed::Head(end + 1, head),
+            b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
+            b'c' | b'C' | b't' | b'T' if !add(&mut head, &bytes[start..end]) => return Parsed::Malformed,
+            // It goes on with the line before.
+            b' ' | b'\t' => return Parsed::Malformed,
             _ => start = end + 1,
         }
     }
     Parsed::Partial
 }
 
-fn without_return(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
-}
-
 fn status_line(line: &[u8]) -> Option<(Version, u16)> {
-    let version = match line.first_chunk()? {
+    let (code, reason) = line.split_first_chunk::<{ "HTTP/1.1 200".len() }>()?;
+    let version = match code.first_chunk()? {
         b"HTTP/1.1 " => Version::Http11,
         b"HTTP/1.0 " => Version::Http10,
         _ => return None,
     };
-    let (status, reason) = line["HTTP/1.1 ".len()..].split_first_chunk::<3>()?;
-    let digit = |byte: u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
-    let status = status.iter().try_fold(0, |status, byte| Some(10 * status + digit(*byte)?))?;
-    matches!(reason, [] | [b' ', ..]).then_some((version, status))
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u16::from(byte - b'0'));
+    let [.., hundreds, tens, ones] = code;
+    let status = 100 * digit(hundreds)? + 10 * digit(tens)? + digit(ones)?;
+    matches!(reason, [] | [b'\r'] | [b' ', ..]).then_some((version, status))
 }
 
 /// Adds a field, if it matters. Not if it could be read in another way.
 fn add(head: &mut Head, line: &[u8]) -> bool {
-    let names: [&[u8]; 2] = match line[0] {
-        b'c' | b'C' => [b"connection", b"content-length"],
-        b't' | b'T' => [b"transfer-encoding"; 2],
-        // It goes on with the line before.
-        b' ' | b'\t' => return false,
-        _ => return true,
-    };
-    for name in names {
-        match line.get(name.len()) {
-            Some(b':') if line[..name.len()].eq_ignore_ascii_case(name) => {
-                let value = line[name.len() + 1..].trim_ascii();
-                head.add(name, value);
-                return !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t');
-            }
-            Some(b' ' | b'\t') if line[..name.len()].eq_ignore_ascii_case(name) => return false,
-            _ => {}
+    match (value(line, b"content-length"), value(line, b"connection"), value(line, b"transfer-encoding")) {
+        (Named::No, Named::No, Named::No) => true,
+        (Named::Value(value), ..) => {
+            head.add_length(value);
+            is_text(value)
         }
+        (_, Named::Value(value), _) => {
+            head.options.add(value);
+            is_text(value)
+        }
+        (.., Named::Value(value)) => {
+            head.add_coding(value);
+            is_text(value)
+        }
+        _ => false,
     }
-    true
+}
+
+/// What a line is to a name.
+enum Named<'a> {
+    No,
+    /// It could be meant.
+    Maybe,
+    /// Its field, with this value.
+    Value(&'a [u8]),
+}
+
+#[inline]
+fn value<'a, const N: usize>(line: &'a [u8], name: &[u8; N]) -> Named<'a> {
+    // Nearly always a name is written in lower case.
+    let is_same = |found: &[u8; N]| found == name || found.eq_ignore_ascii_case(name);
+    match line.split_first_chunk() {
+        Some((found, [b':', value @ ..])) if is_same(found) => Named::Value(value.trim_ascii()),
+        Some((found, [b' ' | b'\t', ..])) if is_same(found) => Named::Maybe,
+        _ => Named::No,
+    }
+}
+
+fn is_text(value: &[u8]) -> bool {
+    !value.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
 }
 
 /// Where the line feeds are, in order.
 struct LineFeeds<'a> {
-    bytes: &'a [u8],
-    /// Where those begin that have not been looked at.
-    ahead: usize,
-    /// Of the eight before them, the high bit of each line feed that is still to come.
+    words: slice::Iter<'a, [u8; WORD]>,
+    rest: &'a [u8],
+    /// Where the word is that was looked at last.
+    at: usize,
+    /// Of that, the high bit of each line feed that is still to come.
     found: u64,
 }
 
 impl<'a> LineFeeds<'a> {
     fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, ahead: 0, found: 0 }
+        let (words, rest) = bytes.as_chunks();
+        Self { words: words.iter(), rest, at: 0usize.wrapping_sub(WORD), found: 0 }
     }
 }
 
@@ -96,11 +121,14 @@ impl Iterator for LineFeeds<'_> {
     #[inline]
     fn next(&mut self) -> Option<usize> {
         while self.found == 0 {
-            let rest = &self.bytes[self.ahead.min(self.bytes.len())..];
-            self.found = line_feeds(rest.first_chunk().copied().or_else(|| padded(rest))?);
-            self.ahead += WORD;
+            let word = match self.words.next() {
+                Some(word) => *word,
+                None => padded(mem::take(&mut self.rest))?,
+            };
+            self.at = self.at.wrapping_add(WORD);
+            self.found = line_feeds(word);
         }
-        let at = self.ahead - WORD + self.found.trailing_zeros() as usize / 8;
+        let at = self.at + self.found.trailing_zeros() as usize / 8;
         self.found &= self.found - 1;
         Some(at)
     }
