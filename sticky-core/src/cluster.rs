@@ -75,7 +75,7 @@ impl Cluster {
     /// Makes this process what it is in the cluster. Blocking, and best called before there is any runtime: only
     /// workers return, and a process that serves without a cluster.
     ///
-    /// The supervisor ends the process with status 0 when everything has ended as asked.
+    /// The supervisor ends the process with status 0 when everything has ended as asked, and so does a proxy.
     ///
     /// ```no_run
     /// let worker = sticky_core::Cluster::builder().build()?.enter()?;

@@ -43,6 +43,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `http` | `sticky_core::http`: the accept loop for HTTP/1.1 and h2c that axum and plain hyper share |
+//! | `proxy` | [`Dispatch::Proxy`] and `Cluster::run_on_port`: processes that forward requests to workers; brings `http` |
 //!
 //! # Settings
 //!

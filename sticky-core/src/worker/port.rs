@@ -53,8 +53,9 @@ impl Worker {
     ) -> Result<(), BoxError> {
         let mut application = pin!(application);
         tokio::select! {
-            ended = &mut application => return ended.and(Err(NeverListened { port }.into())),
+            biased;
             () = listens(port) => {}
+            ended = &mut application => return ended.and(Err(NeverListened { port }.into())),
         }
         let orders = self.take_orders();
         self.say_listening(port);

@@ -152,7 +152,9 @@ mod tests {
     fn map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |&(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
         let mut map = HeaderMap::new();
-        headers.iter().map(pair).for_each(|(name, value)| drop(map.append(name, value)));
+        headers.iter().map(pair).for_each(|(name, value)| {
+            map.append(name, value);
+        });
         map
     }
 
