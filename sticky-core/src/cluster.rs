@@ -136,14 +136,7 @@ impl Cluster {
             #[cfg(cluster)]
             Entered::Supervisor(running) => return Ok(supervised(crate::worker::block_on(running.outcome()))?),
         };
-        let mut builder = match threads {
-            1 => tokio::runtime::Builder::new_current_thread(),
-            _ => tokio::runtime::Builder::new_multi_thread(),
-        };
-        if threads > 1 {
-            builder.worker_threads(threads);
-        }
-        let runtime = builder.enable_all().build().map_err(RunError::Runtime)?;
+        let runtime = runtime(threads).map_err(RunError::Runtime)?;
         let outcome = runtime.block_on(application(worker.clone()));
         // Blocking tasks that the application left behind must not hold up the end.
         runtime.shutdown_background();
@@ -182,7 +175,9 @@ impl Cluster {
     /// # Errors
     ///
     /// As [`run`](Self::run); and a setting that proxy dispatch cannot do justice to.
-    #[cfg(all(cluster, feature = "proxy"))]
+    ///
+    /// With `workers(0)`, and where there are no clusters, the application gets the public port itself.
+    #[cfg(feature = "proxy")]
     pub fn run_on_port<F, Fut>(self, application: F) -> Result<(), RunError>
     where
         F: FnOnce(u16) -> Fut,
@@ -190,10 +185,31 @@ impl Cluster {
     {
         let cluster = self.builder.with_own_ports().build()?;
         let first_port = cluster.config.first_port;
+        if cluster.config.workers == 0 || cfg!(not(cluster)) {
+            return cluster.run_on_public_port(application);
+        }
         cluster.run(move |worker| async move {
             let port = crate::worker::choose_port(first_port, worker.id())?;
             worker.clone().run_on_port(port, application(port)).await
         })
+    }
+
+    /// Runs the application alone: nobody stands in front of it.
+    #[cfg(feature = "proxy")]
+    fn run_on_public_port<F, Fut>(self, application: F) -> Result<(), RunError>
+    where
+        F: FnOnce(u16) -> Fut,
+        Fut: Future<Output = Result<(), BoxError>>,
+    {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(RunError::InsideRuntime);
+        }
+        let public = self.config.listen.iter().find_map(ListenAddress::port).filter(|port| *port != 0);
+        let port = public.map_or_else(|| crate::worker::choose_port(None, crate::WorkerId::new(0)), Ok);
+        let runtime = runtime(self.config.threads_per_worker.get()).map_err(RunError::Runtime)?;
+        let outcome = runtime.block_on(application(port.map_err(RunError::Runtime)?));
+        runtime.shutdown_background();
+        outcome.map_err(RunError::Application)
     }
 
     /// How many threads a worker's runtime should have.
@@ -247,6 +263,18 @@ impl Cluster {
         }
         Ok(Entered::Worker(standalone(&self.config)?.install()))
     }
+}
+
+/// A runtime of so many threads.
+fn runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
 }
 
 #[cfg(cluster)]

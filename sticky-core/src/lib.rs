@@ -54,8 +54,8 @@
 //! Linux. Elsewhere the program serves in this one process, with a warning, so that it runs on every developer's
 //! machine.
 
-// Whoever builds without processes or without HTTP leaves parts of the rest unused.
-#![cfg_attr(not(all(cluster, feature = "http")), allow(dead_code, unused_imports))]
+// Whoever builds without processes, HTTP or proxies leaves parts of the rest unused.
+#![cfg_attr(not(all(cluster, feature = "proxy")), allow(dead_code, unused_imports))]
 
 // Most of it is for the guard of handoff dispatch.
 mod affinity;
