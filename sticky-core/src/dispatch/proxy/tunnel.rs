@@ -8,9 +8,14 @@ use std::time::Duration;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::pool::Lease;
+
+/// How long nothing may pass once the worker has said all: whether it still listens cannot be seen from here, and a client
+/// has no reason to go on for ever.
+const AFTER_END: Duration = Duration::from_secs(5);
 
 /// How much is carried at once.
 const PIECE: usize = 16 * 1024;
@@ -32,11 +37,22 @@ where
     let last = Mutex::new(Instant::now());
     let (down_read, down_write) = split(downstream);
     let (up_read, up_write) = split(upstream);
-    let both =
-        async { tokio::try_join!(one_way(down_read, up_write, &last), one_way(up_read, down_write, &last)).map(drop) };
+    let has_ended = Notify::new();
+    let answers = async {
+        one_way(up_read, down_write, &last).await?;
+        has_ended.notify_one();
+        Ok(())
+    };
+    let both = async { tokio::try_join!(one_way(down_read, up_write, &last), answers).map(drop) };
+    let silent = async {
+        tokio::select! {
+            () = silence(&last, idle) => {}
+            () = has_ended.notified() => silence(&last, Some(idle.map_or(AFTER_END, |idle| idle.min(AFTER_END)))).await,
+        }
+    };
     tokio::select! {
         ended = both => ended,
-        () = silence(&last, idle) => Err(io::ErrorKind::TimedOut.into()),
+        () = silent => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
@@ -101,6 +117,19 @@ mod tests {
         client.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "answer");
         assert!(tunnel.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_listens_for_ever_to_a_client_whose_worker_has_said_all() {
+        let (mut client, mut worker, tunnel) = tunnel(None);
+        worker.shutdown().await.unwrap();
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+        for _ in 0..3 {
+            tokio::time::sleep(AFTER_END / 2).await;
+            client.write_all(b"x").await.unwrap();
+            worker.read_u8().await.unwrap();
+        }
+        assert_eq!(tunnel.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test(start_paused = true)]
