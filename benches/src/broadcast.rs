@@ -12,21 +12,32 @@ use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-use crate::cpus;
 use crate::side::Side;
+use crate::{cpus, limits, tagging};
 
 const CLIENTS: usize = 1_000;
 const WORKERS: u16 = 2;
 /// Broadcasts that do not count.
 const WARM_UP: usize = 20;
-const ROUNDS: usize = 200;
 /// No broadcast takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-/// What is compared; each is measured this often, in turn.
-const REPEATS: usize = 5;
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Extent {
+    /// Each side so often, in turn.
+    repeats: usize,
+    /// Broadcasts that count.
+    rounds: usize,
+    /// Pairs for what tags take.
+    pairs: usize,
+}
+
+const WHOLE: Extent = Extent { repeats: 5, rounds: 200, pairs: 30 };
+/// To see whether it works.
+const SHORT: Extent = Extent { repeats: 1, rounds: 20, pairs: 6 };
 
 static SIDES: [Side; 4] = [
     Side { name: "sticky, bus", program: "bench-socketio", env: |workers| sticky(workers, None) },
@@ -57,27 +68,48 @@ struct Run {
     p99: Duration,
 }
 
-/// Runs all sides in turn and prints the table.
+/// Runs all sides in turn and prints the table, then what tags take. With `--short` only as much as tells that it works,
+/// with `--tags` or `--broadcast` one of both.
 ///
 /// # Errors
 ///
 /// When a side does not start, loses a client, or a message.
 pub fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(unknown) =
+        arguments.iter().find(|argument| !["--short", "--tags", "--broadcast"].contains(&&***argument))
+    {
+        return Err(format!("{unknown} is none of --short, --tags and --broadcast").into());
+    }
+    let has = |argument: &str| arguments.iter().any(|given| given == argument);
+    let extent = if has("--short") { SHORT } else { WHOLE };
     cpus::pin_load()?;
+    if !has("--tags") {
+        broadcast(extent)?;
+    }
+    if !has("--broadcast") {
+        tagging::run(extent.pairs)?;
+    }
+    Ok(())
+}
+
+fn broadcast(extent: Extent) -> Result<(), Box<dyn Error>> {
+    let Extent { repeats, rounds, .. } = extent;
+    limits::raise_descriptors()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut runs: Vec<Vec<Run>> = SIDES.iter().map(|_| Vec::new()).collect();
     let redis = std::env::var_os("BENCH_REDIS").is_some();
-    for repeat in 0..REPEATS {
+    for repeat in 0..repeats {
         for (side, runs) in SIDES.iter().zip(&mut runs) {
             if side.name.contains("Redis") && !redis {
                 continue;
             }
-            eprint!("\r{} {} of {REPEATS}          ", side.name, repeat + 1);
-            runs.push(runtime.block_on(measure(side))?);
+            eprint!("\r{} {} of {repeats}          ", side.name, repeat + 1);
+            runs.push(runtime.block_on(measure(side, rounds))?);
         }
     }
     eprintln!();
-    println!("{CLIENTS} clients, {WORKERS} workers, medians of {REPEATS}:");
+    println!("{CLIENTS} clients, {WORKERS} workers, medians of {repeats}:");
     println!("{:14} {:>14} {:>22} {:>10}", "", "messages/s", "CPU per message (µs)", "p99 (ms)");
     for (side, runs) in SIDES.iter().zip(&runs).filter(|(_, runs)| !runs.is_empty()) {
         let per_second = median(runs.iter().map(|run| run.per_second));
@@ -88,7 +120,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn measure(side: &Side) -> Result<Run, Box<dyn Error>> {
+async fn measure(side: &Side, rounds: usize) -> Result<Run, Box<dyn Error>> {
     let running = side.start(WORKERS)?;
     let origin = Instant::now();
     let heard = Arc::new(Heard::default());
@@ -98,9 +130,9 @@ async fn measure(side: &Side) -> Result<Run, Box<dyn Error>> {
         let client = connect(running.address()).await?;
         tokio::spawn(listen(client, origin, Arc::clone(&heard), errors.clone()));
     }
-    let mut latencies = Vec::with_capacity(ROUNDS * CLIENTS);
+    let mut latencies = Vec::with_capacity(rounds * CLIENTS);
     let (mut begun, mut before) = (origin, running.cpu()?);
-    for round in 0..WARM_UP + ROUNDS {
+    for round in 0..WARM_UP + rounds {
         if round == WARM_UP {
             (begun, before) = (Instant::now(), running.cpu()?);
             heard.latencies.lock().expect("nobody panics").clear();
@@ -115,7 +147,7 @@ async fn measure(side: &Side) -> Result<Run, Box<dyn Error>> {
         latencies.append(&mut heard.latencies.lock().expect("nobody panics"));
     }
     let (took, used) = (begun.elapsed(), running.cpu()?.since(before));
-    let messages = (ROUNDS * CLIENTS) as f64;
+    let messages = (rounds * CLIENTS) as f64;
     latencies.sort_unstable();
     let p99 = latencies[latencies.len() * 99 / 100];
     Ok(Run { per_second: messages / took.as_secs_f64(), cpu_per_message: used.all as f64 / 1e3 / messages, p99 })

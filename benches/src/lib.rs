@@ -35,3 +35,5 @@ pub mod rows;
 #[cfg(target_os = "linux")]
 pub mod side;
 pub mod stats;
+#[cfg(target_os = "linux")]
+pub mod tagging;

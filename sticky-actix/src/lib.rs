@@ -57,7 +57,7 @@ mod service;
 mod threads;
 
 pub use extract::{Drain, NotAWorker, Worker};
-pub use run::{Run, RunFuture, RunWith, run, run_with};
+pub use run::{Run, RunFuture, RunWith, block_on, run, run_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError;
 pub use sticky_core::{

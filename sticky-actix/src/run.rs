@@ -140,7 +140,7 @@ impl Run {
     ///
     /// As [`RunError`] says; [`RunError::InsideRuntime`] where there is a runtime already.
     pub fn block(self) -> Result<(), RunError> {
-        block(self.serve())
+        block_on(self.serve())
     }
 
     async fn serve(self) -> Result<(), RunError> {
@@ -173,7 +173,7 @@ impl RunWith {
     ///
     /// As [`RunError`] says; [`RunError::InsideRuntime`] where there is a runtime already.
     pub fn block(self) -> Result<(), RunError> {
-        block(serve(self.cluster, self.make))
+        block_on(serve(self.cluster, self.make))
     }
 }
 
@@ -218,8 +218,25 @@ async fn on_this_thread(serving: impl Future<Output = Result<(), RunError>>) -> 
     }
 }
 
-/// Makes a runtime and an actix system, and runs `serving` there.
-fn block(serving: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+/// Makes a runtime and an actix system, and runs `serving` there: what `block` does, for those who have something to do in
+/// the same runtime before or after.
+///
+/// ```no_run
+/// use actix_web::{App, web};
+///
+/// fn main() -> Result<(), sticky_actix::RunError> {
+///     sticky_actix::block_on(async {
+///         sticky_actix::run(|| App::new().route("/", web::get().to(|| async { "hello\n" }))).await?;
+///         println!("goodbye");
+///         Ok(())
+///     })
+/// }
+/// ```
+///
+/// # Errors
+///
+/// Those of `serving`; [`RunError::InsideRuntime`] where there is a runtime already.
+pub fn block_on(serving: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
     if Handle::try_current().is_ok() {
         return Err(RunError::InsideRuntime);
     }

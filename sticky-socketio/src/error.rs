@@ -18,6 +18,9 @@ pub enum Error {
         "redis_url (STICKY_REDIS_URL) is set, and this program was built without the feature `redis` of sticky-socketio"
     )]
     WithoutRedis,
+    /// Emit something that serde can write.
+    #[error("what is to be said to other servers cannot be written")]
+    Encode(#[from] rmp_serde::encode::Error),
     /// Choose another name: those of the topics between workers are made of it.
     #[error("a namespace's name cannot be empty or have a `#` in it")]
     MalformedNamespace,

@@ -30,6 +30,7 @@
 //! - **Rooms span all workers.** What is emitted to a namespace or a room reaches its sockets wherever they are, without
 //!   a server in between; so do acknowledgements, `fetch_sockets` and the rest of the adapter's. A worker that dies is
 //!   not waited for.
+//! - **Servers reach each other**, too: [`ServerSide`].
 //! - **A worker that drains** closes its connections in batches, so that their clients connect anew without a storm.
 //!
 //! ```text
@@ -45,14 +46,18 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `actix` | `sticky_socketio::actix`: Socket.IO inside an actix-web application |
 //! | `redis` | `redis_url` (`STICKY_REDIS_URL`): Redis in place of the bus, so that rooms span machines |
 //! | `extensions`, `msgpack`, `state`, `tracing`, `v4` | socketioxide's feature of that name; `v4` is version 3 of Engine.IO |
 
+#[cfg(feature = "actix")]
+pub mod actix;
 pub mod adapter;
 mod alias;
 mod error;
 pub mod layer;
 mod serve;
+mod server_side;
 
 #[doc(inline)]
 pub use adapter::Adapter;
@@ -61,6 +66,7 @@ pub use error::Error;
 #[doc(inline)]
 pub use layer::{Layer, TagLayer, layer};
 pub use serve::{Serve, ServeFuture, ServeWith, cluster_builder, serve, serve_with};
+pub use server_side::ServerSide;
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{

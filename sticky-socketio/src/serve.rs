@@ -233,7 +233,7 @@ where
 }
 
 /// The handlers of what is still connected hear that it is over.
-async fn close(io: &SocketIo) {
+pub(crate) async fn close(io: &SocketIo) {
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, io.close()).await;
 }
 
@@ -248,7 +248,7 @@ pub fn cluster_builder() -> ClusterBuilder {
     Cluster::builder().usually(usual_affinity(), Placement::FewestConnections)
 }
 
-fn usual(cluster: Cluster) -> Result<Cluster, ServeError> {
+pub(crate) fn usual(cluster: Cluster) -> Result<Cluster, ServeError> {
     Ok(cluster.usually(usual_affinity(), Placement::FewestConnections)?)
 }
 

@@ -349,6 +349,36 @@ const cases = {
         });
     },
 
+    // What a server tells the others reaches each of them once, in order, and not itself.
+    async server_side(url, workers) {
+        const all = [...(await oneOnEach(url, Number(workers), settings))].map(([worker, socket]) => ({ worker, socket, heard: [] }));
+        for (const { socket, heard } of all) socket.on("noted", (from, what) => heard.push([from, what]));
+        const said = (what) => all.map(({ worker }) => [worker, what]);
+        for (const what of [1, { text: "two", bytes: [3] }]) {
+            for (const { socket } of all) assert.equal(await ask(socket, "tell-servers", what), true);
+        }
+        for (const { worker, heard } of all) {
+            const others = [...said(1), ...said({ text: "two", bytes: [3] })].filter(([from]) => from !== worker);
+            await until("every server has been told", () => heard.length >= others.length);
+            // Each in its order; those of different servers in any.
+            for (const { worker: from } of all) {
+                const of = (notes) => notes.filter(([by]) => by === from);
+                assert.deepEqual(of(heard), of(others));
+            }
+        }
+    },
+
+    // Another application on the same Redis, of which nothing is to be heard here.
+    async apart(url, workers, other) {
+        const [here, there] = [await everybody(url, workers), await everybody(other, workers)];
+        for (const all of [here, there]) {
+            assert.deepEqual(found(await run(all[0], { act: "fetch" })), ids(all));
+            await run(all[0], { act: "emit", event: "news", data: "ours" });
+            await heard(all, all, "ours");
+        }
+        await heard(here, []);
+    },
+
     // A worker that is there and does not answer is waited for, but not for ever.
     async silence(url, workers) {
         const all = await everybody(url, workers);

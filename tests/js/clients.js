@@ -138,6 +138,28 @@ const cases = {
         }
     },
 
+    // Every worker is replaced under its clients: each is let go, connects anew by itself, and hears everybody afterwards.
+    async reloaded(url, workers, version, supervisor) {
+        const sockets = [];
+        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await several(url, workers, { ...settings, version })));
+        const [old, now, reasons] = [new Set(), new Map(), new Set()];
+        for (const socket of sockets) old.add(await ask(socket, "pid"));
+        assert.equal(old.size, Number(workers));
+        for (const socket of sockets) {
+            socket.on("disconnect", (reason) => reasons.add(reason));
+            socket.on("connect", () => socket.emit("pid", (pid) => now.set(socket, pid)));
+        }
+        process.kill(Number(supervisor), "SIGHUP");
+        const isServedAnew = (socket) => socket.connected && now.has(socket) && !old.has(now.get(socket));
+        await until("every client is served by a new worker", () => sockets.every(isServedAnew), 100_000);
+        // Told by the server to go, a client would not come back by itself.
+        assert.deepEqual([...reasons].filter((reason) => !["transport close", "transport error"].includes(reason)), []);
+        const heard = Promise.all(sockets.map((socket) => next(socket, "hello")));
+        sockets[0].emit("broadcast");
+        await heard;
+        for (const socket of sockets) await text(socket);
+    },
+
     // The cluster ends under its clients: each is let go in a way after which it connects anew by itself.
     async drained(url, workers, version, supervisor) {
         const sockets = [];

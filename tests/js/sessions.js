@@ -43,6 +43,25 @@ async function race(url, agentOf) {
 const slotOf = (session) => Number(session.sid.split(".")[1]);
 
 const cases = {
+    // The application's own routes, and what goes around all of them.
+    async beside(url) {
+        const agent = newConnections();
+        assert.match((await request(`${url}/`, { agent })).text, /^worker: \d+$/);
+        assert.equal((await request(`${url}/socket.io-admin/`, { agent })).status, 404);
+        const polling = `${url}/socket.io/?EIO=4&transport=polling`;
+        const origin = "http://elsewhere.test";
+        const answer = await request(polling, { agent, headers: { origin } });
+        assert.equal(answer.headers["access-control-allow-origin"], origin);
+        const asked = { origin, "access-control-request-method": "POST", "access-control-request-headers": "content-type" };
+        const allowed = await request(polling, { agent, method: "OPTIONS", headers: asked });
+        assert.equal(allowed.status, 200);
+        assert.match(allowed.headers["access-control-allow-methods"], /POST/);
+        assert.match(allowed.headers["access-control-allow-headers"], /content-type/i);
+        const session = await handshakeAndPost(url, agent);
+        const tooMuch = await request(session.url, { agent, method: "POST", body: `4${"x".repeat(1_000_000)}` });
+        assert.equal(tooMuch.status, 413);
+    },
+
     async race_over_new_connections(url) {
         const agent = newConnections();
         await race(url, () => agent);

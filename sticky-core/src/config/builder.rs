@@ -58,6 +58,7 @@ pub struct ClusterBuilder {
     pub(super) max_connections: Option<Option<u64>>,
     pub(super) backlog: Option<u64>,
     pub(super) redis_url: Option<GivenSecret>,
+    pub(super) redis_prefix: Option<String>,
     pub(super) prefix_output: Option<Option<bool>>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) prefer_env: bool,
@@ -403,6 +404,15 @@ impl ClusterBuilder {
     /// Default: `none`.
     pub fn redis_url(mut self, url: impl Into<String>) -> Self {
         self.redis_url = Some(GivenSecret(url.into().into_bytes()));
+        self
+    }
+
+    /// What the names of channels in Redis begin with: the same for all machines of an application, and another for another
+    /// application that uses the same Redis. Nobody looks at it without [`redis_url`](Self::redis_url).
+    ///
+    /// Default: `socket.io`.
+    pub fn redis_prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.redis_prefix = Some(prefix.into());
         self
     }
 

@@ -31,7 +31,7 @@ pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
 pub use self::failover::Failover;
 use self::parse::Value as _;
-pub(crate) use self::redis::RedisUrl;
+pub(crate) use self::redis::Redis;
 pub(crate) use self::trusted::TrustedProxies;
 use crate::affinity::{Affinity, ProxyTrust};
 use crate::dispatch::Dispatch;
@@ -105,8 +105,8 @@ pub(crate) struct Config {
     /// Of each worker; none is no limit.
     pub(crate) max_connections: Option<NonZeroUsize>,
     pub(crate) backlog: u32,
-    /// Where Redis is, if an integration is to use it.
-    pub(crate) redis_url: RedisUrl,
+    /// For the integrations that use it.
+    pub(crate) redis: Redis,
     /// None is auto: when standard output is a terminal.
     pub(crate) prefix_output: Option<bool>,
     /// Added to the workers' environment, in order; names are valid and none of ours.

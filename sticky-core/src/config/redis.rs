@@ -1,9 +1,50 @@
-//! Where Redis is, for integrations that reach other machines by it.
+//! Redis, for integrations that reach other machines by it: where it is, and what is ours in it.
 
 use std::fmt;
 
 use super::cookie::Secret;
 use super::parse::Value;
+
+/// What is said of Redis.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Redis {
+    pub(crate) url: RedisUrl,
+    pub(crate) prefix: RedisPrefix,
+}
+
+/// What the names of channels begin with, so that several applications can share a Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RedisPrefix(String);
+
+impl RedisPrefix {
+    pub(super) const ALLOWED: &'static str = "1 to 64 letters, digits, `-`, `_`, `.` and `:`, like `chat`";
+
+    const LONGEST: usize = 64;
+
+    pub(crate) fn get(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for RedisPrefix {
+    fn default() -> Self {
+        Self("socket.io".to_owned())
+    }
+}
+
+impl Value for RedisPrefix {
+    fn parse(text: &str) -> Result<Self, String> {
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte));
+        match text.len() {
+            1..=Self::LONGEST if is_plain => Ok(Self(text.to_owned())),
+            _ => Err("not the beginning of a channel's name".to_owned()),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
 
 /// Where Redis is. Shown to nobody: there may be a password in it.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -45,6 +86,16 @@ impl fmt::Debug for RedisUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prefixes_are_plain() {
+        for text in ["a", "chat-1:live_2.x", &"x".repeat(64)] {
+            assert_eq!(RedisPrefix::parse(text).unwrap().get(), text);
+        }
+        for text in ["", "a b", "a#", "a*", "ä", "a\n", &"x".repeat(65)] {
+            assert!(RedisPrefix::parse(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn urls_are_checked_and_not_shown() {

@@ -13,8 +13,9 @@ use super::cookie::{GivenSecret, Secret};
 use super::env::Environment;
 use super::error::{ConfigError, ConfigProblem, Given};
 use super::parse::Value;
+use super::redis::{Redis, RedisUrl};
 use super::settings::{self, PREFIX, Setting};
-use super::{Config, Machine, RedisUrl};
+use super::{Config, Machine};
 use crate::affinity::{Affinity, ParseAffinityError};
 use crate::dispatch::Dispatch;
 use crate::id::MAX_WORKERS;
@@ -96,7 +97,7 @@ impl Resolver<'_> {
             idle_timeout: self.duration(&settings::IDLE_TIMEOUT, builder.idle_timeout, 75),
             max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
-            redis_url: self.redis_url(builder.redis_url.take()),
+            redis: self.redis(builder.redis_url.take(), builder.redis_prefix.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
         }
@@ -184,12 +185,16 @@ impl Resolver<'_> {
         backlog.and_then(|backlog| u32::try_from(backlog).ok()).unwrap_or(DEFAULT_BACKLOG)
     }
 
-    fn redis_url(&mut self, code: Option<GivenSecret>) -> RedisUrl {
-        let code = code.and_then(|GivenSecret(text)| {
+    fn redis(&mut self, url: Option<GivenSecret>, prefix: Option<String>) -> Redis {
+        let url = url.and_then(|GivenSecret(text)| {
             let parsed = RedisUrl::parse(&String::from_utf8_lossy(&text));
             self.code(&settings::REDIS_URL, Secret::HIDDEN.to_owned(), parsed)
         });
-        self.value(&settings::REDIS_URL, code).unwrap_or_default()
+        let prefix = prefix.and_then(|text| self.code_text(&settings::REDIS_PREFIX, text));
+        Redis {
+            url: self.value(&settings::REDIS_URL, url).unwrap_or_default(),
+            prefix: self.value(&settings::REDIS_PREFIX, prefix).unwrap_or_default(),
+        }
     }
 
     fn duration(&mut self, setting: &Setting, code: Option<Duration>, default_seconds: u64) -> Duration {

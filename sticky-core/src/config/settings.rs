@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::cookie::{CookieName, CookiePath, SameSite, Secret};
 use super::parse::Value as _;
-use super::redis::RedisUrl;
+use super::redis::{RedisPrefix, RedisUrl};
 use super::trusted::TrustedProxies;
 use crate::affinity::{AddressHeader, Affinity};
 use crate::dispatch::Dispatch;
@@ -93,7 +93,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 42] = [
+pub(super) static SETTINGS: [&Setting; 43] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -133,6 +133,7 @@ pub(super) static SETTINGS: [&Setting; 42] = [
     &MAX_CONNECTIONS,
     &BACKLOG,
     &REDIS_URL,
+    &REDIS_PREFIX,
     &PREFIX_OUTPUT,
     &ENV,
     &PREFER_ENV,
@@ -487,6 +488,15 @@ pub(super) static REDIS_URL: Setting = Setting {
     default: "none",
     allowed: Allowed::Text(RedisUrl::ALLOWED),
     about: "the Redis by which Socket.IO reaches other machines, in place of the bus; for `sticky-socketio` with its feature `redis`",
+};
+
+pub(super) static REDIS_PREFIX: Setting = Setting {
+    name: "redis_prefix",
+    variable: Some("STICKY_REDIS_PREFIX"),
+    fallbacks: &[],
+    default: "socket.io",
+    allowed: Allowed::Text(RedisPrefix::ALLOWED),
+    about: "what the names of its channels begin with; the same for all machines of an application, another for another application",
 };
 
 pub(super) static PREFIX_OUTPUT: Setting = Setting {

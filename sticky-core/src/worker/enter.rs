@@ -117,7 +117,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         // What a proxy forwards keeps its session in its worker.
         sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
-        redis_url: config.redis_url.clone(),
+        redis: config.redis.clone(),
     });
     report_panics(worker.clone());
     Ok((worker, road))

@@ -38,7 +38,7 @@ pub(crate) use standalone::standalone;
 
 use crate::affinity::SessionTag;
 use crate::bus::Bus;
-use crate::config::{Config, RedisUrl};
+use crate::config::{Config, Redis};
 use crate::connection::Registry;
 use crate::control::FromWorker;
 use crate::deadline::Timeouts;
@@ -78,7 +78,7 @@ struct Inner {
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
     bus: Bus,
-    redis_url: RedisUrl,
+    redis: Redis,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
     sockets: Sockets,
@@ -202,7 +202,7 @@ pub(crate) struct Parts {
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) bus: Bus,
-    pub(crate) redis_url: RedisUrl,
+    pub(crate) redis: Redis,
 }
 
 impl Worker {
@@ -226,7 +226,7 @@ impl Worker {
             judge: parts.judge,
             sessions: parts.sessions,
             bus: parts.bus,
-            redis_url: parts.redis_url,
+            redis: parts.redis,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
         };
@@ -274,7 +274,7 @@ impl Worker {
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
             bus: Bus::alone(id, Row::detached()),
-            redis_url: RedisUrl::default(),
+            redis: Redis::default(),
         })
     }
 
@@ -337,7 +337,12 @@ impl Worker {
 
     /// The Redis that is to be used instead of the bus, where that is set. For integrations.
     pub fn redis_url(&self) -> Option<&str> {
-        self.inner.redis_url.get()
+        self.inner.redis.url.get()
+    }
+
+    /// What the names of channels in Redis begin with. For integrations.
+    pub fn redis_prefix(&self) -> &str {
+        self.inner.redis.prefix.get()
     }
 
     /// What the ids of Engine.IO sessions that are made here must have after them, where requests are placed by that.

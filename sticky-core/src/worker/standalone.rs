@@ -69,7 +69,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         judge: Arc::new(Judge::new(id, 1, seed, Rules::of(config), Arc::clone(&sessions), Vec::new())),
         sessions,
         bus: Bus::alone(id, row.clone()),
-        redis_url: config.redis_url.clone(),
+        redis: config.redis.clone(),
     });
     // Before anybody is told that there is something to end.
     watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;

@@ -39,9 +39,12 @@ pub use self::redis::RedisDriver;
 pub use self::way::Way;
 use crate::error::Error;
 
-/// The beginning of every topic's name. Its second half is the version that the messages are of: generations of a
-/// worker that speak differently do not hear each other.
-const PREFIX: &str = "socket.io-0.20";
+/// The beginning of every topic's name on the bus.
+const ON_THE_BUS: &str = "socket.io";
+
+/// What follows it in the names of all channels: the version that the messages are of. Generations of a worker that speak
+/// differently do not hear each other.
+const VERSION: &str = "-0.20";
 
 /// How long an answer of another worker may take that is there and does not answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,12 +97,16 @@ pub struct AdapterState {
     /// In place of the bus.
     #[cfg(feature = "redis")]
     redis: Option<RedisDriver>,
+    /// The beginning of every channel's name.
+    prefix: String,
 }
 
 impl AdapterState {
     #[cfg(feature = "redis")]
     pub(crate) fn new(worker: &Worker) -> Result<Self, Error> {
-        Ok(Self { bus: worker.bus(), redis: worker.redis_url().map(RedisDriver::new).transpose()? })
+        let redis = worker.redis_url().map(RedisDriver::new).transpose()?;
+        let prefix = if redis.is_some() { worker.redis_prefix() } else { ON_THE_BUS };
+        Ok(Self { bus: worker.bus(), redis, prefix: format!("{prefix}{VERSION}") })
     }
 
     #[cfg(not(feature = "redis"))]
@@ -107,20 +114,25 @@ impl AdapterState {
         if worker.redis_url().is_some() {
             return Err(Error::WithoutRedis);
         }
-        Ok(Self { bus: worker.bus() })
+        Ok(Self { bus: worker.bus(), prefix: format!("{ON_THE_BUS}{VERSION}") })
     }
 
     /// What the adapter of one namespace is made from.
     fn constructor(&self) -> RedisAdapterCtr<Way> {
         let config = RedisAdapterConfig::new()
-            .with_prefix(PREFIX)
+            .with_prefix(self.prefix.clone())
             .with_request_timeout(REQUEST_TIMEOUT)
             .with_ack_response_buffer(ACK_BUFFER)
             .with_stream_buffer(STREAM_BUFFER);
         RedisAdapterCtr::new_with_driver(self.way(), config)
     }
 
-    fn way(&self) -> Way {
+    /// The beginning of every channel's name.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn way(&self) -> Way {
         #[cfg(feature = "redis")]
         if let Some(redis) = &self.redis {
             return Way::Redis(redis.clone());
@@ -139,7 +151,8 @@ impl<E: SocketEmitter> CoreAdapter<E> for Adapter<E> {
 
     fn new(state: &AdapterState, local: CoreLocalAdapter<E>) -> Self {
         #[cfg(feature = "redis")]
-        let watch = state.redis.as_ref().map(|redis| redis.watch(format!("{PREFIX}-request#{}#", local.path())));
+        let watch =
+            state.redis.as_ref().map(|redis| redis.watch(format!("{}-request#{}#", state.prefix, local.path())));
         Self {
             inner: Arc::new(Inner::new(&state.constructor(), local)),
             #[cfg(feature = "redis")]

@@ -10,6 +10,7 @@
 //! drains: polls are answered with the engine's packet for that, WebSockets end.
 
 mod answer;
+mod carrier;
 mod farewell;
 mod tagged;
 mod websocket;
@@ -27,6 +28,9 @@ use socketioxide::service::SocketIoService;
 use sticky_core::{SessionTag, Worker};
 
 pub use self::answer::{AnswerBody, AnswerFuture};
+pub use self::carrier::Carrier;
+#[cfg(feature = "actix")]
+pub(crate) use self::carrier::TunnelEnd;
 use self::farewell::Farewell;
 use self::tagged::Ask;
 use self::websocket::Upgrade;
@@ -120,6 +124,14 @@ impl<S> tower::Layer<S> for TagLayer {
 pub struct Tagging<S> {
     inner: S,
     shared: Arc<Shared>,
+}
+
+#[cfg(feature = "actix")]
+impl<S> Tagging<S> {
+    /// Whether the engine answers requests for this path.
+    pub(crate) fn is_for(&self, path: &str) -> bool {
+        tagged::is_below(path, &self.shared.path)
+    }
 }
 
 impl<S, R, B> tower::Service<Request<R>> for Tagging<S>

@@ -1,8 +1,8 @@
-//! WebSockets: taken over between hyper and the engine, so that each can be closed when its turn has come.
+//! WebSockets: taken over between the server and the engine, so that each can be closed when its turn has come.
 //!
 //! ```text
 //!  request ──► engine: is it one? ──► 101
-//!  the connection that hyper lets go of ──► Leaving ──► the engine, with the request once more
+//!  the connection that the server lets go of ──► Leaving ──► the engine, with the request once more
 //! ```
 
 use std::io;
@@ -10,15 +10,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use http::{Method, Request, StatusCode};
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::carrier::{Carrier, Coming};
 use super::farewell::Turn;
 
 /// A connection as the engine gets it.
-pub type Transport = Leaving<TokioIo<Upgraded>>;
+pub type Transport = Leaving<Carrier>;
 
 pin_project! {
     /// A connection that ends when its worker drains and its turn has come.
@@ -34,7 +33,7 @@ pin_project! {
 pub(super) struct Upgrade<S> {
     engine: S,
     request: Request<()>,
-    connection: OnUpgrade,
+    connection: Coming,
 }
 
 impl<S> Upgrade<S> {
@@ -43,10 +42,10 @@ impl<S> Upgrade<S> {
     where
         S: Clone,
     {
-        if *request.method() != Method::GET || request.extensions().get::<OnUpgrade>().is_none() {
+        if *request.method() != Method::GET {
             return None;
         }
-        let connection = hyper::upgrade::on(&mut *request);
+        let connection = Coming::take(request.extensions_mut())?;
         let mut copy = Request::new(());
         *copy.uri_mut() = request.uri().clone();
         *copy.headers_mut() = request.headers().clone();
@@ -66,8 +65,8 @@ impl<S> Upgrade<S> {
         let Self { mut engine, request, connection } = self;
         tokio::spawn(async move {
             // A client that has gone meanwhile is the client's affair.
-            if let Ok(connection) = connection.await {
-                let transport = Leaving { inner: TokioIo::new(connection), turn: Some(turn) };
+            if let Some(connection) = connection.carrier().await {
+                let transport = Leaving { inner: connection, turn: Some(turn) };
                 let _ = engine.call((transport, request)).await;
             }
         });

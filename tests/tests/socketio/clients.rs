@@ -3,31 +3,44 @@
 use libtest_mimic::Trial;
 use sticky_tests::cluster::PATIENCE;
 
-use crate::bed::{WORKERS, case, launch, row};
+use crate::bed::{Framework, WORKERS, case, row};
 
 const CASES: [&str; 8] = ["polling", "upgrade", "websocket", "order", "namespaces", "large", "broadcast", "killed"];
 
 /// Major versions of the client that speak version 4 of Engine.IO.
 const VERSIONS: [u8; 2] = [4, 3];
 
-pub(crate) fn rows() -> Vec<Trial> {
-    let current = CASES.into_iter().flat_map(|name| VERSIONS.map(|version| client(name, version)));
-    current.chain([client("version3", 2)]).chain(VERSIONS.map(drained)).collect()
+pub(crate) fn rows(on: Framework) -> Vec<Trial> {
+    let current = CASES.into_iter().flat_map(|name| VERSIONS.map(|version| client(on, name, version)));
+    current
+        .chain([client(on, "version3", 2)])
+        .chain(VERSIONS.map(|version| drained(on, version)))
+        .chain(VERSIONS.map(|version| reloaded(on, version)))
+        .collect()
 }
 
 /// At the end of everything connections are closed at once, not when time is up; polls that wait are no exception.
-fn drained(version: u8) -> Trial {
-    row(format!("clients/drained/v{version}"), move || {
-        let cluster = launch().env("STICKY_SHUTDOWN_TIMEOUT", "1h").up();
+fn drained(on: Framework, version: u8) -> Trial {
+    row(format!("clients/drained/{}/v{version}", on.name()), move || {
+        let cluster = on.launch().env("STICKY_SHUTDOWN_TIMEOUT", "1h").up();
         case("clients.js", "drained", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
         assert!(cluster.exit(PATIENCE).success());
         cluster.events().expect(", 0 cut", PATIENCE);
     })
 }
 
-fn client(name: &'static str, version: u8) -> Trial {
-    row(format!("clients/{name}/v{version}"), move || {
-        let cluster = launch().up();
+/// Every worker is replaced; nobody is told to stay away.
+fn reloaded(on: Framework, version: u8) -> Trial {
+    row(format!("clients/reloaded/{}/v{version}", on.name()), move || {
+        let cluster = on.launch().up();
+        case("clients.js", "reloaded", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
+        cluster.events().expect("sticky: reloaded 4 workers", PATIENCE);
+    })
+}
+
+fn client(on: Framework, name: &'static str, version: u8) -> Trial {
+    row(format!("clients/{name}/{}/v{version}", on.name()), move || {
+        let cluster = on.launch().up();
         case("clients.js", name, &cluster, WORKERS).arg(version).run();
     })
 }

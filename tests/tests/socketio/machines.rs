@@ -3,25 +3,25 @@
 use libtest_mimic::Trial;
 use sticky_tests::{Front, Launch, Redis, Script, TestCluster};
 
-use crate::bed::{launch, row};
+use crate::bed::{Framework, row};
 
 const WORKERS: u16 = 2;
 
 const HAPROXY: &str = include_str!("../../../examples/deploy/haproxy.cfg");
 const NGINX: &str = include_str!("../../../examples/deploy/nginx.conf");
 
-pub(crate) fn rows() -> Vec<Trial> {
+pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let behind = |name: &'static str, front: fn(&TestCluster, &TestCluster) -> Front| {
-        row(format!("machines/{name}"), move || span(front))
+        row(format!("machines/{name}/{}", on.name()), move || span(on, front))
     };
     vec![behind("haproxy", haproxy), behind("nginx", nginx)]
 }
 
 /// A room spans both clusters, by every transport.
-fn span(front: fn(&TestCluster, &TestCluster) -> Front) {
-    let first = machine(launch());
+fn span(on: Framework, front: fn(&TestCluster, &TestCluster) -> Front) {
+    let first = machine(on.launch());
     let redis = Redis::start(first.folder());
-    let (first, second) = (first.env("STICKY_REDIS_URL", redis.url()), machine(launch()));
+    let (first, second) = (first.env("STICKY_REDIS_URL", redis.url()), machine(on.launch()));
     let (first, second) = (first.up(), second.env("STICKY_REDIS_URL", redis.url()).up());
     let front = front(&first, &second);
     let url = format!("http://{}", front.address());

@@ -2,7 +2,7 @@
 
 use libtest_mimic::Trial;
 
-use crate::bed::{case, launch, row};
+use crate::bed::{Framework, case, row};
 
 const WORKERS: u16 = 3;
 
@@ -21,14 +21,17 @@ const ENGINE: [&str; 10] = [
 
 const SOCKET: [&str; 4] = ["connect", "events", "nobody_connects", "wrong_packets"];
 
-pub(crate) fn rows() -> Vec<Trial> {
+pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let cases = ENGINE.map(|name| (name, "engine")).into_iter().chain(SOCKET.map(|name| (name, "socket")));
-    cases.flat_map(|(name, of)| ["keep-alive", "close"].map(|connections| rule(name, of, connections))).collect()
+    cases
+        .flat_map(move |(name, of)| ["keep-alive", "close"].map(move |connections| rule(on, name, of, connections)))
+        .collect()
 }
 
-fn rule(name: &'static str, of: &'static str, connections: &'static str) -> Trial {
-    row(format!("protocol/{of}/{name}/{connections}"), move || {
-        let launch = launch().workers(WORKERS).env("TESTBED_PING", "300/200").env("TESTBED_CONNECT_TIMEOUT", "1000");
+fn rule(on: Framework, name: &'static str, of: &'static str, connections: &'static str) -> Trial {
+    row(format!("protocol/{of}/{name}/{}/{connections}", on.name()), move || {
+        let launch =
+            on.launch().workers(WORKERS).env("TESTBED_PING", "300/5000").env("TESTBED_CONNECT_TIMEOUT", "1000");
         let cluster = if of == "engine" { launch.env("TESTBED_ENGINE", "1") } else { launch }.up();
         case("protocol.js", name, &cluster, WORKERS).arg(connections).run();
     })

@@ -2,15 +2,15 @@
 
 use libtest_mimic::Trial;
 
-use crate::bed::{WORKERS, case, launch, row};
+use crate::bed::{Framework, WORKERS, case, row};
 
-const CASES: [&str; 5] =
-    ["race_over_new_connections", "race_over_shared_connections", "one_connection", "unknown_ids", "tags"];
+const CASES: [&str; 6] =
+    ["beside", "race_over_new_connections", "race_over_shared_connections", "one_connection", "unknown_ids", "tags"];
 
-pub(crate) fn rows() -> Vec<Trial> {
+pub(crate) fn rows(on: Framework) -> Vec<Trial> {
     let session = |name| {
-        row(format!("sessions/{name}"), move || {
-            let cluster = launch().up();
+        row(format!("sessions/{name}/{}", on.name()), move || {
+            let cluster = on.launch().up();
             case("sessions.js", name, &cluster, WORKERS).run();
         })
     };

@@ -80,7 +80,8 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "idle_timeout" => config.idle_timeout.show(),
         "max_connections" => config.max_connections.map(|size| size.get() as u64).show(),
         "backlog" => config.backlog.to_string(),
-        "redis_url" => config.redis_url.get().unwrap_or("none").to_owned(),
+        "redis_url" => config.redis.url.get().unwrap_or("none").to_owned(),
+        "redis_prefix" => config.redis.prefix.get().to_owned(),
         "prefix_output" => config.prefix_output.show(),
         "env" if config.env.is_empty() => "nothing".to_owned(),
         _ => panic!("{name} is in no configuration"),
@@ -128,7 +129,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 29] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -157,6 +158,7 @@ const CASES: [Case; 28] = [
     ("max_connections", |b| b.max_connections(7), "7", "none"),
     ("backlog", |b| b.backlog(7), "7", "8"),
     ("redis_url", |b| b.redis_url("redis://a"), "redis://a", "unix:///b"),
+    ("redis_prefix", |b| b.redis_prefix("a"), "a", "b"),
 ];
 
 #[test]

@@ -10,11 +10,13 @@ use axum::Router;
 use bytes::Bytes;
 use engineioxide::handler::EngineIoHandler;
 use engineioxide::layer::EngineIoLayer;
+use engineioxide::service::EngineIoService;
 use engineioxide::{DisconnectReason, Socket, Str};
 use rmpv::Value;
 use sticky_core::Worker;
+use sticky_socketio::actix::{Bridge, SocketIoFactory};
 use sticky_socketio::extract::{AckSender, Data, SocketRef, TryData};
-use sticky_socketio::{SocketIo, TagLayer};
+use sticky_socketio::{ServerSide, SocketIo, TagLayer};
 
 use self::arguments::Arguments;
 use super::BoxError;
@@ -25,14 +27,50 @@ use super::BoxError;
 /// What the environment says wrongly; a namespace that cannot be set up.
 pub async fn server(worker: &Worker, router: Router) -> Result<Router, BoxError> {
     let (layer, io) = sticky_socketio::layer(worker, settings::socket_io()?)?;
+    namespaces(worker, &io).await?;
+    Ok(router.layer(layer))
+}
+
+/// The same server as a service of an actix application.
+///
+/// # Errors
+/// What the environment says wrongly; a namespace that cannot be set up.
+pub async fn actix_server(worker: &Worker) -> Result<SocketIoFactory, BoxError> {
+    let (service, io) = sticky_socketio::actix::service(worker, settings::socket_io()?)?;
+    namespaces(worker, &io).await?;
+    Ok(service)
+}
+
+async fn namespaces(worker: &Worker, io: &SocketIo) -> Result<(), BoxError> {
     let id = worker.id().get();
-    io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| on_connect(&socket, auth, id)).await?;
+    let servers = servers(worker, io).await?;
+    io.ns("/", async move |socket: SocketRef, auth: TryData<Value>| {
+        on_connect(&socket, auth, id);
+        let servers = servers.clone();
+        socket.on("tell-servers", async move |Data::<Value>(what), ack: AckSender| {
+            ack.send(&servers.emit("note", &(id, what)).await.is_ok()).ok();
+        });
+    })
+    .await?;
     io.ns("/custom", async |socket: SocketRef, auth: TryData<Value>| {
         emit_auth(&socket, auth);
         take_commands(&socket);
     })
     .await?;
-    Ok(router.layer(layer))
+    Ok(())
+}
+
+/// What servers tell each other, they tell their own clients.
+async fn servers(worker: &Worker, io: &SocketIo) -> Result<ServerSide, BoxError> {
+    let servers = ServerSide::new(worker)?;
+    let io = io.clone();
+    servers
+        .on("note", move |note: (u16, Value)| {
+            let io = io.clone();
+            async move { drop(io.local().emit("noted", &note).await) }
+        })
+        .await?;
+    Ok(servers)
 }
 
 fn on_connect(socket: &SocketRef, auth: TryData<Value>, worker: u16) {
@@ -86,9 +124,19 @@ pub fn engine(worker: &Worker, router: Router) -> Result<Router, BoxError> {
     Ok(router.layer((tags, EngineIoLayer::from_config(Arc::new(Echo), config))))
 }
 
+/// The same echo as a service of an actix application.
+///
+/// # Errors
+/// What the environment says wrongly.
+pub fn actix_engine(worker: &Worker) -> Result<Bridge<EngineIoService<Echo>>, BoxError> {
+    let config = settings::engine()?;
+    let tags = TagLayer::new(worker, &*config.req_path);
+    Ok(Bridge::new(&tags, EngineIoService::with_config(Arc::new(Echo), config)))
+}
+
 /// Sends everything back.
 #[derive(Clone, Copy, Debug)]
-struct Echo;
+pub struct Echo;
 
 impl EngineIoHandler for Echo {
     type Data = ();
