@@ -110,6 +110,11 @@ pub fn variable(pid: u32, name: &str) -> Option<String> {
     entries.into_iter().find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
+/// Whether a process of a cluster is one of its proxies.
+pub fn is_proxy(pid: u32) -> bool {
+    variable(pid, "STICKY_CONTROL").is_some_and(|marker| marker.contains(" proxy="))
+}
+
 /// Lets a process open descriptors with numbers below this only, as its own user. One that has gone already is no error.
 ///
 /// # Panics

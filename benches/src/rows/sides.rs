@@ -21,6 +21,12 @@ pub(super) const HANDOFF_COOKIE: Side = Side {
     env: |workers| sticky(workers, "handoff", Some("cookie:session")),
 };
 
+/// The same program behind a proxy of ours.
+pub(super) const PROXY: Side =
+    Side { name: "proxy", program: "bench-sticky", env: |workers| sticky(workers, "proxy", Some("header:x-key")) };
+pub(super) const PROXY_COOKIE: Side =
+    Side { name: "proxy", program: "bench-sticky", env: |workers| sticky(workers, "proxy", Some("cookie:session")) };
+
 pub(super) const PLAIN_ACTIX: Side = Side { name: "plain actix", program: "bench-plain-actix", ..PLAIN };
 pub(super) const KERNEL_ACTIX: Side = Side { program: "bench-sticky-actix", ..KERNEL };
 pub(super) const HANDOFF_ACTIX: Side = Side { program: "bench-sticky-actix", ..HANDOFF };

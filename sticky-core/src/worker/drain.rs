@@ -64,6 +64,8 @@ struct Started {
 #[derive(Clone, Debug)]
 pub struct Drain {
     state: watch::Receiver<Option<Started>>,
+    /// See [`Self::of_forwarded`].
+    is_of_forwarded: bool,
 }
 
 impl Drain {
@@ -72,10 +74,21 @@ impl Drain {
         self.reached(DrainReason::Replaced).await;
     }
 
+    /// The same for connections that come from proxies. At the end of everything the proxies drain, and close what nobody
+    /// needs any more: if the worker did, a request that is on its way would be lost.
+    pub(crate) fn of_forwarded(&self) -> Self {
+        Self { state: self.state.clone(), is_of_forwarded: true }
+    }
+
+    fn concerns(&self, started: Started) -> bool {
+        !(self.is_of_forwarded && started.reason == DrainReason::Shutdown)
+    }
+
     /// Waits until it ends at least as much as that.
     pub(crate) async fn reached(&self, least: DrainReason) {
         let mut state = self.state.clone();
-        let is_reached = |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank());
+        let is_reached =
+            |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank() && self.concerns(now));
         if state.wait_for(is_reached).await.is_err() {
             // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
             std::future::pending::<()>().await;
@@ -86,7 +99,8 @@ impl Drain {
     pub fn is_started(&self) -> bool {
         // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
         // in this receiver, only in copies of it.
-        self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some())
+        let has_started = self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some());
+        has_started && (!self.is_of_forwarded || self.state.borrow().is_some_and(|started| self.concerns(started)))
     }
 
     /// Whether another generation goes on with this worker's clients.
@@ -182,7 +196,7 @@ pub(crate) struct DrainTrigger {
 impl DrainTrigger {
     pub(crate) fn new() -> (Self, Drain) {
         let (sender, receiver) = watch::channel(None);
-        (Self { state: sender }, Drain { state: receiver })
+        (Self { state: sender }, Drain { state: receiver, is_of_forwarded: false })
     }
 
     /// Starts the drain. Once it has started, it ends no later and no less than was said before.
@@ -239,6 +253,22 @@ mod tests {
         trigger.start(DrainReason::SupervisorGone, now);
         expired.await.unwrap();
         assert_eq!(drain.deadline(), Some(now));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_everything_is_for_the_proxies_to_tell_connections() {
+        let (trigger, drain) = DrainTrigger::new();
+        let forwarded = drain.of_forwarded();
+        let soon = Instant::now() + Duration::from_secs(1);
+        trigger.start(DrainReason::Replaced, soon);
+        forwarded.started().await;
+        assert!(forwarded.is_started() && forwarded.is_replaced() && !forwarded.ends_connections(true));
+        trigger.start(DrainReason::Shutdown, soon);
+        assert!(drain.ends_connections(true));
+        assert!(!forwarded.is_started() && !forwarded.ends_connections(true));
+        trigger.start(DrainReason::SupervisorGone, soon);
+        forwarded.reached(DrainReason::Shutdown).await;
+        assert!(forwarded.ends_connections(true));
     }
 
     #[tokio::test]

@@ -34,10 +34,11 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("waiting_requests_reach_the_next_generation", waiting_requests_reach_the_next_generation),
         Row::new("sticky_sessions_of_a_dead_worker_begin_elsewhere", sticky_sessions_begin_elsewhere),
         Row::new("learned_sessions_of_a_dead_worker_begin_elsewhere", learned_sessions_begin_elsewhere),
-        Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds),
         Row::new("placed_tenants_of_a_dead_worker_move_for_good", placed_tenants_move_for_good),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    // What it holds under proxy dispatch is what it executes; connections are the proxy's.
+    let held = Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds);
+    rows.map(|row| row.by_request()).into_iter().chain([held.only(Dispatch::Handoff)]).collect()
 }
 
 // === losing a worker ===
@@ -69,6 +70,17 @@ impl Doomed {
 fn stop(pid: u32) {
     process::signal(pid, Signal::STOP);
     eventually("it is stopped", PATIENCE, || process::state_and_parent(pid).is_some_and(|(state, _)| state == 'T'));
+}
+
+/// Stops a worker for which others are to stand in. What a proxy has written to it before that is known waits for it, as
+/// what it executes does.
+fn stop_for_others(bed: &Bed, cluster: &TestCluster, pid: u32) {
+    const NEWS: &str = "is not running: its clients go to the next one";
+    let before = cluster.events().count(NEWS);
+    stop(pid);
+    if bed.is_proxied() {
+        cluster.events().expect_nth(before + 1, NEWS, PATIENCE);
+    }
 }
 
 /// Some keys and their workers.
@@ -200,7 +212,12 @@ fn keys_of_a_dead_worker_go_to_the_next(bed: &Bed) {
 fn keys_of_a_stopped_worker_go_to_the_next(bed: &Bed) {
     let within = Duration::from_millis(300);
     let cluster = by_header(bed, WORKERS).env("STICKY_HASH_SEED", SEED).env("STICKY_FAILOVER", "300ms").up();
-    comes_and_goes(bed, (&cluster, within), stop, |pid| process::signal(pid, Signal::CONT));
+    comes_and_goes(
+        bed,
+        (&cluster, within),
+        |pid| stop_for_others(bed, &cluster, pid),
+        |pid| process::signal(pid, Signal::CONT),
+    );
 }
 
 /// Whoever waits is answered by the worker that comes at last; nobody else waits.
@@ -269,7 +286,7 @@ fn keys_of_a_dead_worker_can_be_refused(bed: &Bed) {
 
 fn keys_of_a_stopped_worker_can_be_refused(bed: &Bed) {
     let cluster = by_header(bed, WORKERS).env("STICKY_FAILOVER", "refuse:300ms").up();
-    are_refused(&cluster, stop, |pid| process::signal(pid, Signal::CONT));
+    are_refused(&cluster, |pid| stop_for_others(bed, &cluster, pid), |pid| process::signal(pid, Signal::CONT));
 }
 
 /// The kernel has placed some of their new connections on the slot that is lost, as it knows no keys.
@@ -278,7 +295,7 @@ fn keys_of_others_are_not_refused(bed: &Bed) {
     let keys = learn(&cluster, &fresh(&mut Random::drawn(), 40));
     let (lost, others): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.worker == LOST);
     let mut road = roads(&cluster, &keys).remove(0);
-    stop(cluster.pids(WORKERS)[&LOST]);
+    stop_for_others(bed, &cluster, cluster.pids(WORKERS)[&LOST]);
     assert_eq!(road.exchange(&lost[0].on(Request::get("/"))).expect("an answer").status, 503);
     let refused: Vec<_> = Client::loopback_addresses(40)
         .zip(others.iter().cycle())
