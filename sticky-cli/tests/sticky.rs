@@ -159,10 +159,8 @@ fn clients_of_a_dead_program_are_served_by_the_next() {
     let cluster = by_cookie(&[]);
     let [lost, other] = sessions(&cluster);
     let (before, beside) = (ask(&cluster, &lost), ask(&cluster, &other));
-    let worker = cluster
-        .workers()
-        .into_iter()
-        .find(|pid| process::children(*pid).iter().any(|child| Value::from(*child) == before["pid"]));
+    let worker =
+        cluster.workers().into_iter().find(|pid| process::children(*pid).iter().any(|child| before["pid"] == *child));
     let worker = worker.expect("the worker that has started it");
     // Stopped, it does not notice that its program has ended.
     process::signal(worker, Signal::STOP);
