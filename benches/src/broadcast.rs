@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::try_join_all;
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
@@ -17,6 +18,8 @@ use crate::{cpus, limits, tagging};
 
 const CLIENTS: usize = 1_000;
 const WORKERS: u16 = 2;
+/// So many connect at once.
+const AT_ONCE: usize = 50;
 /// Broadcasts that do not count.
 const WARM_UP: usize = 20;
 /// No broadcast takes longer.
@@ -125,11 +128,14 @@ async fn measure(side: &Side, rounds: usize) -> Result<Run, Box<dyn Error>> {
     let origin = Instant::now();
     let heard = Arc::new(Heard::default());
     let (errors, mut failed) = mpsc::unbounded_channel();
-    let mut speaker = connect(running.address()).await?;
-    for _ in 1..CLIENTS {
-        let client = connect(running.address()).await?;
-        tokio::spawn(listen(client, origin, Arc::clone(&heard), errors.clone()));
+    let numbers: Vec<usize> = (1..CLIENTS).collect();
+    for some in numbers.chunks(AT_ONCE) {
+        for client in try_join_all(some.iter().map(|_| connect(running.address()))).await? {
+            tokio::spawn(listen(client, origin, Arc::clone(&heard), errors.clone()));
+        }
     }
+    // Last: nobody answers its pings before it speaks.
+    let mut speaker = connect(running.address()).await?;
     let mut latencies = Vec::with_capacity(rounds * CLIENTS);
     let (mut begun, mut before) = (origin, running.cpu()?);
     for round in 0..WARM_UP + rounds {
