@@ -36,9 +36,14 @@ async function binary(socket) {
 const engineOf = (socket) => socket.io.engine;
 const transportOf = (socket) => engineOf(socket).transport.name;
 
-/** Clients side by side, more of them than workers, so that each worker has some. */
+/** Clients side by side, more of them than workers. */
+function burst(url, workers, settings) {
+    return Promise.all(Array.from({ length: 4 * workers }, () => connected(url, settings)));
+}
+
+/** The same, on every worker. That holds for the first ones: later ones may leave out who has more connections. */
 async function several(url, workers, settings) {
-    const sockets = await Promise.all(Array.from({ length: 4 * workers }, () => connected(url, settings)));
+    const sockets = await burst(url, workers, settings);
     const places = new Set();
     for (const socket of sockets) places.add(await ask(socket, "whoami"));
     assert.equal(places.size, Number(workers), `a burst of clients on these workers alone: ${[...places]}`);
@@ -141,7 +146,7 @@ const cases = {
     // Every worker is replaced under its clients: each is let go, connects anew by itself, and hears everybody afterwards.
     async reloaded(url, workers, version, supervisor) {
         const sockets = [];
-        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await several(url, workers, { ...settings, version })));
+        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await burst(url, workers, { ...settings, version })));
         const [old, now, reasons] = [new Set(), new Map(), new Set()];
         for (const socket of sockets) old.add(await ask(socket, "pid"));
         assert.equal(old.size, Number(workers));
@@ -163,7 +168,7 @@ const cases = {
     // The cluster ends under its clients: each is let go in a way after which it connects anew by itself.
     async drained(url, workers, version, supervisor) {
         const sockets = [];
-        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await several(url, workers, { ...settings, version })));
+        for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await burst(url, workers, { ...settings, version })));
         const reasons = sockets.map((socket) => next(socket, "disconnect").then(([reason]) => reason));
         process.kill(Number(supervisor), "SIGTERM");
         for (const reason of await Promise.all(reasons)) {
