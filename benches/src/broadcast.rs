@@ -18,6 +18,10 @@ use crate::{cpus, limits, tagging};
 
 const CLIENTS: usize = 1_000;
 const WORKERS: u16 = 2;
+/// A client that does not get in tries so often, and so does a run that loses one.
+const ATTEMPTS: usize = 5;
+/// How long a client waits to get in.
+const WAIT: Duration = Duration::from_secs(3);
 /// So many connect at once.
 const AT_ONCE: usize = 50;
 /// Broadcasts that do not count.
@@ -108,7 +112,7 @@ fn broadcast(extent: Extent) -> Result<(), Box<dyn Error>> {
                 continue;
             }
             eprint!("\r{} {} of {repeats}          ", side.name, repeat + 1);
-            runs.push(runtime.block_on(measure(side, rounds))?);
+            runs.push(runtime.block_on(measured(side, rounds))?);
         }
     }
     eprintln!();
@@ -121,6 +125,17 @@ fn broadcast(extent: Extent) -> Result<(), Box<dyn Error>> {
         println!("{:14} {per_second:>14.0} {cpu:>22.2} {p99:>10.1}", side.name);
     }
     Ok(())
+}
+
+/// A run without a client lost. One with is said, and repeated: Node's balancer loses one now and then.
+async fn measured(side: &Side, rounds: usize) -> Result<Run, Box<dyn Error>> {
+    for _ in 1..ATTEMPTS {
+        match measure(side, rounds).await {
+            Ok(run) => return Ok(run),
+            Err(error) => eprintln!("\nagain, since {error}"),
+        }
+    }
+    measure(side, rounds).await
 }
 
 async fn measure(side: &Side, rounds: usize) -> Result<Run, Box<dyn Error>> {
@@ -184,8 +199,18 @@ impl Heard {
     }
 }
 
-/// A client in the main namespace.
+/// A client in the main namespace. One that hears nothing, or is let go before it is there, comes again, as real ones do:
+/// @socket.io/sticky loses some of those that come side by side.
 async fn connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
+    for _ in 1..ATTEMPTS {
+        if let Ok(Ok(client)) = tokio::time::timeout(WAIT, try_connect(address)).await {
+            return Ok(client);
+        }
+    }
+    try_connect(address).await
+}
+
+async fn try_connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
     let (mut client, _) =
         tokio_tungstenite::connect_async(format!("ws://{address}/socket.io/?EIO=4&transport=websocket")).await?;
     client.send(Message::text("40")).await?;
@@ -196,8 +221,12 @@ async fn connect(address: SocketAddr) -> Result<Client, Box<dyn Error>> {
 /// The next message that begins so; pings are answered.
 async fn until(client: &mut Client, beginning: &str) -> Result<String, Box<dyn Error>> {
     loop {
-        let message = client.next().await.ok_or("a client was let go")??;
-        let Message::Text(text) = message else { continue };
+        let message = client.next().await.ok_or("a client was cut off")??;
+        let text = match message {
+            Message::Text(text) => text,
+            Message::Close(why) => return Err(format!("a client was let go: {why:?}").into()),
+            _ => continue,
+        };
         if text.as_str() == "2" {
             client.send(Message::text("3")).await?;
         } else if text.starts_with(beginning) {

@@ -70,7 +70,7 @@ impl ServerSide {
     /// Has `handler` called for every such event, one after the other; the next waits until its future is done. In force once
     /// this has been awaited. A second handler of the same event takes the place of the first.
     ///
-    /// A value that is not of the handler's type is left out, with a warning.
+    /// A value that is not of the handler's type is left out, with a warning; a panic of the handler ends that call alone.
     ///
     /// # Errors
     ///
@@ -102,12 +102,13 @@ async fn hear<T, F, Fut>(messages: MessageStream<ChanItem>, event: String, handl
 where
     T: DeserializeOwned,
     F: Fn(T) -> Fut,
-    Fut: Future<Output = ()>,
+    Fut: Future<Output = ()> + Send + 'static,
 {
     let mut messages = pin!(messages);
     while let Some((_, message)) = next(messages.as_mut()).await {
         match of_another(&message) {
-            Ok(Some(value)) => handler(value).await,
+            // In a task of its own: the events after one that makes it panic are heard all the same.
+            Ok(Some(value)) => drop(tokio::spawn(handler(value)).await),
             Ok(None) => {}
             Err(error) => tracing::warn!(target: "sticky", %error, event, "another server's event cannot be read"),
         }
@@ -141,6 +142,26 @@ impl fmt::Debug for ServerSide {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_one_call_alone() {
+        let (others, messages) = tokio::sync::mpsc::channel(4);
+        let (heard, mut values) = tokio::sync::mpsc::channel(4);
+        let hearing = tokio::spawn(hear(MessageStream::new(messages), "prices".to_owned(), move |price: u8| {
+            let heard = heard.clone();
+            async move {
+                assert_ne!(price, 1, "the handler has a bug");
+                heard.send(price).await.unwrap();
+            }
+        }));
+        for price in 0..3_u8 {
+            let message = rmp_serde::to_vec_named(&(Uid::new(), price)).unwrap();
+            others.send(("prices".to_owned(), message)).await.unwrap();
+        }
+        drop(others);
+        hearing.await.unwrap();
+        assert_eq!((values.recv().await, values.recv().await, values.recv().await), (Some(0), Some(2), None));
+    }
 
     #[test]
     fn what_others_say_is_read_and_nothing_else() {

@@ -3,6 +3,7 @@
 //! ```no_run
 //! use actix_web::web::{self, ServiceConfig};
 //! use sticky_socketio::Cluster;
+//! use sticky_socketio::actix::sticky_actix::Worker;
 //! use sticky_socketio::extract::SocketRef;
 //!
 //! async fn on_connect(socket: SocketRef) {
@@ -12,13 +13,17 @@
 //! #[actix_web::main]
 //! async fn main() -> Result<(), sticky_socketio::ServeError> {
 //!     let cluster = Cluster::builder().build()?;
-//!     sticky_socketio::actix::run_with(cluster, |worker, io| async move {
+//!     sticky_socketio::actix::run_with(cluster, |_, io| async move {
 //!         io.ns("/", on_connect).await?;
-//!         Ok(move |app: &mut ServiceConfig| {
-//!             app.route("/", web::get().to(async move || format!("worker: {}\n", worker.id())));
+//!         Ok(|app: &mut ServiceConfig| {
+//!             app.route("/", web::get().to(hello));
 //!         })
 //!     })
 //!     .await
+//! }
+//!
+//! async fn hello(worker: Worker) -> String {
+//!     format!("worker: {}\n", worker.id())
 //! }
 //! ```
 //!
@@ -61,6 +66,8 @@ use crate::adapter::Adapter;
 use crate::alias::SocketIo;
 use crate::error::Error;
 use crate::layer::{TagLayer, Tagging, Transport, layer};
+/// Its extractors, and what serves an application that mounts the [`service`] by itself.
+pub use ::sticky_actix;
 
 /// Socket.IO as a service of an actix-web application: what [`run_with`] does, by hand. The builder keeps what it has been
 /// told: path, ping interval, parser, state. The path is the whole one, also within a scope.

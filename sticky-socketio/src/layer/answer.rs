@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use sticky_core::SessionTag;
 
-use super::farewell::Turn;
+use super::farewell::{Farewell, Turn};
 use super::tagged::{Version, with_tag};
 use super::websocket::{Transport, Upgrade};
 
@@ -32,7 +33,9 @@ enum Then<B, S> {
     Tag(SessionTag),
     /// The answer to a handshake, whose body is about to come.
     Read(Box<Handshake<B>>),
-    /// A poll, which is answered in the engine's place when its turn has come.
+    /// A poll. One that has its answer at once needs no turn.
+    Poll(Arc<Farewell>, Version),
+    /// A poll that waits, and is answered in the engine's place when its turn has come.
     Close(Turn, Version),
     /// The connection goes to the engine.
     Upgrade(Option<Box<(Upgrade<S>, Turn)>>),
@@ -54,8 +57,8 @@ impl<F, B, S> AnswerFuture<F, B, S> {
         Self { inner, then: tag.map_or(Then::Nothing, Then::Tag) }
     }
 
-    pub(super) fn poll(inner: F, turn: Turn, version: Version) -> Self {
-        Self { inner, then: Then::Close(turn, version) }
+    pub(super) fn poll(inner: F, farewell: Arc<Farewell>, version: Version) -> Self {
+        Self { inner, then: Then::Poll(farewell, version) }
     }
 
     pub(super) fn websocket(inner: F, upgrade: Option<(Upgrade<S>, Turn)>) -> Self {
@@ -79,6 +82,9 @@ where
         let answer = match this.inner.poll(context)? {
             Poll::Ready(answer) => answer,
             Poll::Pending => {
+                if let Then::Poll(farewell, version) = this.then {
+                    *this.then = Then::Close(farewell.turn(), *version);
+                }
                 return match this.then {
                     Then::Close(turn, version) => turn.poll(context).map(|()| Ok(close(*version))),
                     _ => Poll::Pending,

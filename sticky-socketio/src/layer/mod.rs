@@ -32,7 +32,7 @@ pub use self::carrier::Carrier;
 #[cfg(feature = "actix")]
 pub(crate) use self::carrier::TunnelEnd;
 use self::farewell::Farewell;
-use self::tagged::Ask;
+use self::tagged::{Ask, Query};
 use self::websocket::Upgrade;
 pub use self::websocket::{Leaving, Transport};
 use crate::adapter::{Adapter, AdapterState};
@@ -88,7 +88,7 @@ pub struct TagLayer {
 impl TagLayer {
     /// Tags the ids of the sessions of this worker that begin below `path`, which is the engine's own.
     pub fn new(worker: &Worker, path: impl Into<String>) -> Self {
-        let shared = Shared { path: path.into(), tag: worker.session_tag(), farewell: Farewell::new(worker) };
+        let shared = Shared { path: path.into(), tag: worker.session_tag(), farewell: Arc::new(Farewell::new(worker)) };
         Self { shared: Arc::new(shared) }
     }
 }
@@ -100,7 +100,7 @@ struct Shared {
     path: String,
     /// None where requests are placed without.
     tag: Option<SessionTag>,
-    farewell: Farewell,
+    farewell: Arc<Farewell>,
 }
 
 impl<S: Clone> tower::Layer<S> for Layer {
@@ -156,12 +156,14 @@ where
         if !tagged::is_below(request.uri().path(), path) {
             return AnswerFuture::plain(self.inner.call(request));
         }
-        if let Some(uri) = tag.and_then(|_| tagged::untagged(request.uri())) {
+        let query = Query::of(request.uri());
+        let ask = query.ask(request.method());
+        if let Some(uri) = tag.and_then(|_| query.untagged(request.uri())) {
             *request.uri_mut() = uri;
         }
-        match Ask::of(request.method(), request.uri()) {
+        match ask {
             Ask::Handshake => AnswerFuture::handshake(self.inner.call(request), *tag),
-            Ask::Poll(version) => AnswerFuture::poll(self.inner.call(request), farewell.turn(), version),
+            Ask::Poll(version) => AnswerFuture::poll(self.inner.call(request), farewell.clone(), version),
             Ask::WebSocket => {
                 let upgrade = Upgrade::take(&self.inner, &mut request).map(|upgrade| (upgrade, farewell.turn()));
                 AnswerFuture::websocket(self.inner.call(request), upgrade)

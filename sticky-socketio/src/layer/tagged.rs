@@ -36,22 +36,64 @@ pub(super) enum Version {
     Four,
 }
 
-impl Ask {
-    pub(super) fn of(method: &Method, uri: &Uri) -> Self {
-        let query = uri.query().unwrap_or_default();
-        let version = match parameter(query, "EIO") {
+/// What the query of an engine's request says, as far as it matters here: one look at it for everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Query<'a> {
+    version: Option<&'a str>,
+    transport: Option<&'a str>,
+    /// With its tag, if it has one.
+    id: Option<&'a str>,
+}
+
+impl<'a> Query<'a> {
+    pub(super) fn of(uri: &'a Uri) -> Self {
+        let mut said = Self::default();
+        for pair in uri.query().unwrap_or_default().split('&') {
+            let Some((name, value)) = pair.split_once('=') else { continue };
+            let field = match name {
+                "EIO" => &mut said.version,
+                "transport" => &mut said.transport,
+                "sid" => &mut said.id,
+                _ => continue,
+            };
+            // The first counts, as it does for the engine.
+            field.get_or_insert(value);
+        }
+        said
+    }
+
+    pub(super) fn ask(&self, method: &Method) -> Ask {
+        let version = match self.version {
             Some("3") => Version::Three,
             Some("4") => Version::Four,
-            _ => return Self::Other,
+            _ => return Ask::Other,
         };
-        let has_session = parameter(query, "sid").is_some();
-        match parameter(query, "transport") {
-            _ if *method != Method::GET => Self::Other,
-            Some("polling") if has_session => Self::Poll(version),
-            Some("polling") if version == Version::Four => Self::Handshake,
-            Some("websocket") => Self::WebSocket,
-            _ => Self::Other,
+        match self.transport {
+            _ if *method != Method::GET => Ask::Other,
+            Some("polling") if self.id.is_some() => Ask::Poll(version),
+            Some("polling") if version == Version::Four => Ask::Handshake,
+            Some("websocket") => Ask::WebSocket,
+            _ => Ask::Other,
         }
+    }
+
+    /// The same target without the tag of its session's id; none where there is no tag.
+    pub(super) fn untagged(&self, uri: &'a Uri) -> Option<Uri> {
+        let id = self.id?;
+        let (plain, _) = SessionTag::split(id)?;
+        let target = uri.path_and_query()?.as_str();
+        // A part of the target, so where it is can be told from where they are.
+        let tag = id.as_ptr() as usize - target.as_ptr() as usize + plain.len();
+        let mut shorter = Vec::with_capacity(target.len());
+        shorter.extend_from_slice(&target.as_bytes()[..tag]);
+        shorter.extend_from_slice(&target.as_bytes()[tag + id.len() - plain.len()..]);
+        let target = PathAndQuery::from_maybe_shared(Bytes::from(shorter)).ok()?;
+        if uri.authority().is_none() {
+            return Some(Uri::from(target));
+        }
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = Some(target);
+        Uri::from_parts(parts).ok()
     }
 }
 
@@ -63,24 +105,6 @@ impl Version {
             Self::Four => "1",
         }
     }
-}
-
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
-}
-
-/// The same without the tag of its session's id; none where there is no tag.
-pub(super) fn untagged(uri: &Uri) -> Option<Uri> {
-    let query = uri.query()?;
-    let id = parameter(query, "sid")?;
-    let (plain, _) = SessionTag::split(id)?;
-    // A part of the query, so where it is can be told from where they are.
-    let at = id.as_ptr() as usize - query.as_ptr() as usize;
-    let target = format!("{}?{}{plain}{}", uri.path(), &query[..at], &query[at + id.len()..]);
-    let mut parts = uri.clone().into_parts();
-    parts.path_and_query = Some(PathAndQuery::from_maybe_shared(Bytes::from(target)).ok()?);
-    Uri::from_parts(parts).ok()
 }
 
 /// The answer to a handshake with the tag after its id; none if it is something else.
@@ -118,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_handshake_has_no_session_yet() {
-        let ask = |method, query: &str| Ask::of(&method, &format!("/socket.io/?{query}").parse().unwrap());
+        let ask = |method, query: &str| Query::of(&format!("/socket.io/?{query}").parse().unwrap()).ask(&method);
         let (sid, polling) = (format!("sid={ID}"), "transport=polling");
         for (method, query, expected) in [
             (Method::GET, format!("EIO=4&{polling}"), Ask::Handshake),
@@ -131,6 +155,7 @@ mod tests {
             (Method::GET, "EIO=4&transport=websocket".to_owned(), Ask::WebSocket),
             (Method::GET, format!("EIO=3&transport=websocket&{sid}"), Ask::WebSocket),
             (Method::GET, "EIO=5&transport=websocket".to_owned(), Ask::Other),
+            (Method::GET, format!("EIO=4&EIO=3&{polling}&{sid}&transport=x"), Ask::Poll(Version::Four)),
             (Method::GET, String::new(), Ask::Other),
         ] {
             assert_eq!(ask(method.clone(), &query), expected, "{method} {query}");
@@ -139,7 +164,10 @@ mod tests {
 
     #[test]
     fn a_tag_is_taken_off_and_nothing_else() {
-        let untag = |text: &str| untagged(&text.parse().unwrap()).map(|uri| uri.to_string());
+        let untag = |text: &str| {
+            let uri = text.parse().unwrap();
+            Query::of(&uri).untagged(&uri).map(|uri| uri.to_string())
+        };
         for (tagged, plain) in [
             (format!("/socket.io/?sid={ID}.3"), format!("/socket.io/?sid={ID}")),
             (format!("/socket.io/?EIO=4&sid={ID}.255&t=a%20b"), format!("/socket.io/?EIO=4&sid={ID}&t=a%20b")),

@@ -163,11 +163,11 @@ async fn in_factory(fault: &str, worker: &Worker) -> Result<(), BoxError> {
         "blocked-factory" => loop {
             thread::park();
         },
-        "short-life" => drop(thread::spawn(|| {
-            // Long enough to be ready, much shorter than it has to live.
-            thread::sleep(Duration::from_millis(500));
+        "short-life" => {
+            // Ready, and gone.
+            let _connections = worker.clone().ready();
             std::process::exit(4);
-        })),
+        }
         "two-clusters" => try_second_cluster()?,
         "nested" => start_nested()?,
         "orphans" => leave_orphan()?,
