@@ -166,6 +166,8 @@ fn clients_of_a_dead_program_are_served_by_the_next() {
     process::signal(worker, Signal::STOP);
     let program = u32::try_from(before["pid"].as_u64().expect("a pid")).expect("a pid");
     process::signal(program, Signal::KILL);
+    // Before that it may still take a request, which would be lost.
+    eventually("it is dead", PATIENCE, || !process::is_alive(program));
     let answer = ask(&cluster, &lost);
     assert_eq!(answer["pid"], beside["pid"]);
     process::signal(worker, Signal::CONT);

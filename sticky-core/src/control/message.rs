@@ -33,6 +33,9 @@ pub(crate) enum ToWorker {
     Ports { ports: Vec<Port> },
     /// Take no new work, finish the old.
     Drain(DrainOrder),
+    /// In a shutdown: no proxy asks anything any more, so whatever is left at the deadline can be cut. For workers behind
+    /// proxies, which cut nothing before.
+    Forsaken,
     /// Another process that takes part in the bus; carries a socket to it.
     BusPeer(BusPeerOrder),
     /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
@@ -253,6 +256,7 @@ mod tests {
         let ports = vec![Port { slot, seat: 5, port: 8003 }];
         golden(ToWorker::Ports { ports }, r#"{"type":"ports","ports":[{"slot":3,"seat":5,"port":8003}]}"#);
         golden(ToWorker::Down { slots: vec![slot] }, r#"{"type":"down","slots":[3]}"#);
+        golden(ToWorker::Forsaken, r#"{"type":"forsaken"}"#);
         golden(ToWorker::Evicted { slots: vec![slot] }, r#"{"type":"evicted","slots":[3]}"#);
         golden(
             ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 25_000 }),

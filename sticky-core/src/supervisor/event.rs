@@ -104,6 +104,8 @@ pub(crate) enum Action {
     Down { slots: Vec<WorkerId> },
     /// Tell the proxies where workers listen.
     Ports { ports: Vec<Port> },
+    /// Tell a worker in a shutdown that no proxy asks it anything any more.
+    Forsake { child: ChildId },
     /// Take away the files of unix sockets: nobody shall begin anything there.
     Unpublish,
     /// Close the listeners.

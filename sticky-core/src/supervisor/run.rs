@@ -397,6 +397,7 @@ impl Supervisor {
             Action::Evict { slots } => self.evict(slots),
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
+            Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
             Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
             Action::CloseListeners => self.listeners.clear(),
             Action::Note(note) => self.note(&note),

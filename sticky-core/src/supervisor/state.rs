@@ -61,6 +61,18 @@ pub(crate) struct Policy {
     pub(crate) seed: u64,
 }
 
+impl Policy {
+    /// Whether what this slot's process serves is forwarded to it.
+    fn is_behind_proxies(&self, slot: WorkerId) -> bool {
+        self.proxies > 0 && slot.get() < self.workers
+    }
+
+    /// What this slot's process may take after a shutdown's deadline. Workers behind proxies begin when those have done.
+    fn cut_time(&self, slot: WorkerId) -> Duration {
+        if self.is_behind_proxies(slot) { 2 * CUT_TIME } else { CUT_TIME }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     Booting,
@@ -151,6 +163,8 @@ struct Child {
     port: Option<u16>,
     /// It takes part in the bus.
     on_bus: bool,
+    /// It has been told that no proxy asks it anything any more.
+    forsaken: bool,
     words: Option<String>,
 }
 
@@ -238,6 +252,7 @@ impl State {
         self.pass_time(now);
         self.settle(now);
         self.tell_proxies();
+        self.forsake();
         std::mem::take(&mut self.out)
     }
 
@@ -261,13 +276,16 @@ impl State {
     /// When whoever has not drained is killed.
     fn kill_due(&self) -> Option<Instant> {
         let Phase::ShuttingDown { deadline, .. } = self.phase else { return None };
-        self.children.values().any(Child::outstays).then_some(deadline + CUT_TIME)
+        let outstaying = self.children.values().filter(|child| child.outstays());
+        outstaying.map(|child| deadline + self.policy.cut_time(child.slot)).min()
     }
 
     /// When everything ends, although a process that was killed does not.
     fn give_up_due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::ShuttingDown { deadline, .. } => Some(deadline + CUT_TIME + self.policy.exit_timeout + KILL_TIME),
+            Phase::ShuttingDown { deadline, .. } => {
+                Some(deadline + self.policy.cut_time(worker(0)) + self.policy.exit_timeout + KILL_TIME)
+            }
             Phase::Stopping { until, .. } => Some(until),
             _ => None,
         }
@@ -290,8 +308,9 @@ impl State {
         let generation = self.slots[index].generation;
         self.slots[index].generation = generation.next();
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
-        let (was_ready, adopts, stopped, on_bus, words) = (false, false, false, false, None);
-        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port: None, on_bus, words };
+        let (was_ready, adopts, stopped, on_bus, forsaken) = (false, false, false, false, false);
+        let (port, words) = (None, None);
+        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port, on_bus, forsaken, words };
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
@@ -374,7 +393,7 @@ impl State {
         let before = std::mem::replace(&mut child.stage, Stage::Leaving { until });
         match before {
             // What proxies forward would be counted twice.
-            Stage::Draining if self.policy.proxies > 0 && child.slot.get() < self.policy.workers => {}
+            Stage::Draining if self.policy.is_behind_proxies(child.slot) => {}
             Stage::Draining => {
                 self.report.connections.completed += report.completed;
                 self.report.connections.cut += report.cut;
@@ -549,13 +568,7 @@ impl State {
         for id in due {
             self.overdue(now, id);
         }
-        if self.kill_due().is_some_and(|at| at <= now) {
-            let late = self.children.iter().filter(|(_, child)| child.outstays());
-            let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
-            for id in late {
-                self.kill_overdue(id);
-            }
-        }
+        self.kill_late(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -571,6 +584,17 @@ impl State {
             if self.eviction_due(index).is_some_and(|at| at <= now) {
                 self.evict(index);
             }
+        }
+    }
+
+    /// Kills those whose time in a shutdown is over.
+    fn kill_late(&mut self, now: Instant) {
+        let Phase::ShuttingDown { deadline, .. } = self.phase else { return };
+        let is_late = |child: &Child| child.outstays() && deadline + self.policy.cut_time(child.slot) <= now;
+        let late = self.children.iter().filter(|(_, child)| is_late(child));
+        let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            self.kill_overdue(id);
         }
     }
 
@@ -679,6 +703,26 @@ impl State {
         if ports != self.known_ports {
             self.known_ports.clone_from(&ports);
             self.out.push(Action::Ports { ports });
+        }
+    }
+
+    /// Tells workers in a shutdown when all proxies have done: before that they cut nothing, for it would be the proxies'
+    /// clients that are cut.
+    fn forsake(&mut self) {
+        if self.policy.proxies == 0 || !matches!(self.phase, Phase::ShuttingDown { .. }) {
+            return;
+        }
+        let Policy { workers, .. } = self.policy;
+        if self.children.values().any(|child| child.slot.get() >= workers && child.has_clients()) {
+            return;
+        }
+        for (&id, child) in &mut self.children {
+            if child.slot.get() < workers
+                && child.stage == Stage::Draining
+                && !std::mem::replace(&mut child.forsaken, true)
+            {
+                self.out.push(Action::Forsake { child: id });
+            }
         }
     }
 
@@ -879,6 +923,11 @@ impl Child {
 
     fn is_due(&self, now: Instant) -> bool {
         self.due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether it may have connections of clients that it has not said what became of.
+    fn has_clients(&self) -> bool {
+        !matches!(self.stage, Stage::Booting { .. } | Stage::Soaking { .. } | Stage::Leaving { .. })
     }
 
     /// Whether it is killed when a shutdown's time is over.

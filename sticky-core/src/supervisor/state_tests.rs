@@ -982,6 +982,9 @@ impl World {
                     left.into_iter().for_each(|child| self.bury(child));
                 }
                 Action::Down { slots } => assert!(slots.iter().all(|slot| slot.get() < self.workers)),
+                Action::Forsake { child } => {
+                    assert!(self.alive[&child].get() < self.workers, "proxies ask, workers do not")
+                }
                 Action::Ports { .. } => panic!("nobody listens by itself here"),
                 Action::Unpublish | Action::FindProgram | Action::Note(_) => {}
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),

@@ -336,7 +336,7 @@ impl Connections {
 
     /// Whether the drain's time is over.
     fn is_late(&self) -> bool {
-        self.worker.inner.drain.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+        self.worker.inner.connection_drain.is_expired()
     }
 
     /// Lets go of everything, and says so: in a drain the queues are empty, at other times nobody expects it.
@@ -475,7 +475,7 @@ impl Connections {
             tokio::select! {
                 biased;
                 () = registry.idle() => false,
-                () = worker.inner.drain.expired() => true,
+                () = worker.inner.connection_drain.expired() => true,
             }
         };
         let cut = if self.tidy_until(is_over).await { self.cut().await } else { 0 };

@@ -41,6 +41,8 @@ impl DrainReason {
 struct Started {
     reason: DrainReason,
     deadline: Instant,
+    /// See [`DrainTrigger::forsake`].
+    is_forsaken: bool,
 }
 
 /// Tells when this worker drains: no new work, finish the old.
@@ -75,7 +77,8 @@ impl Drain {
     }
 
     /// The same for connections that come from proxies. At the end of everything the proxies drain, and close what nobody
-    /// needs any more: if the worker did, a request that is on its way would be lost.
+    /// needs any more: if the worker did, a request that is on its way would be lost. They cut, too, since it is their clients
+    /// that are cut; what the worker has is late when they have done.
     pub(crate) fn of_forwarded(&self) -> Self {
         Self { state: self.state.clone(), is_of_forwarded: true }
     }
@@ -129,22 +132,46 @@ impl Drain {
         self.state.borrow().map(|started| started.reason)
     }
 
-    /// Waits for the deadline of a drain that has started, also if it is moved forward meanwhile.
+    /// Waits until what is left is to be cut: for the deadline of a drain that has started, also if it is moved forward
+    /// meanwhile.
     pub(crate) async fn expired(&self) {
         let mut state = self.state.clone();
         loop {
-            let Some(started) = *state.borrow_and_update() else {
-                self.started().await;
-                continue;
-            };
+            let due = state.borrow_and_update().and_then(|started| self.due(started));
             tokio::select! {
-                () = tokio::time::sleep_until(started.deadline.into()) => return,
+                () = reach(due) => return,
                 changed = state.changed() => if changed.is_err() {
-                    tokio::time::sleep_until(started.deadline.into()).await;
-                    return;
+                    return reach(due).await;
                 }
             }
         }
+    }
+
+    /// Whether what is left is to be cut.
+    pub(crate) fn is_expired(&self) -> bool {
+        let due = self.state.borrow().and_then(|started| self.due(started));
+        due.is_some_and(|due| Instant::now() >= due)
+    }
+
+    /// When what is left is to be cut, as far as that is known.
+    fn due(&self, started: Started) -> Option<Instant> {
+        (self.concerns(started) || started.is_forsaken).then_some(started.deadline)
+    }
+
+    /// Waits until no proxy asks this worker anything any more, in a shutdown.
+    pub(crate) async fn forsaken(&self) {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.is_some_and(|started| started.is_forsaken)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits for that moment, for ever if there is none.
+async fn reach(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -203,10 +230,18 @@ impl DrainTrigger {
     pub(crate) fn start(&self, reason: DrainReason, deadline: Instant) {
         self.state.send_if_modified(|state| {
             let started = match *state {
-                None => Started { reason, deadline },
+                None => Started { reason, deadline, is_forsaken: false },
                 Some(before) => before.and(reason, deadline),
             };
             state.replace(started) != Some(started)
+        });
+    }
+
+    /// No proxy asks this worker anything any more: what it still has of theirs nobody waits for. Without effect before the
+    /// drain has started.
+    pub(crate) fn forsake(&self) {
+        self.state.send_if_modified(|state| {
+            state.as_mut().is_some_and(|started| !std::mem::replace(&mut started.is_forsaken, true))
         });
     }
 }
@@ -214,7 +249,7 @@ impl DrainTrigger {
 impl Started {
     fn and(self, reason: DrainReason, deadline: Instant) -> Self {
         let reason = if reason.rank() > self.reason.rank() { reason } else { self.reason };
-        Self { reason, deadline: deadline.min(self.deadline) }
+        Self { reason, deadline: deadline.min(self.deadline), ..self }
     }
 }
 
@@ -269,6 +304,34 @@ mod tests {
         trigger.start(DrainReason::SupervisorGone, soon);
         forwarded.reached(DrainReason::Shutdown).await;
         assert!(forwarded.ends_connections(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forwarded_is_not_late_before_the_proxies_have_done() {
+        let (trigger, drain) = DrainTrigger::new();
+        let forwarded = drain.of_forwarded();
+        trigger.forsake();
+        let expired = tokio::spawn({
+            let forwarded = forwarded.clone();
+            async move { forwarded.expired().await }
+        });
+        trigger.start(DrainReason::Shutdown, Instant::now());
+        drain.expired().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(drain.is_expired() && !forwarded.is_expired() && !expired.is_finished());
+        trigger.forsake();
+        forwarded.forsaken().await;
+        expired.await.unwrap();
+        assert!(forwarded.is_expired());
+    }
+
+    #[tokio::test]
+    async fn what_is_forwarded_is_late_with_everything_else_when_there_is_nobody_to_tell() {
+        for reason in [DrainReason::Replaced, DrainReason::SupervisorGone] {
+            let (trigger, drain) = DrainTrigger::new();
+            trigger.start(reason, Instant::now());
+            drain.of_forwarded().expired().await;
+        }
     }
 
     #[tokio::test]

@@ -113,6 +113,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
             hears.drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
             Order::Drain { open, reason: order.reason }
         }
+        ToWorker::Forsaken => return hears.drain.forsake(),
         ToWorker::Ports { ports } => return drop(hears.ports.send_replace(ports)),
         ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),

@@ -72,18 +72,20 @@ impl Worker {
             // Nobody sends any here.
             drop(connection);
         }
-        if self.drain().reason() == Some(DrainReason::Replaced) {
-            tokio::select! {
-                () = self.forsaken() => {}
-                () = self.inner.drain.expired() => {}
-            }
+        let drain = &self.inner.connection_drain;
+        tokio::select! {
+            () = self.unasked() => {}
+            () = drain.forsaken() => {}
+            () = drain.expired() => {}
         }
         connections.finish().await;
     }
 
     /// Waits until no proxy has anything under way to this process.
-    async fn forsaken(&self) {
-        sleep(GRACE).await;
+    async fn unasked(&self) {
+        if self.drain().reason() == Some(DrainReason::Replaced) {
+            sleep(GRACE).await;
+        }
         while self.row().load() > 0 {
             sleep(LOOK_PAUSE).await;
         }

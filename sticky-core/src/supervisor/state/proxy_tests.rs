@@ -63,6 +63,31 @@ fn what_proxies_forward_is_counted_once() {
     assert_eq!(actions.last(), Some(&Action::Finish(Outcome::Clean(report_of(20, 2, 0)))));
 }
 
+fn forsake(id: u64) -> Action {
+    Action::Forsake { child: child(id) }
+}
+
+#[test]
+fn workers_cut_nothing_before_proxies_have() {
+    let mut cluster = behind_proxies(NEXT);
+    cluster.tell(Event::Terminate);
+    assert!(!cluster.tell(drained(2, 1, 0)).contains(&forsake(0)));
+    assert_eq!(cluster.tell(drained(3, 0, 1)), [forsake(0), forsake(1)]);
+    assert_eq!(cluster.tell(killed_or_exited(3)), [], "once");
+}
+
+#[test]
+fn workers_do_not_wait_for_a_proxy_that_is_dead() {
+    let mut cluster = behind_proxies(NEXT);
+    cluster.tell(Event::Terminate);
+    cluster.tell(drained(2, 1, 0));
+    cluster.tell(killed_or_exited(2));
+    assert_eq!(cluster.wait(SHUTDOWN + CUT_TIME)[1..], [signal(3, ChildSignal::Kill)], "workers have time after it");
+    assert_eq!(cluster.tell(killed(3))[..], [forsake(0), forsake(1)]);
+    let late = cluster.wait(CUT_TIME);
+    assert!([0, 1].iter().all(|id| late.contains(&signal(*id, ChildSignal::Kill))), "{late:?}");
+}
+
 #[test]
 fn a_reload_replaces_workers_before_proxies() {
     let mut cluster = behind_proxies(NEXT);
