@@ -1,12 +1,14 @@
-//! Proxy dispatch against those whose trade it is, with the same program behind each. Every number counts all processes
-//! of a side: the program's own share of them, which `proxy/floor` shows, is the same on both.
+//! Proxy dispatch against those whose trade it is, with the same program behind each. What counts is the CPU time of those
+//! who forward; what all processes of a side use stands beside it.
 
-use super::metrics::{P50, P99, cpu_per_request};
-use super::sides::{HAPROXY, HAPROXY_COOKIE, NGINX, NGINX_COOKIE, PLAIN, PROXY, PROXY_COOKIE};
+use super::metrics::{P50, P99, cpu_per_request, front_cpu_per_request};
+use super::sides::{FLOOR, HAPROXY, HAPROXY_COOKIE, HYPER, NGINX, NGINX_COOKIE, PROXY, PROXY_COOKIE};
 use super::{Keys, Load, Metric, Row, SHORT};
 use crate::load::Head;
 
-const INFORMATION: &[Metric] = &[cpu_per_request(None), P50, P99];
+const TO_NGINX: &[Metric] = &[front_cpu_per_request(Some(1.15)), cpu_per_request(None), P50, P99];
+const TO_HAPROXY: &[Metric] = &[front_cpu_per_request(Some(0.90)), cpu_per_request(None), P50, P99];
+const INFORMATION: &[Metric] = &[front_cpu_per_request(None), cpu_per_request(None), P50, P99];
 
 const REQUESTS: Row = Row {
     name: "proxy/requests-nginx",
@@ -18,7 +20,7 @@ const REQUESTS: Row = Row {
     against_load: None,
     timing: SHORT,
     pairs: 40,
-    metrics: INFORMATION,
+    metrics: TO_NGINX,
 };
 
 const BROWSER: Row = Row {
@@ -44,12 +46,21 @@ pub(super) const ROWS: &[Row] = &[
         name: "proxy/requests-haproxy",
         about: "the same: proxy dispatch against HAProxy that hashes x-key",
         against: Some(&HAPROXY),
+        metrics: TO_HAPROXY,
         ..REQUESTS
     },
     Row {
-        name: "proxy/floor",
-        about: "the same: proxy dispatch against the plain program with nobody in front",
-        against: Some(&PLAIN),
+        name: "proxy/requests-hyper",
+        about: "the same: proxy dispatch against a proxy of a hundred lines on hyper",
+        against: Some(&HYPER),
+        metrics: INFORMATION,
+        ..REQUESTS
+    },
+    Row {
+        name: "proxy/requests-floor",
+        about: "the same: proxy dispatch against a forwarder that parses nothing",
+        against: Some(&FLOOR),
+        metrics: INFORMATION,
         ..REQUESTS
     },
     BROWSER,
@@ -57,6 +68,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "proxy/browser-haproxy",
         about: "the same: proxy dispatch against HAProxy that hashes the cookie",
         against: Some(&HAPROXY_COOKIE),
+        metrics: TO_HAPROXY,
         ..BROWSER
     },
     CONNECTIONS,
@@ -64,12 +76,14 @@ pub(super) const ROWS: &[Row] = &[
         name: "proxy/connections-haproxy",
         about: "the same: proxy dispatch against HAProxy",
         against: Some(&HAPROXY),
+        metrics: TO_HAPROXY,
         ..CONNECTIONS
     },
     Row {
         name: "proxy/random-nginx",
         about: "each request any of 50 keys, 64 connections: proxy dispatch against nginx",
         load: Load::Keyed(Keys::Random(50), Head::Bare),
+        metrics: INFORMATION,
         ..REQUESTS
     },
 ];

@@ -42,6 +42,13 @@ pub(super) const HAPROXY: Side =
 pub(super) const HAPROXY_COOKIE: Side =
     Side { name: "haproxy", program: "bench-front", env: |workers| front(workers, "haproxy", "cookie") };
 
+/// A forwarder that parses nothing, and goes by the client's address.
+pub(super) const FLOOR: Side =
+    Side { name: "floor", program: "bench-front", env: |workers| front(workers, "floor", "header") };
+/// What the manual of hyper would have one write, with kept connections.
+pub(super) const HYPER: Side =
+    Side { name: "hyper", program: "bench-front", env: |workers| front(workers, "hyper", "header") };
+
 /// It goes by the client's address.
 pub(super) const STICKY_SESSION: Side =
     Side { name: "sticky-session", program: "bench-front", env: |workers| front(workers, "sticky-session", "header") };
