@@ -163,7 +163,7 @@ fn clients_of_a_dead_program_are_served_by_the_next() {
         cluster.workers().into_iter().find(|pid| process::children(*pid).iter().any(|child| before["pid"] == *child));
     let worker = worker.expect("the worker that has started it");
     // Stopped, it does not notice that its program has ended.
-    process::signal(worker, Signal::STOP);
+    process::stop(worker);
     let program = u32::try_from(before["pid"].as_u64().expect("a pid")).expect("a pid");
     process::signal(program, Signal::KILL);
     // Before that it may still take a request, which would be lost.

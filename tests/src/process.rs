@@ -52,6 +52,16 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Stops a process, and waits until it has stopped. Before one of its threads has taken the signal, the others go on.
+///
+/// # Panics
+/// When it has not within half a minute.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let is_stopped = || state_and_parent(pid).is_some_and(|(state, _)| state == 'T');
+    eventually("it is stopped", Duration::from_secs(30), is_stopped);
+}
+
 /// The one-letter state and the parent of a process; `None` once it is gone.
 pub fn state_and_parent(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -69,7 +69,7 @@ fn queued_connections_outlive_their_worker(bed: &Bed) {
     let cluster = bed.launch().up();
     let client = cluster.client();
     let victim = client.get("/").expect("an answer");
-    process::signal(victim.pid(), Signal::STOP);
+    process::stop(victim.pid());
     let mut queued: Vec<_> = (0..50).map(|_| client.connect().expect("a connection")).collect();
     for connection in &mut queued {
         connection.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");

@@ -127,7 +127,7 @@ fn several_proxies_share_the_port(bed: &Bed) {
     let before = cluster.proxies();
     assert_eq!(before.len(), 2);
     let pids = cluster.pids(2);
-    process::signal(before[0], Signal::STOP);
+    process::stop(before[0]);
     // The other one takes what comes, though this one stands still.
     for address in Client::loopback_addresses(20) {
         let answer = cluster.client().from(address).get("/").expect("an answer");
