@@ -16,6 +16,16 @@ pub fn descendants(root: u32) -> Vec<Pid> {
     found.into_iter().map(Pid::from_raw).collect()
 }
 
+/// What those call themselves, or a thread of theirs, that stand in front of other processes and forward to them.
+const FRONTS: [&str; 4] = ["nginx", "haproxy", "bench-forward", "sticky-proxy"];
+
+/// Whether a process forwards to others.
+pub fn is_front(pid: Pid) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return false };
+    let names = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("comm")).ok());
+    names.into_iter().any(|name| FRONTS.contains(&name.trim_end()))
+}
+
 /// Every process of the machine with its parent.
 fn parents() -> Vec<(i32, i32)> {
     let Ok(entries) = fs::read_dir("/proc") else {
@@ -36,6 +46,17 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn who_forwards_has_a_name_for_it() {
+        assert!(!is_front(Pid::this()));
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let thread = std::thread::Builder::new().name("sticky-proxy".to_owned());
+        let thread = thread.spawn(move || receiver.recv()).unwrap();
+        assert!(is_front(Pid::this()));
+        sender.send(()).unwrap();
+        thread.join().unwrap().unwrap();
+    }
 
     #[test]
     fn a_child_is_found_below_its_parent() {

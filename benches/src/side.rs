@@ -14,7 +14,7 @@ use nix::time::clock_getcpuclockid;
 use nix::unistd::Pid;
 
 use crate::cpus;
-use crate::processes::descendants;
+use crate::processes::{descendants, is_front};
 
 /// A start that takes longer has failed.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -71,6 +71,8 @@ pub enum SideError {
 pub struct Running {
     child: Child,
     pids: Vec<Pid>,
+    /// Those of them that forward to the others.
+    fronts: Vec<Pid>,
     address: SocketAddr,
     ready_after: Duration,
 }
@@ -80,6 +82,8 @@ pub struct Running {
 pub struct Cpu {
     /// Of the first process alone: the supervisor's, where there is one.
     pub first: u64,
+    /// Of those that forward to the others.
+    pub front: u64,
     /// Of all processes together.
     pub all: u64,
 }
@@ -87,7 +91,7 @@ pub struct Cpu {
 impl Cpu {
     /// What was used after `earlier`.
     pub fn since(self, earlier: Self) -> Self {
-        Self { first: self.first - earlier.first, all: self.all - earlier.all }
+        Self { first: self.first - earlier.first, front: self.front - earlier.front, all: self.all - earlier.all }
     }
 }
 
@@ -109,14 +113,15 @@ impl Side {
         let output = child.stderr.take().expect("standard error is piped");
         let said = listen_to(output).recv_timeout(START_TIMEOUT);
         // From here on dropping it stops the process.
-        let mut running =
-            Running { child, pids: Vec::new(), address: ([0, 0, 0, 0], 0).into(), ready_after: Duration::ZERO };
+        let address = ([0, 0, 0, 0], 0).into();
+        let mut running = Running { child, pids: Vec::new(), fronts: Vec::new(), address, ready_after: Duration::ZERO };
         let (address, ready_at) = said
             .unwrap_or_else(|_| Err("(it said nothing)".to_owned()))
             .map_err(|last_words| SideError::NotReady { name: self.name, last_words })?;
         running.address = address;
         running.ready_after = ready_at - started;
         running.pids = descendants(running.child.id());
+        running.fronts = running.pids.iter().copied().filter(|&pid| is_front(pid)).collect();
         Ok(running)
     }
 }
@@ -139,7 +144,8 @@ impl Running {
     /// When one of the processes that ran at the start is gone.
     pub fn cpu(&self) -> Result<Cpu, SideError> {
         let times = self.pids.iter().map(|&pid| cpu_nanos(pid)).collect::<Result<Vec<_>, _>>()?;
-        Ok(Cpu { first: times[0], all: times.iter().sum() })
+        let of_fronts = self.pids.iter().zip(&times).filter(|(pid, _)| self.fronts.contains(pid));
+        Ok(Cpu { first: times[0], front: of_fronts.map(|(_, time)| time).sum(), all: times.iter().sum() })
     }
 
     /// Resident memory in KiB: the first process's, and that of all (shared pages count in each).

@@ -75,7 +75,7 @@ impl Cluster {
     /// Makes this process what it is in the cluster. Blocking, and best called before there is any runtime: only
     /// workers return, and a process that serves without a cluster.
     ///
-    /// The supervisor ends the process with status 0 when everything has ended as asked.
+    /// The supervisor ends the process with status 0 when everything has ended as asked, and so does a proxy.
     ///
     /// ```no_run
     /// let worker = sticky_core::Cluster::builder().build()?.enter()?;
@@ -136,14 +136,7 @@ impl Cluster {
             #[cfg(cluster)]
             Entered::Supervisor(running) => return Ok(supervised(crate::worker::block_on(running.outcome()))?),
         };
-        let mut builder = match threads {
-            1 => tokio::runtime::Builder::new_current_thread(),
-            _ => tokio::runtime::Builder::new_multi_thread(),
-        };
-        if threads > 1 {
-            builder.worker_threads(threads);
-        }
-        let runtime = builder.enable_all().build().map_err(RunError::Runtime)?;
+        let runtime = runtime(threads).map_err(RunError::Runtime)?;
         let outcome = runtime.block_on(application(worker.clone()));
         // Blocking tasks that the application left behind must not hold up the end.
         runtime.shutdown_background();
@@ -151,6 +144,72 @@ impl Cluster {
             worker.fail(error.as_ref());
             RunError::Application(error)
         })
+    }
+
+    /// Runs an application that listens by itself: in every worker with another port, on which proxies ask it. For any
+    /// framework that can do no more than listen.
+    ///
+    /// ```no_run
+    /// use std::net::Ipv4Addr;
+    /// use sticky_core::Cluster;
+    ///
+    /// fn main() -> Result<(), sticky_core::RunError> {
+    ///     Cluster::builder().workers(4).build()?.run_on_port(|port| async move {
+    ///         let listener = tokio::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+    ///         loop {
+    ///             let (connection, _) = listener.accept().await?;
+    ///             drop(connection); // serve it
+    ///         }
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// The worker is ready when somebody accepts connections there. Whoever listens must read whose a request is from
+    /// `X-Forwarded-For` or `Forwarded`, which nobody else can set; a listener on the loopback interface is open to every
+    /// user of the machine. It is asked until the last proxy has let go of it, drain or not, and then dropped:
+    /// [`Worker::current`] has the [`Drain`](crate::Drain) for those who want to say goodbye before that.
+    ///
+    /// Ports are [`first_port`](ClusterBuilder::first_port) and those that follow, or free ones. With a fixed port a reload
+    /// needs an application that sets SO_REUSEPORT: for a moment two generations listen.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); and a setting that proxy dispatch cannot do justice to.
+    ///
+    /// With `workers(0)`, and where there are no clusters, the application gets the public port itself.
+    #[cfg(feature = "proxy")]
+    pub fn run_on_port<F, Fut>(self, application: F) -> Result<(), RunError>
+    where
+        F: FnOnce(u16) -> Fut,
+        Fut: Future<Output = Result<(), BoxError>>,
+    {
+        let cluster = self.builder.with_own_ports().build()?;
+        let first_port = cluster.config.first_port;
+        if cluster.config.workers == 0 || cfg!(not(cluster)) {
+            return cluster.run_on_public_port(application);
+        }
+        cluster.run(move |worker| async move {
+            let port = crate::worker::choose_port(first_port, worker.id())?;
+            worker.clone().run_on_port(port, application(port)).await
+        })
+    }
+
+    /// Runs the application alone: nobody stands in front of it.
+    #[cfg(feature = "proxy")]
+    fn run_on_public_port<F, Fut>(self, application: F) -> Result<(), RunError>
+    where
+        F: FnOnce(u16) -> Fut,
+        Fut: Future<Output = Result<(), BoxError>>,
+    {
+        if tokio::runtime::Handle::try_current().is_ok() {
+            return Err(RunError::InsideRuntime);
+        }
+        let public = self.config.listen.iter().find_map(ListenAddress::port).filter(|port| *port != 0);
+        let port = public.map_or_else(|| crate::worker::choose_port(None, crate::WorkerId::new(0)), Ok);
+        let runtime = runtime(self.config.threads_per_worker.get()).map_err(RunError::Runtime)?;
+        let outcome = runtime.block_on(application(port.map_err(RunError::Runtime)?));
+        runtime.shutdown_background();
+        outcome.map_err(RunError::Application)
     }
 
     /// How many threads a worker's runtime should have.
@@ -177,6 +236,14 @@ impl Cluster {
     fn take_role(self) -> Result<Entered, StartError> {
         use crate::worker::enter::enter;
         let Self { config, .. } = self;
+        #[cfg(feature = "proxy")]
+        if role::role() == role::Role::Proxy
+            && let Some(socket) = role::control_socket()
+        {
+            let proxy = crate::worker::enter::enter_as_proxy(socket, &config)?;
+            crate::dispatch::proxy::run(proxy, &config).map_err(StartError::Thread)?;
+            std::process::exit(0);
+        }
         if let Some(socket) = role::control_socket() {
             return Ok(Entered::Worker(enter(socket, &config)?.install()));
         }
@@ -196,6 +263,18 @@ impl Cluster {
         }
         Ok(Entered::Worker(standalone(&self.config)?.install()))
     }
+}
+
+/// A runtime of so many threads.
+fn runtime(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    if threads > 1 {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
 }
 
 #[cfg(cluster)]

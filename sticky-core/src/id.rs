@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// into one classic BPF program (at most 4,096 instructions).
 pub const MAX_WORKERS: u16 = 256;
 
+/// The most proxy processes a cluster can have. Their slots are those that follow the workers'.
+pub(crate) const MAX_PROXIES: u16 = 64;
+
 /// A slot: the stable identity that keys map to, from 0 to the number of workers − 1.
 ///
 /// It stays the same when the process in the slot crashes or is replaced; that is what [`Generation`] counts.
@@ -43,6 +46,31 @@ impl WorkerId {
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// What a slot is for. The slots of proxies follow those of the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Post {
+    /// It runs the application.
+    Worker(WorkerId),
+    /// It forwards requests to those that do.
+    Proxy(u16),
+}
+
+impl Post {
+    /// The post of a slot, where so many are the workers'.
+    pub(crate) fn of(slot: WorkerId, workers: u16) -> Self {
+        slot.get().checked_sub(workers).map_or(Self::Worker(slot), Self::Proxy)
+    }
+}
+
+impl fmt::Display for Post {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker(slot) => write!(f, "worker {slot}"),
+            Self::Proxy(number) => write!(f, "proxy {number}"),
+        }
     }
 }
 

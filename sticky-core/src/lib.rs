@@ -43,6 +43,7 @@
 //! | feature | what it adds |
 //! |---|---|
 //! | `http` | `sticky_core::http`: the accept loop for HTTP/1.1 and h2c that axum and plain hyper share |
+//! | `proxy` | [`Dispatch::Proxy`] and `Cluster::run_on_port`: processes that forward requests to workers; brings `http` |
 //!
 //! # Settings
 //!
@@ -53,8 +54,8 @@
 //! Linux. Elsewhere the program serves in this one process, with a warning, so that it runs on every developer's
 //! machine.
 
-// Whoever builds without processes or without HTTP leaves parts of the rest unused.
-#![cfg_attr(not(all(cluster, feature = "http")), allow(dead_code, unused_imports))]
+// Whoever builds without processes, HTTP or proxies leaves parts of the rest unused.
+#![cfg_attr(not(all(cluster, feature = "proxy")), allow(dead_code, unused_imports))]
 
 // Most of it is for the guard of handoff dispatch.
 mod affinity;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-use crate::id::WorkerId;
+use crate::id::{Post, WorkerId};
 
 /// The variable that tells a child which descriptor is its control socket. Not a setting.
 pub(crate) const CONTROL_VARIABLE: &str = "STICKY_CONTROL";
@@ -91,13 +91,17 @@ mod inherited {
         pub(crate) fd: RawFd,
         pub(crate) inode: u64,
         pub(crate) parent: u32,
-        pub(crate) worker: WorkerId,
+        pub(crate) post: Post,
     }
 
     impl fmt::Display for Marker {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            let Self { fd, inode, parent, worker } = self;
-            write!(f, "fd={fd} inode={inode} parent={parent} worker={worker}")
+            let Self { fd, inode, parent, post } = self;
+            write!(f, "fd={fd} inode={inode} parent={parent} ")?;
+            match post {
+                Post::Worker(worker) => write!(f, "worker={worker}"),
+                Post::Proxy(number) => write!(f, "proxy={number}"),
+            }
         }
     }
 
@@ -105,20 +109,21 @@ mod inherited {
         type Err = ();
 
         fn from_str(text: &str) -> Result<Self, ()> {
-            let mut fields = text.split(' ');
-            let mut field = |name: &str| {
-                let value = fields.next()?.strip_prefix(name)?.strip_prefix('=')?;
-                Some(value.to_owned())
-            };
+            let mut fields = text.split(' ').map_while(|field| field.split_once('='));
+            let mut field = |name: &str| fields.next().filter(|field| field.0 == name).map(|field| field.1);
             let mut parse = || {
                 let fd = field("fd")?.parse().ok()?;
                 let inode = field("inode")?.parse().ok()?;
                 let parent = field("parent")?.parse().ok()?;
-                let worker = WorkerId::new(field("worker")?.parse().ok()?);
-                Some(Self { fd, inode, parent, worker })
+                Some((fd, inode, parent))
             };
-            let marker = parse().ok_or(())?;
-            if fields.next().is_some() { Err(()) } else { Ok(marker) }
+            let (fd, inode, parent) = parse().ok_or(())?;
+            let post = match fields.next().ok_or(())? {
+                ("worker", slot) => Post::Worker(WorkerId::new(slot.parse().map_err(drop)?)),
+                ("proxy", number) => Post::Proxy(number.parse().map_err(drop)?),
+                _ => return Err(()),
+            };
+            if fields.next().is_some() { Err(()) } else { Ok(Self { fd, inode, parent, post }) }
         }
     }
 
@@ -155,7 +160,11 @@ mod inherited {
         if let Some(name) = program_name() {
             let _ = std::fs::write("/proc/self/comm", name);
         }
-        State::Child { role: Role::Worker(marker.worker), socket: std::sync::Mutex::new(Some(socket)) }
+        let role = match marker.post {
+            Post::Worker(slot) => Role::Worker(slot),
+            Post::Proxy(_) => Role::Proxy,
+        };
+        State::Child { role, socket: std::sync::Mutex::new(Some(socket)) }
     }
 
     fn program_name() -> Option<String> {
@@ -164,7 +173,7 @@ mod inherited {
     }
 
     fn orphaned(marker: &Marker, why: &str) -> ! {
-        eprintln!("sticky: worker {} of supervisor {} ends: {why}", marker.worker, marker.parent);
+        eprintln!("sticky: {} of supervisor {} ends: {why}", marker.post, marker.parent);
         std::process::exit(1);
     }
 
@@ -189,9 +198,11 @@ mod inherited {
 
         #[test]
         fn a_marker_survives_its_text() {
-            let marker = Marker { fd: 7, inode: 81234, parent: 4000, worker: WorkerId::new(2) };
-            assert_eq!(marker.to_string(), "fd=7 inode=81234 parent=4000 worker=2");
-            assert_eq!(marker.to_string().parse(), Ok(marker));
+            for (post, text) in [(Post::Worker(WorkerId::new(2)), "worker=2"), (Post::Proxy(1), "proxy=1")] {
+                let marker = Marker { fd: 7, inode: 81234, parent: 4000, post };
+                assert_eq!(marker.to_string(), format!("fd=7 inode=81234 parent=4000 {text}"));
+                assert_eq!(marker.to_string().parse(), Ok(marker));
+            }
         }
 
         #[test]

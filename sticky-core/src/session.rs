@@ -55,7 +55,7 @@ pub(crate) type TableMemory = crate::sys::memory::SharedWords;
 pub(crate) type TableMemory = std::convert::Infallible;
 
 /// What the supervisor gives to all workers alike.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) secret: Vec<u8>,
     pub(crate) table: Option<Arc<TableMemory>>,

@@ -98,11 +98,18 @@ impl TestCluster {
         *process::children(started).first().expect("a process 1 in the namespace")
     }
 
-    /// The running children of the supervisor.
+    /// The running workers.
     pub fn workers(&self) -> Vec<u32> {
         let mut workers = process::children(self.supervisor());
-        workers.retain(|&pid| process::is_alive(pid));
+        workers.retain(|&pid| process::is_alive(pid) && !process::is_proxy(pid));
         workers
+    }
+
+    /// The running proxies.
+    pub fn proxies(&self) -> Vec<u32> {
+        let mut proxies = process::children(self.supervisor());
+        proxies.retain(|&pid| process::is_alive(pid) && process::is_proxy(pid));
+        proxies
     }
 
     /// Every process of this cluster that still runs.

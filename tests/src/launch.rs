@@ -34,6 +34,7 @@ pub(crate) fn copy_program(from: &Path, to: &Path) {
 /// A testbed about to be started, by default on a free port of 127.0.0.1 with 2 workers.
 pub struct Launch {
     program: PathBuf,
+    arguments: Vec<OsString>,
     settings: Vec<(OsString, OsString)>,
     wrapper: Vec<String>,
     pid_one: bool,
@@ -53,6 +54,7 @@ impl Launch {
         fs::create_dir_all(folder.join("tmp")).expect("a folder for this cluster");
         let launch = Self {
             program: program.as_ref().to_owned(),
+            arguments: Vec::new(),
             settings: Vec::new(),
             wrapper: Vec::new(),
             pid_one: false,
@@ -60,6 +62,13 @@ impl Launch {
             folder,
         };
         launch.env(MARKER, name).listen("127.0.0.1:0").workers(2)
+    }
+
+    /// One more argument of the program.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
+        self.arguments.push(argument.as_ref().to_owned());
+        self
     }
 
     /// Sets an environment variable; the last value counts.
@@ -201,7 +210,7 @@ impl Launch {
     fn command(&self) -> Command {
         let mut words = self.wrapper.iter().map(OsString::from).chain([self.program.clone().into_os_string()]);
         let mut command = Command::new(words.next().expect("at least the program"));
-        command.args(words);
+        command.args(words).args(&self.arguments);
         let inherited = env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_str().is_some_and(|name| name.starts_with("STICKY_"))) {
             command.env_remove(name);

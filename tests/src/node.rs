@@ -55,6 +55,7 @@ impl Script {
     }
 }
 
-fn folder() -> PathBuf {
+/// Where the scripts are.
+pub fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("js")
 }

@@ -52,6 +52,16 @@ pub fn signal(pid: u32, signal: Signal) {
     }
 }
 
+/// Stops a process, and waits until it has stopped. Before one of its threads has taken the signal, the others go on.
+///
+/// # Panics
+/// When it has not within half a minute.
+pub fn stop(pid: u32) {
+    signal(pid, Signal::STOP);
+    let is_stopped = || state_and_parent(pid).is_some_and(|(state, _)| state == 'T');
+    eventually("it is stopped", Duration::from_secs(30), is_stopped);
+}
+
 /// The one-letter state and the parent of a process; `None` once it is gone.
 pub fn state_and_parent(pid: u32) -> Option<(char, u32)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
@@ -108,6 +118,11 @@ pub fn variable(pid: u32, name: &str) -> Option<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
     let entries = environ.split(|&byte| byte == 0).map(String::from_utf8_lossy);
     entries.into_iter().find_map(|entry| Some(entry.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+/// Whether a process of a cluster is one of its proxies.
+pub fn is_proxy(pid: u32) -> bool {
+    variable(pid, "STICKY_CONTROL").is_some_and(|marker| marker.contains(" proxy="))
 }
 
 /// Lets a process open descriptors with numbers below this only, as its own user. One that has gone already is no error.

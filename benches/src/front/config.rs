@@ -12,6 +12,10 @@ pub enum Front {
     Nginx,
     /// HAProxy in front of the plain program.
     HaProxy,
+    /// Bytes are copied both ways, in front of the plain program.
+    Floor,
+    /// hyper's server and client, in front of the plain program.
+    Hyper,
     /// Node's sticky-session.
     StickySession,
     /// Node's @socket.io/sticky.
@@ -41,8 +45,8 @@ pub struct Settings {
 /// A program with its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CommandLine {
-    /// Looked for in `PATH`.
-    pub(super) program: &'static str,
+    /// Looked for in `PATH`, if it is a name alone.
+    pub(super) program: PathBuf,
     /// Its arguments.
     pub(super) arguments: Vec<String>,
 }
@@ -57,6 +61,8 @@ impl Settings {
         let front = match variable("BENCH_FRONT").as_deref() {
             Some("nginx") => Front::Nginx,
             Some("haproxy") => Front::HaProxy,
+            Some("floor") => Front::Floor,
+            Some("hyper") => Front::Hyper,
             Some("sticky-session") => Front::StickySession,
             Some("socketio-sticky") => Front::SocketIoSticky,
             _ => return Err(FrontError::Setting { name: "BENCH_FRONT", allowed: Front::ALLOWED }),
@@ -74,7 +80,7 @@ impl Settings {
     /// The front's processes, itself included, once all have started.
     pub(super) fn processes(&self) -> usize {
         match self.front {
-            Front::HaProxy => 1,
+            Front::HaProxy | Front::Floor | Front::Hyper => 1,
             Front::Nginx | Front::StickySession | Front::SocketIoSticky => 1 + usize::from(self.workers),
         }
     }
@@ -86,7 +92,7 @@ impl Settings {
         match self.front {
             Front::Nginx => Some(self.nginx(folder, port)),
             Front::HaProxy => Some(self.haproxy(folder, listener)),
-            Front::StickySession | Front::SocketIoSticky => None,
+            Front::Floor | Front::Hyper | Front::StickySession | Front::SocketIoSticky => None,
         }
     }
 
@@ -140,11 +146,16 @@ pub(super) fn socket(worker: u16) -> String {
 }
 
 impl Front {
-    const ALLOWED: &'static str = "nginx, haproxy, sticky-session or socketio-sticky";
+    const ALLOWED: &'static str = "nginx, haproxy, floor, hyper, sticky-session or socketio-sticky";
 
     /// Whether it is in front of the plain program; else it has workers of its own.
     pub(super) fn has_programs(self) -> bool {
-        matches!(self, Self::Nginx | Self::HaProxy)
+        matches!(self, Self::Nginx | Self::HaProxy | Self::Floor | Self::Hyper)
+    }
+
+    /// Whether it is a program of ours, which takes the public socket for its standard input.
+    pub(super) fn is_ours(self) -> bool {
+        matches!(self, Self::Floor | Self::Hyper)
     }
 
     /// The configuration's file in `folder`.
@@ -152,18 +163,21 @@ impl Front {
         folder.join("front.conf")
     }
 
-    /// How it is started in the foreground; its scripts, if it has any, are in `scripts`.
-    pub(super) fn command(self, folder: &Path, scripts: &Path) -> CommandLine {
+    /// How it is started in the foreground; its scripts, if it has any, are in `scripts`, our own programs in `ours`.
+    pub(super) fn command(self, folder: &Path, scripts: &Path, ours: &Path) -> CommandLine {
+        let forward = |how: &str| (ours.join("bench-forward"), vec![how.to_owned(), folder.display().to_string()]);
         let config = self.config_file(folder).display().to_string();
         let script = |name| vec![scripts.join(name).display().to_string()];
         let (program, arguments) = match self {
             Self::Nginx => {
                 let prefix = folder.display().to_string();
-                ("nginx", vec!["-e".into(), "stderr".into(), "-p".into(), prefix, "-c".into(), config])
+                ("nginx".into(), vec!["-e".into(), "stderr".into(), "-p".into(), prefix, "-c".into(), config])
             }
-            Self::HaProxy => ("haproxy", vec!["-db".into(), "-f".into(), config]),
-            Self::StickySession => ("node", script("sticky-session.js")),
-            Self::SocketIoSticky => ("node", script("socketio-sticky.js")),
+            Self::HaProxy => ("haproxy".into(), vec!["-db".into(), "-f".into(), config]),
+            Self::Floor => forward("floor"),
+            Self::Hyper => forward("hyper"),
+            Self::StickySession => ("node".into(), script("sticky-session.js")),
+            Self::SocketIoSticky => ("node".into(), script("socketio-sticky.js")),
         };
         CommandLine { program, arguments }
     }
@@ -220,8 +234,9 @@ mod tests {
     fn node_is_configured_by_its_environment() {
         let settings = Settings { front: Front::StickySession, ..SETTINGS };
         assert_eq!(settings.config(Path::new("/f"), 7, 8080), None);
-        let command = settings.front.command(Path::new("/f"), Path::new("/scripts"));
-        assert_eq!((command.program, command.arguments), ("node", vec!["/scripts/sticky-session.js".to_owned()]));
+        let command = settings.front.command(Path::new("/f"), Path::new("/scripts"), Path::new("/ours"));
+        assert_eq!(command.program, Path::new("node"));
+        assert_eq!(command.arguments, ["/scripts/sticky-session.js"]);
     }
 
     #[test]

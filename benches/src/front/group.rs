@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -70,11 +70,11 @@ impl Group {
 
     /// One plain program with one thread for each worker, each on a unix socket.
     fn start_programs(&mut self, workers: u16, deadline: Instant) -> Result<(), FrontError> {
-        let program = std::env::current_exe().unwrap_or_default().with_file_name("bench-plain");
+        let program = own_folder().join("bench-plain");
         for worker in 0..workers {
             let mut command = Command::new(&program);
             command.env_clear().env("BENCH_THREADS", "1").env("BENCH_SOCKET", self.folder.join(socket(worker)));
-            command.env("STICKY_WORKER_ID", worker.to_string());
+            command.env("STICKY_WORKER_ID", worker.to_string()).stdin(Stdio::null());
             self.spawn(&program, command)?;
         }
         for worker in 0..workers {
@@ -96,18 +96,22 @@ impl Group {
             let file = settings.front.config_file(&self.folder);
             prepared(&file, fs::write(&file, text))?;
         }
-        let line = settings.front.command(&self.folder, Path::new(SCRIPTS));
-        let mut command = Command::new(line.program);
+        let line = settings.front.command(&self.folder, Path::new(SCRIPTS), &own_folder());
+        let mut command = Command::new(&line.program);
+        command.stdin(match settings.front.is_ours() {
+            true => Stdio::from(OwnedFd::from(prepared(&public, listener.try_clone())?)),
+            false => Stdio::null(),
+        });
         command.args(line.arguments).env_clear().env("PATH", search_path());
         command.env("BENCH_WORKERS", settings.workers.to_string()).env("BENCH_LISTENER", descriptor.to_string());
         // How nginx is told about a socket that it inherits; it finds out which address that is.
         command.env("NGINX", format!("{descriptor};"));
-        self.spawn(Path::new(line.program), command)
+        self.spawn(&line.program, command)
     }
 
     fn spawn(&mut self, program: &Path, mut command: Command) -> Result<(), FrontError> {
         let program = program.to_owned();
-        match command.stdin(Stdio::null()).stdout(Stdio::null()).spawn() {
+        match command.stdout(Stdio::null()).spawn() {
             Ok(child) => self.children.push(Running { program, child }),
             Err(source) => return Err(FrontError::Spawn { program, source }),
         }
@@ -182,6 +186,13 @@ fn answers(address: SocketAddr, deadline: Instant) -> io::Result<bool> {
 
 fn prepared<T>(path: &Path, result: io::Result<T>) -> Result<T, FrontError> {
     result.map_err(|source| FrontError::Prepare { path: path.to_owned(), source })
+}
+
+/// Where our own programs are.
+fn own_folder() -> PathBuf {
+    let mut program = std::env::current_exe().unwrap_or_default();
+    program.pop();
+    program
 }
 
 /// Servers are installed where an ordinary user's `PATH` does not look.

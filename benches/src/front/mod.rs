@@ -9,6 +9,7 @@
 //! them all when it is told to end.
 
 mod config;
+pub mod forward;
 mod group;
 
 use std::io;

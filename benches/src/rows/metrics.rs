@@ -19,12 +19,21 @@ pub(super) const fn cpu_per_request(bar: Option<f64>) -> Metric {
     Metric { name: "CPU µs/request", value: cpu_micros, compare: Compare::Ratio, bar }
 }
 
+/// Of the processes that forward alone.
+pub(super) const fn front_cpu_per_request(bar: Option<f64>) -> Metric {
+    Metric { name: "front CPU µs/request", value: front_cpu_micros, compare: Compare::Ratio, bar }
+}
+
 pub(super) const fn cpu_per_message(bar: Option<f64>) -> Metric {
     Metric { name: "CPU µs/message", value: cpu_micros, compare: Compare::Ratio, bar }
 }
 
 fn cpu_micros(sample: &Sample) -> f64 {
     sample.cpu.all as f64 / 1e3 / sample.requests as f64
+}
+
+fn front_cpu_micros(sample: &Sample) -> f64 {
+    sample.cpu.front as f64 / 1e3 / sample.requests as f64
 }
 
 pub(super) fn latency_ms(sample: &Sample, groups: &[Group], share: f64) -> f64 {

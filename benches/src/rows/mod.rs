@@ -1,4 +1,4 @@
-//! The rows of the table. A new comparison is a new entry in `kernel.rs`, `handoff.rs` or `actix.rs`, with its side or its load if they
+//! The rows of the table. A new comparison is a new entry in `kernel.rs`, `handoff.rs`, `actix.rs` or `proxy.rs`, with its side or its load if they
 //! are new.
 
 mod actix;
@@ -6,6 +6,7 @@ mod clients;
 mod handoff;
 mod kernel;
 mod metrics;
+mod proxy;
 mod sides;
 
 use std::time::Duration;
@@ -66,7 +67,7 @@ pub enum Compare {
 
 /// Every row, in the table's order.
 pub fn all() -> impl Iterator<Item = &'static Row> {
-    kernel::ROWS.iter().chain(handoff::ROWS).chain(actix::ROWS)
+    kernel::ROWS.iter().chain(handoff::ROWS).chain(actix::ROWS).chain(proxy::ROWS)
 }
 
 /// Many short neighbouring runs bound a ratio more closely than a few long ones.

@@ -21,6 +21,12 @@ pub(super) const HANDOFF_COOKIE: Side = Side {
     env: |workers| sticky(workers, "handoff", Some("cookie:session")),
 };
 
+/// The same program behind a proxy of ours.
+pub(super) const PROXY: Side =
+    Side { name: "proxy", program: "bench-sticky", env: |workers| sticky(workers, "proxy", Some("header:x-key")) };
+pub(super) const PROXY_COOKIE: Side =
+    Side { name: "proxy", program: "bench-sticky", env: |workers| sticky(workers, "proxy", Some("cookie:session")) };
+
 pub(super) const PLAIN_ACTIX: Side = Side { name: "plain actix", program: "bench-plain-actix", ..PLAIN };
 pub(super) const KERNEL_ACTIX: Side = Side { program: "bench-sticky-actix", ..KERNEL };
 pub(super) const HANDOFF_ACTIX: Side = Side { program: "bench-sticky-actix", ..HANDOFF };
@@ -35,6 +41,13 @@ pub(super) const HAPROXY: Side =
     Side { name: "haproxy", program: "bench-front", env: |workers| front(workers, "haproxy", "header") };
 pub(super) const HAPROXY_COOKIE: Side =
     Side { name: "haproxy", program: "bench-front", env: |workers| front(workers, "haproxy", "cookie") };
+
+/// A forwarder that parses nothing, and goes by the client's address.
+pub(super) const FLOOR: Side =
+    Side { name: "floor", program: "bench-front", env: |workers| front(workers, "floor", "header") };
+/// What the manual of hyper would have one write, with kept connections.
+pub(super) const HYPER: Side =
+    Side { name: "hyper", program: "bench-front", env: |workers| front(workers, "hyper", "header") };
 
 /// It goes by the client's address.
 pub(super) const STICKY_SESSION: Side =

@@ -144,6 +144,17 @@ impl ProxyTrust {
     }
 }
 
+/// The client that our own proxy names: nobody but it writes to where this is read.
+pub(crate) fn forwarded_by_us(head: &RequestHead<'_>) -> Option<SocketAddr> {
+    let element = str::from_utf8(head.header("forwarded")?).ok()?;
+    let (client, _) = element.strip_prefix("for=\"")?.split_once('"')?;
+    let without_port = || {
+        let address = client.strip_prefix('[').and_then(|address| address.strip_suffix(']')).unwrap_or(client);
+        address.parse().ok().map(|address: IpAddr| SocketAddr::new(address, 0))
+    };
+    client.parse().ok().or_else(without_port)
+}
+
 /// The only item. Of two nobody knows which the proxy wrote.
 fn only<T>(mut items: impl Iterator<Item = T>) -> Option<T> {
     items.next().filter(|_| items.next().is_none())

@@ -9,7 +9,7 @@
 //!
 //! Nothing here does I/O: heads and addresses come in as bytes that somebody else has read.
 
-mod client_address;
+pub(crate) mod client_address;
 mod engine_io;
 mod key;
 mod path;

@@ -39,7 +39,11 @@ pub struct ClusterBuilder {
     pub(super) session_capacity: Option<u64>,
     pub(super) session_idle_timeout: Option<Duration>,
     pub(super) failover: Option<Failover>,
+    pub(super) proxy_workers: Option<u64>,
     pub(super) first_port: Option<Option<u64>>,
+    pub(super) no_sockets: Option<bool>,
+    pub(super) response_timeout: Option<Option<Duration>>,
+    pub(super) tunnel_idle_timeout: Option<Option<Duration>>,
     pub(super) hash_seed: Option<u64>,
     pub(super) boot_timeout: Option<Duration>,
     pub(super) heartbeat_timeout: Option<Duration>,
@@ -58,6 +62,7 @@ pub struct ClusterBuilder {
     pub(super) prefix_output: Option<Option<bool>>,
     pub(super) env: Vec<(OsString, OsString)>,
     pub(super) prefer_env: bool,
+    pub(super) own_ports: bool,
     pub(super) usual: Option<(Affinity, Placement)>,
 }
 
@@ -240,12 +245,46 @@ impl ClusterBuilder {
         self
     }
 
-    /// The port of worker 0; worker 1 has the next one, and so on. For proxy dispatch, which this version does not
-    /// have: the value is checked, and not used.
+    /// How many proxy processes stand in front of the workers, at most 64; for [proxy dispatch](crate::Dispatch::Proxy).
     ///
-    /// Default: `none`.
+    /// Default: `1`.
+    pub fn proxy_workers(mut self, processes: u16) -> Self {
+        self.proxy_workers = Some(processes.into());
+        self
+    }
+
+    /// The port of worker 0 on the loopback interface; worker 1 has the next one, and so on: where workers listen
+    /// themselves, which is with [`Cluster::run_on_port`](crate::Cluster::run_on_port) and `sticky run`.
+    ///
+    /// Default: `none`, which gives each start of a worker a port that is free.
     pub fn first_port(mut self, port: u16) -> Self {
         self.first_port = Some(Some(port.into()));
+        self
+    }
+
+    /// Refuses requests for WebSockets and other upgrades with 501, for [proxy dispatch](crate::Dispatch::Proxy).
+    ///
+    /// Default: `off`.
+    pub fn no_sockets(mut self, on: bool) -> Self {
+        self.no_sockets = Some(on);
+        self
+    }
+
+    /// How long a worker may take from the request to the head of its response, before the proxy answers 504, from 10 ms
+    /// to 24 h; `None` is no limit. For [proxy dispatch](crate::Dispatch::Proxy).
+    ///
+    /// Default: `none`.
+    pub fn response_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.response_timeout = Some(timeout.into());
+        self
+    }
+
+    /// How long an upgraded connection may carry nothing in either direction before the proxy closes it, from 10 ms to
+    /// 24 h; `None` is no limit. For [proxy dispatch](crate::Dispatch::Proxy).
+    ///
+    /// Default: `none`.
+    pub fn tunnel_idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.tunnel_idle_timeout = Some(timeout.into());
         self
     }
 

@@ -80,9 +80,16 @@ pub(crate) struct Config {
     /// Why that dispatch, in words for the log.
     pub(crate) dispatch_reason: String,
     pub(crate) failover: Failover,
-    /// The port of worker 0 behind proxy dispatch.
-    #[allow(dead_code, reason = "read by proxy dispatch, which is not in this version")]
+    /// How many proxy processes there are, under proxy dispatch.
+    pub(crate) proxy_workers: u16,
+    /// The port of worker 0, where workers listen themselves.
     pub(crate) first_port: Option<u16>,
+    /// Whether workers listen themselves, and proxies ask them there.
+    pub(crate) own_ports: bool,
+    /// Whether the proxy refuses upgrades.
+    pub(crate) no_sockets: bool,
+    pub(crate) response_timeout: Option<Duration>,
+    pub(crate) tunnel_idle_timeout: Option<Duration>,
     /// None draws one at start.
     pub(crate) hash_seed: Option<u64>,
     pub(crate) boot_timeout: Duration,
@@ -107,6 +114,11 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// How many proxy processes there are.
+    pub(crate) fn proxies(&self) -> u16 {
+        if self.dispatch == Dispatch::Proxy { self.proxy_workers } else { 0 }
+    }
+
     /// What all processes of a cluster must agree on, as text. A worker with another one is refused: its clients
     /// would change workers.
     pub(crate) fn fingerprint(&self) -> String {

@@ -24,6 +24,7 @@ use crate::placement::Placement;
 
 const DEFAULT_PORT: u16 = 5000;
 const DEFAULT_BACKLOG: u32 = 4096;
+const DEFAULT_PROXIES: u16 = 1;
 const DEFAULT_SESSIONS: usize = 1 << 16;
 
 impl ClusterBuilder {
@@ -61,6 +62,7 @@ impl Resolver<'_> {
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
         let route = self.route(&mut builder);
         let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
+        let dispatch = route.choice.dispatch;
         Config {
             workers: workers.unwrap_or(1),
             threads_per_worker,
@@ -73,10 +75,15 @@ impl Resolver<'_> {
             worker_header: self.value(&settings::WORKER_HEADER, builder.worker_header).unwrap_or_default(),
             session_capacity: self.session_capacity(builder.session_capacity),
             session_idle_timeout: self.duration(&settings::SESSION_IDLE_TIMEOUT, builder.session_idle_timeout, 86_400),
-            dispatch: route.choice.dispatch,
+            dispatch,
             dispatch_reason: route.choice.reason,
             failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
+            proxy_workers: self.proxy_workers(builder.proxy_workers),
             first_port: self.first_port(builder.first_port, workers),
+            own_ports: builder.own_ports,
+            no_sockets: self.no_sockets(builder.no_sockets, dispatch),
+            response_timeout: self.value(&settings::RESPONSE_TIMEOUT, builder.response_timeout).flatten(),
+            tunnel_idle_timeout: self.value(&settings::TUNNEL_IDLE_TIMEOUT, builder.tunnel_idle_timeout).flatten(),
             hash_seed: self.value(&settings::HASH_SEED, builder.hash_seed),
             boot_timeout: self.duration(&settings::BOOT_TIMEOUT, builder.boot_timeout, 60),
             heartbeat_timeout: self.duration(&settings::HEARTBEAT_TIMEOUT, builder.heartbeat_timeout, 30),
@@ -151,6 +158,20 @@ impl Resolver<'_> {
             self.refuse(&settings::FIRST_PORT, &found.given, reason);
         }
         Some(first)
+    }
+
+    fn proxy_workers(&mut self, code: Option<u64>) -> u16 {
+        let count = self.value(&settings::PROXY_WORKERS, code).and_then(|count| u16::try_from(count).ok());
+        count.unwrap_or(DEFAULT_PROXIES)
+    }
+
+    /// Only who forwards requests can refuse them.
+    fn no_sockets(&mut self, code: Option<bool>, dispatch: Dispatch) -> bool {
+        let found = self.pick(&settings::NO_SOCKETS, code).filter(|found| found.value);
+        if let Some(found) = found.as_ref().filter(|_| dispatch != Dispatch::Proxy) {
+            self.require(&found.given, &settings::DISPATCH, "only proxy dispatch can refuse upgrades");
+        }
+        found.is_some()
     }
 
     /// Rounded up, so that a hash finds its place with a mask.

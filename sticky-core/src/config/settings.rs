@@ -9,7 +9,7 @@ use super::redis::{RedisPrefix, RedisUrl};
 use super::trusted::TrustedProxies;
 use crate::affinity::{AddressHeader, Affinity};
 use crate::dispatch::Dispatch;
-use crate::id::MAX_WORKERS;
+use crate::id::{MAX_PROXIES, MAX_WORKERS};
 use crate::listener::address::ListenAddress;
 use crate::placement::Placement;
 
@@ -93,7 +93,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 39] = [
+pub(super) static SETTINGS: [&Setting; 43] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -114,7 +114,11 @@ pub(super) static SETTINGS: [&Setting; 39] = [
     &SESSION_CAPACITY,
     &SESSION_IDLE_TIMEOUT,
     &FAILOVER,
+    &PROXY_WORKERS,
     &FIRST_PORT,
+    &NO_SOCKETS,
+    &RESPONSE_TIMEOUT,
+    &TUNNEL_IDLE_TIMEOUT,
     &HASH_SEED,
     &BOOT_TIMEOUT,
     &HEARTBEAT_TIMEOUT,
@@ -315,13 +319,49 @@ pub(super) static FAILOVER: Setting = Setting {
     about: "what becomes of clients whose worker is not there: the next worker after a while, waiting, or refusal",
 };
 
+pub(super) static PROXY_WORKERS: Setting = Setting {
+    name: "proxy_workers",
+    variable: Some("STICKY_PROXY_WORKERS"),
+    fallbacks: &[],
+    default: "1",
+    allowed: Allowed::Count { least: 1, most: MAX_PROXIES as u64, note: "" },
+    about: "how many proxy processes; for proxy dispatch",
+};
+
 pub(super) static FIRST_PORT: Setting = Setting {
     name: "first_port",
     variable: Some("STICKY_FIRST_PORT"),
     fallbacks: &["FIRST_PORT"],
     default: "none",
     allowed: Allowed::Count { least: 1, most: u16::MAX as u64, note: ", with room for a port for each worker; `none`" },
-    about: "the port of worker 0, the next for worker 1, and so on; for proxy dispatch, so checked but not yet used",
+    about: "the port of worker 0, the next for worker 1, and so on, where workers listen themselves (`Cluster::run_on_port`, `sticky run`); `none` gives each of them a free one",
+};
+
+pub(super) static NO_SOCKETS: Setting = Setting {
+    name: "no_sockets",
+    variable: Some("STICKY_NO_SOCKETS"),
+    fallbacks: &[],
+    default: "off",
+    allowed: Allowed::Text(SWITCH),
+    about: "refuse requests for WebSockets and other upgrades with 501; for proxy dispatch",
+};
+
+pub(super) static RESPONSE_TIMEOUT: Setting = Setting {
+    name: "response_timeout",
+    variable: Some("STICKY_RESPONSE_TIMEOUT"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Duration { least: TEN_MILLIS, most: DAY, note: "; `none`" },
+    about: "how long a worker may take until its response begins, before the proxy answers 504; for proxy dispatch",
+};
+
+pub(super) static TUNNEL_IDLE_TIMEOUT: Setting = Setting {
+    name: "tunnel_idle_timeout",
+    variable: Some("STICKY_TUNNEL_IDLE_TIMEOUT"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Duration { least: TEN_MILLIS, most: DAY, note: "; `none`" },
+    about: "how long a WebSocket or another upgraded connection may carry nothing either way; for proxy dispatch",
 };
 
 pub(super) static HASH_SEED: Setting = Setting {

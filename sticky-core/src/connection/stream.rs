@@ -18,6 +18,9 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+#[cfg(cluster)]
+use super::quiet::QuietStream;
+
 /// A socket that was accepted, and who is at its other end.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -49,6 +52,9 @@ enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    /// One that another process has had: mostly one end of a pair, the other of which is a proxy's.
+    #[cfg(cluster)]
+    Quiet(QuietStream),
 }
 
 impl Stream {
@@ -71,7 +77,7 @@ impl Stream {
     #[cfg(cluster)]
     pub(crate) fn from_fd(socket: OwnedFd, is_unix: bool, peer: Option<SocketAddr>) -> io::Result<Self> {
         let socket = if is_unix {
-            Socket::Unix(UnixStream::from_std(socket.into())?)
+            Socket::Quiet(QuietStream::new(socket)?)
         } else {
             Socket::Tcp(TcpStream::from_std(socket.into())?)
         };
@@ -88,6 +94,8 @@ impl Stream {
             Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream.into_std()?)?),
             #[cfg(unix)]
             Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream.into_std()?)?),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Socket::Quiet(QuietStream::new(stream.into_fd())?),
         };
         // What has been read from is written to next.
         let eager = if self.eager == Eager::ToRead { Eager::ToRead } else { Eager::ToWrite };
@@ -104,6 +112,7 @@ impl Stream {
         Ok(match self.socket {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
+            Socket::Quiet(stream) => stream.into_fd(),
         })
     }
 
@@ -135,7 +144,7 @@ impl Stream {
     /// Whether this is a unix socket.
     #[cfg(cluster)]
     pub(crate) fn is_unix(&self) -> bool {
-        matches!(self.socket, Socket::Unix(_))
+        matches!(self.socket, Socket::Unix(_) | Socket::Quiet(_))
     }
 
     /// The other side's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
@@ -153,6 +162,8 @@ impl Stream {
             Socket::Tcp(stream) => stream.local_addr().ok().map(canonical),
             #[cfg(unix)]
             Socket::Unix(_) => None,
+            #[cfg(cluster)]
+            Socket::Quiet(_) => None,
         }
     }
 }
@@ -209,6 +220,8 @@ impl AsyncRead for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -224,6 +237,8 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -243,6 +258,8 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -260,6 +277,8 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -270,6 +289,7 @@ impl AsFd for Socket {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Quiet(stream) => stream.as_fd(),
         }
     }
 }
@@ -280,6 +300,8 @@ impl std::os::fd::AsRawFd for Stream {
         match &self.socket {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => stream.as_raw_fd(),
         }
     }
 }

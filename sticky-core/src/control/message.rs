@@ -27,8 +27,15 @@ pub(crate) enum ToWorker {
     Release(ReleaseOrder),
     /// These slots are out of the placement now: their clients go to the others.
     Evicted { slots: Vec<WorkerId> },
+    /// These slots' processes do not run just now; for proxies, which then use no connection to one of them that they have.
+    Down { slots: Vec<WorkerId> },
+    /// Where the workers listen that do so themselves, each that serves; for proxies.
+    Ports { ports: Vec<Port> },
     /// Take no new work, finish the old.
     Drain(DrainOrder),
+    /// In a shutdown: no proxy asks anything any more, so whatever is left at the deadline can be cut. For workers behind
+    /// proxies, which cut nothing before.
+    Forsaken,
     /// Another process that takes part in the bus; carries a socket to it.
     BusPeer(BusPeerOrder),
     /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
@@ -110,6 +117,16 @@ pub(crate) enum SocketKind {
     Channel,
 }
 
+/// Where a worker listens by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Port {
+    pub(crate) slot: WorkerId,
+    /// The row of the scoreboard that its process writes.
+    pub(crate) seat: usize,
+    /// On the loopback interface.
+    pub(crate) port: u16,
+}
+
 /// See [`ToWorker::Release`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseOrder {
@@ -139,6 +156,8 @@ pub(crate) struct BusPeerOrder {
 pub(crate) enum FromWorker {
     /// The first message.
     Hello(Hello),
+    /// The application listens by itself, on this port of the loopback interface. Said before it is ready.
+    Listens { port: u16 },
     /// The application can serve.
     Ready {
         /// Whether this worker can read the sockets of a slot that is not running.
@@ -234,6 +253,10 @@ mod tests {
         );
         let part = Part::Listeners;
         golden(ToWorker::Release(ReleaseOrder { slot, part }), r#"{"type":"release","slot":3,"part":"listeners"}"#);
+        let ports = vec![Port { slot, seat: 5, port: 8003 }];
+        golden(ToWorker::Ports { ports }, r#"{"type":"ports","ports":[{"slot":3,"seat":5,"port":8003}]}"#);
+        golden(ToWorker::Down { slots: vec![slot] }, r#"{"type":"down","slots":[3]}"#);
+        golden(ToWorker::Forsaken, r#"{"type":"forsaken"}"#);
         golden(ToWorker::Evicted { slots: vec![slot] }, r#"{"type":"evicted","slots":[3]}"#);
         golden(
             ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 25_000 }),
@@ -253,6 +276,7 @@ mod tests {
             FromWorker::Hello(hello),
             r#"{"type":"hello","protocol":[1,2],"version":"0.1.0","fingerprint":"affinity=client-ip"}"#,
         );
+        golden(FromWorker::Listens { port: 8000 }, r#"{"type":"listens","port":8000}"#);
         golden(FromWorker::Ready { adopts: true }, r#"{"type":"ready","adopts":true}"#);
         let (slot, part) = (WorkerId::new(1), Part::Channel);
         golden(FromWorker::Released { slot, part }, r#"{"type":"released","slot":1,"part":"channel"}"#);

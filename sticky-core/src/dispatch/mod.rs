@@ -4,10 +4,13 @@
 //! |---|---|
 //! | the client address, no trusted proxy | kernel |
 //! | anything inside the request, or through trusted proxies | handoff |
+//! | programs that can do no more than listen on a port | proxy |
 
 pub(crate) mod handoff;
 #[cfg(all(target_os = "linux", not(sticky_portable)))]
 pub(crate) mod kernel;
+#[cfg(all(cluster, feature = "proxy"))]
+pub(crate) mod proxy;
 
 use std::fmt;
 use std::str::FromStr;
@@ -23,13 +26,13 @@ pub enum Dispatch {
     Kernel,
     #[doc = include_str!("handoff.md")]
     Handoff,
-    /// A proxy process forwards each request to the session's owner. Not in this version.
+    #[doc = include_str!("proxy.md")]
     Proxy,
 }
 
 impl Dispatch {
     /// Every text form there is, for error messages and documentation.
-    pub(crate) const ALLOWED: &'static str = "`kernel` or `handoff`; `proxy` is not in this version";
+    pub(crate) const ALLOWED: &'static str = "`kernel`, `handoff` or `proxy`";
 }
 
 impl fmt::Display for Dispatch {
@@ -129,12 +132,21 @@ pub enum DispatchError {
         /// The setting that forces the dispatch, with its value.
         forced: String,
     },
-    /// Take the setting away, or force another dispatch.
-    #[error("{forced}: {dispatch} dispatch is not in this version, which has `kernel` and `handoff`")]
-    NotInThisVersion {
-        /// The dispatch that is asked for.
-        dispatch: Dispatch,
+    /// Turn the feature on, or force another dispatch.
+    #[error("{forced}: needs the feature `proxy` of sticky-core, which this program is built without")]
+    WithoutFeature {
         /// The setting that forces it, with its value.
+        forced: String,
+    },
+    /// Change one of the two settings.
+    #[error(
+        "{setting} leaves sessions where they arrive, and with {forced} they arrive in the proxy, which keeps none: \
+         change one of the two"
+    )]
+    NowhereToStay {
+        /// The placement, with its value.
+        setting: String,
+        /// The setting that forces the dispatch, with its value.
         forced: String,
     },
 }
@@ -151,11 +163,15 @@ pub(crate) fn choose(wishes: &Wishes) -> Result<Choice, Vec<DispatchError>> {
         let contradiction =
             |need: &Need<'_>| DispatchError::Contradiction { setting: need.given.to_owned(), forced: given.clone() };
         match forced {
-            Dispatch::Proxy => {
-                return Err(vec![DispatchError::NotInThisVersion { dispatch: *forced, forced: given.clone() }]);
+            Dispatch::Proxy if !cfg!(feature = "proxy") => {
+                return Err(vec![DispatchError::WithoutFeature { forced: given.clone() }]);
+            }
+            Dispatch::Proxy if wishes.placement.value == Placement::Local => {
+                let (setting, forced) = (wishes.placement.given.clone(), given.clone());
+                return Err(vec![DispatchError::NowhereToStay { setting, forced }]);
             }
             Dispatch::Kernel if !needs.is_empty() => return Err(needs.iter().map(contradiction).collect()),
-            Dispatch::Kernel | Dispatch::Handoff => {}
+            Dispatch::Kernel | Dispatch::Handoff | Dispatch::Proxy => {}
         }
     }
     let dispatch = wishes.forced.as_ref().map_or(cheapest, |forced| forced.value);
@@ -239,12 +255,28 @@ mod tests {
     }
 
     #[test]
-    fn proxy_dispatch_is_not_in_this_version() {
-        for others in [NEITHER, [true; 2]] {
-            let errors = choose_for("client-ip", RENDEZVOUS, others, Some(Dispatch::Proxy));
-            let expected = "FORCED: proxy dispatch is not in this version, which has `kernel` and `handoff`";
-            assert_eq!(errors, Err(vec![expected.to_owned()]));
+    #[cfg(feature = "proxy")]
+    fn proxy_dispatch_takes_everything_but_what_would_stay_in_the_proxy() {
+        for (affinity, placement, others, setting, reason) in NEEDS {
+            let choice = choose_for(affinity, placement, others, Some(Dispatch::Proxy));
+            if placement == Placement::Local {
+                let expected = format!(
+                    "{setting} leaves sessions where they arrive, and with FORCED they arrive in the proxy, which \
+                     keeps none: change one of the two"
+                );
+                assert_eq!(choice, Err(vec![expected]));
+            } else {
+                assert_eq!(choice, Ok((Dispatch::Proxy, reason.to_owned())));
+            }
         }
+    }
+
+    #[test]
+    #[cfg(not(feature = "proxy"))]
+    fn proxy_dispatch_is_a_feature() {
+        let errors = choose_for("client-ip", RENDEZVOUS, NEITHER, Some(Dispatch::Proxy));
+        let expected = "FORCED: needs the feature `proxy` of sticky-core, which this program is built without";
+        assert_eq!(errors, Err(vec![expected.to_owned()]));
     }
 
     #[test]

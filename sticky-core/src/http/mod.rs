@@ -104,10 +104,10 @@ where
     let worker = connections.worker().clone();
     // With one worker nothing can land on a wrong one.
     let is_alone = worker.workers() <= 1;
-    let berths = Berths::new(worker.drain(), worker.limits().timeouts, open);
+    let berths = Berths::new(worker.connection_drain().clone(), worker.limits().timeouts, open);
     while let Some(connection) = connections.accept().await {
         let peer = connection.peer_addr();
-        let is_believed = peer.is_some_and(|peer| worker.believes(peer));
+        let is_believed = worker.trusts(peer);
         let sessions = worker.sessions();
         let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
         let suspect = peer.filter(|_| !is_alone && !is_believed);

@@ -140,7 +140,7 @@ impl Attendance {
     /// Drives the future in which a framework serves this connection to its end; `None` where the connection did not end
     /// when it was told to.
     pub async fn look_after<F: Future>(self, serving: F) -> Option<F::Output> {
-        let drain = self.shared.worker.inner_drain();
+        let drain = self.shared.worker.connection_drain();
         let reached = |least| unconstrained(drain.reached(least));
         let replaced = pin!(reached(DrainReason::Replaced));
         let mut round = Round {
@@ -207,7 +207,7 @@ impl Shared {
 
     /// Whether the client is to be told that nothing follows here.
     fn is_last(&self) -> bool {
-        self.worker.inner_drain().ends_connections(self.moves)
+        self.worker.connection_drain().ends_connections(self.moves)
     }
 
     fn advance(&self) {
@@ -349,7 +349,7 @@ impl<F: Future, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Round<'_, F, D,
     /// next response says so; until then there is no hurry, and to close before could lose a request. HTTP/2 can say so at
     /// any time.
     fn must_part(&self) -> bool {
-        let drain = self.shared.worker.inner_drain();
+        let drain = self.shared.worker.connection_drain();
         drain.is_started() && (!drain.is_replaced() || self.shared.is_http2())
     }
 

@@ -39,6 +39,13 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
+    /// The same, of a request that another worker has answered.
+    #[cfg(feature = "proxy")]
+    pub(crate) fn at(mut self, sessions: &Arc<Sessions>) -> Self {
+        self.sessions = Arc::clone(sessions);
+        self
+    }
+
     /// Adds what the response needs, and learns from what it has.
     pub(crate) fn response(&self, fields: &mut impl Fields) {
         self.sessions.response(fields.values(Field::SetCookie));

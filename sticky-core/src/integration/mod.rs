@@ -25,10 +25,18 @@ mod keeper;
 pub use self::attendance::{Attendance, InFlight};
 pub use self::attended::{Attended, Protocol};
 pub use self::fields::{Field, Fields};
-#[cfg(test)]
+#[cfg(any(test, feature = "proxy"))]
 pub(crate) use self::keeper::came_by_https;
 pub(crate) use self::keeper::{Keeper, Visit};
 pub use crate::affinity::parameters;
+
+/// Has a program that a worker starts killed when the worker is.
+///
+/// The thread that spawns it must live as long as it should.
+#[cfg(cluster)]
+pub fn end_with_parent(command: &mut std::process::Command) {
+    crate::sys::exec::end_with_parent(command);
+}
 
 #[cfg(all(test, unix))]
 mod tests;

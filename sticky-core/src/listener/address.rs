@@ -56,6 +56,15 @@ impl ListenAddress {
         }
     }
 
+    /// Its port, where it has one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Any { port } | Self::Host { port, .. } => Some(*port),
+            Self::Socket(address) => Some(address.port()),
+            Self::Unix(_) => None,
+        }
+    }
+
     fn from_path(path: &Path) -> Result<Self, AddressError> {
         let bytes = path.as_os_str().as_encoded_bytes();
         if !path.has_root() || bytes.contains(&0) || bytes.len() > LONGEST_UNIX_PATH {

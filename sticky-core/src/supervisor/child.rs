@@ -20,7 +20,7 @@ use super::output::{Output, Pump};
 use super::wiring::Sent;
 use crate::config::Config;
 use crate::control::{self, Channel, FromWorker, Hello, ToWorker};
-use crate::id::WorkerId;
+use crate::id::Post;
 use crate::role::{CONTROL_VARIABLE, Marker};
 use crate::sys::{exec, watch};
 
@@ -66,15 +66,18 @@ impl Launcher {
         Self { called, arguments: arguments.collect(), environment }
     }
 
-    /// Starts a program as a worker in this slot.
-    pub(super) fn launch(&self, image: &OwnedFd, worker: WorkerId, output: &Output) -> io::Result<Launched> {
+    /// Starts a program at this post.
+    pub(super) fn launch(&self, image: &OwnedFd, post: Post, output: &Output) -> io::Result<Launched> {
         let (ours, theirs) = control::pair()?;
         rustix::io::ioctl_fionbio(&ours, true)?;
-        let (stdout, stderr, pump) = output.stdio(worker)?;
+        let (stdout, stderr, pump) = output.stdio(post)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
         let mut command = Command::new(path);
         command.arg0(&self.called).args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
-        command.env(CONTROL_VARIABLE, marker(&theirs, worker)?.to_string()).env("STICKY_WORKER_ID", worker.to_string());
+        command.env(CONTROL_VARIABLE, marker(&theirs, post)?.to_string());
+        if let Post::Worker(slot) = post {
+            command.env("STICKY_WORKER_ID", slot.to_string());
+        }
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         // A group of its own: Ctrl-C in a terminal reaches the supervisor, which drains the workers.
         command.process_group(0);
@@ -89,9 +92,9 @@ impl Launcher {
     }
 }
 
-fn marker(socket: &OwnedFd, worker: WorkerId) -> io::Result<Marker> {
+fn marker(socket: &OwnedFd, post: Post) -> io::Result<Marker> {
     let inode = rustix::fs::fstat(socket)?.st_ino;
-    Ok(Marker { fd: socket.as_raw_fd(), inode, parent: std::process::id(), worker })
+    Ok(Marker { fd: socket.as_raw_fd(), inode, parent: std::process::id(), post })
 }
 
 /// A process that was started, and the pipes of its output if they are not inherited.
@@ -297,6 +300,7 @@ fn ended(status: &WaitIdStatus) -> Ended {
 fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
+        FromWorker::Listens { port } => Event::Listens { child, port },
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
         FromWorker::Released { slot, part } => Event::Released { child, slot, part },
         FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },
@@ -315,6 +319,7 @@ mod tests {
 
     use super::*;
     use crate::control::{DrainOrder, Received};
+    use crate::id::WorkerId;
     use crate::worker::DrainReason;
 
     type WorkerEnd = Channel<FromWorker, ToWorker>;

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::control::{Part, WorkerReport};
-use crate::id::{Generation, WorkerId};
+use crate::control::{Part, Port, WorkerReport};
+use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
 
 /// One process the supervisor has started. Never used again, unlike a process id.
@@ -20,6 +20,8 @@ pub(crate) enum Event {
     Tick,
     /// The program could not be started.
     SpawnFailed { child: ChildId, error: String },
+    /// The application in it listens by itself.
+    Listens { child: ChildId, port: u16 },
     /// The application in it can serve.
     Ready { child: ChildId, adopts: bool },
     /// It reads this slot's sockets no more.
@@ -98,6 +100,12 @@ pub(crate) enum Action {
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.
     Evict { slots: Vec<WorkerId> },
+    /// Tell the proxies that these slots' processes do not run.
+    Down { slots: Vec<WorkerId> },
+    /// Tell the proxies where workers listen.
+    Ports { ports: Vec<Port> },
+    /// Tell a worker in a shutdown that no proxy asks it anything any more.
+    Forsake { child: ChildId },
     /// Take away the files of unix sockets: nobody shall begin anything there.
     Unpublish,
     /// Close the listeners.
@@ -159,54 +167,54 @@ pub(crate) enum Note {
     /// Every slot of the first generation is ready.
     Up,
     Restarting {
-        worker: WorkerId,
+        who: Post,
         why: String,
         after: Duration,
     },
     Hung {
-        worker: WorkerId,
+        who: Post,
     },
     Evicted {
-        worker: WorkerId,
+        who: Post,
     },
     Back {
-        worker: WorkerId,
+        who: Post,
     },
     BootTimeout {
-        worker: WorkerId,
+        who: Post,
         after: Duration,
     },
     Reloading {
-        slots: usize,
+        slots: Fleet,
     },
     /// One is under way already, or the cluster is not up.
     ReloadWaits,
     /// All of it is done; what was replaced may still be draining.
     Reloaded {
-        slots: usize,
+        slots: Fleet,
     },
     /// It waits until a former process has drained.
     ReloadCrowded {
-        worker: WorkerId,
+        who: Post,
         former: usize,
     },
     ReloadStopped {
         why: String,
         /// The slots that have their new generation.
-        done: Vec<WorkerId>,
+        done: Vec<Post>,
     },
     /// Everything ends instead.
     ReloadGivenUp {
-        done: Vec<WorkerId>,
+        done: Vec<Post>,
     },
     /// A process whose slot another has taken over has drained.
     Replaced {
-        worker: WorkerId,
+        who: Post,
         report: WorkerReport,
     },
     /// A process whose slot another has taken over has ended before it had drained.
     FormerLost {
-        worker: WorkerId,
+        who: Post,
         how: Ended,
     },
     ShuttingDown {
@@ -214,10 +222,10 @@ pub(crate) enum Note {
     },
     StoppingNow,
     Overdue {
-        worker: WorkerId,
+        who: Post,
     },
     Unkillable {
-        worker: WorkerId,
+        who: Post,
     },
 }
 
@@ -225,36 +233,55 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up => f.write_str("all workers are ready"),
-            Self::Restarting { worker, why, after } if after.is_zero() => {
-                write!(f, "worker {worker} {why}; starting it again")
+            Self::Restarting { who, why, after } if after.is_zero() => {
+                write!(f, "{who} {why}; starting it again")
             }
-            Self::Restarting { worker, why, after } => {
-                write!(f, "worker {worker} {why}; starting it again in {} ms", after.as_millis())
+            Self::Restarting { who, why, after } => {
+                write!(f, "{who} {why}; starting it again in {} ms", after.as_millis())
             }
-            Self::Hung { worker } => write!(f, "worker {worker} hangs: its event loop has stopped turning; killing it"),
-            Self::Evicted { worker } => write!(f, "worker {worker} is not running: its clients go to the next one"),
-            Self::Back { worker } => write!(f, "worker {worker} is back"),
-            Self::BootTimeout { worker, after } => {
-                write!(f, "worker {worker} was not ready within {after:?}; killing it")
+            Self::Hung { who } => write!(f, "{who} hangs: its event loop has stopped turning; killing it"),
+            Self::Evicted { who } => write!(f, "{who} is not running: its clients go to the next one"),
+            Self::Back { who } => write!(f, "{who} is back"),
+            Self::BootTimeout { who, after } => {
+                write!(f, "{who} was not ready within {after:?}; killing it")
             }
-            Self::Reloading { slots } => write!(f, "reloading {slots} worker{}", plural(*slots)),
+            Self::Reloading { slots } => write!(f, "reloading {slots}"),
             Self::ReloadWaits => f.write_str("a reload waits for what is under way, and begins after that"),
-            Self::Reloaded { slots } => write!(f, "reloaded {slots} worker{}", plural(*slots)),
-            Self::ReloadCrowded { worker, former } => write!(
+            Self::Reloaded { slots } => write!(f, "reloaded {slots}"),
+            Self::ReloadCrowded { who, former } => write!(
                 f,
-                "the reload waits: {former} former workers {worker} have not drained yet (drain_timeout, \
+                "the reload waits: {former} former processes of {who} have not drained yet (drain_timeout, \
                  STICKY_DRAIN_TIMEOUT)"
             ),
             Self::ReloadStopped { why, done } => {
                 write!(f, "reload stopped: {why}; {}", Done(done))
             }
             Self::ReloadGivenUp { done } => write!(f, "the reload is given up; {}", Done(done)),
-            Self::Replaced { worker, report } => write!(f, "the former worker {worker} has drained: {report}"),
-            Self::FormerLost { worker, how } => write!(f, "the former worker {worker} {how} before it had drained"),
+            Self::Replaced { who, report } => write!(f, "the former {who} has drained: {report}"),
+            Self::FormerLost { who, how } => write!(f, "the former {who} {how} before it had drained"),
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
-            Self::Unkillable { worker } => write!(f, "worker {worker} does not end although it was killed; leaving it"),
-            Self::Overdue { worker } => write!(f, "worker {worker} did not end in time; killing it"),
+            Self::Unkillable { who } => write!(f, "{who} does not end although it was killed; leaving it"),
+            Self::Overdue { who } => write!(f, "{who} did not end in time; killing it"),
+        }
+    }
+}
+
+/// How many processes of either kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Fleet {
+    pub(crate) workers: usize,
+    pub(crate) proxies: usize,
+}
+
+impl fmt::Display for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { workers, proxies } = *self;
+        write!(f, "{workers} worker{}", plural(workers))?;
+        match proxies {
+            0 => Ok(()),
+            1 => f.write_str(" and 1 proxy"),
+            _ => write!(f, " and {proxies} proxies"),
         }
     }
 }
@@ -264,16 +291,15 @@ fn plural(count: usize) -> &'static str {
 }
 
 /// How far a reload came that did not come to its end.
-struct Done<'a>(&'a [WorkerId]);
+struct Done<'a>(&'a [Post]);
 
 impl fmt::Display for Done<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => f.write_str("every worker goes on as it was"),
             done => {
-                let done: Vec<String> = done.iter().map(WorkerId::to_string).collect();
-                let s = plural(done.len());
-                write!(f, "new: worker{s} {}; the others go on as they were", done.join(", "))
+                let done: Vec<String> = done.iter().map(Post::to_string).collect();
+                write!(f, "new: {}; the others go on as they were", done.join(", "))
             }
         }
     }
@@ -314,9 +340,9 @@ impl fmt::Display for Report {
 /// Why the first generation did not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct BootFailure {
-    pub(crate) worker: WorkerId,
+    pub(crate) who: Post,
     pub(crate) what: BootFailureKind,
-    /// What the worker said last, if it said anything.
+    /// What the process said last, if it said anything.
     pub(crate) words: Option<String>,
 }
 
@@ -344,13 +370,13 @@ impl BootFailureKind {
 
 impl fmt::Display for BootFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let worker = self.worker;
+        let who = self.who;
         match &self.what {
-            what @ (BootFailureKind::Spawn(_) | BootFailureKind::Hung) => write!(f, "worker {worker} {}", what.verb())?,
-            BootFailureKind::Ended(how) => write!(f, "worker {worker} {how} before it was ready")?,
+            what @ (BootFailureKind::Spawn(_) | BootFailureKind::Hung) => write!(f, "{who} {}", what.verb())?,
+            BootFailureKind::Ended(how) => write!(f, "{who} {how} before it was ready")?,
             BootFailureKind::Timeout(after) => write!(
                 f,
-                "worker {worker} was not ready within {after:?} (boot_timeout, STICKY_BOOT_TIMEOUT): \
+                "{who} was not ready within {after:?} (boot_timeout, STICKY_BOOT_TIMEOUT): \
                  does the program reach sticky in every process?"
             )?,
         }

@@ -14,17 +14,26 @@ pub(super) struct Ledger {
     misplaced: bool,
     looped: bool,
     lopsided: bool,
+    /// How many slots are workers behind proxies.
+    forwarded: Option<u16>,
 }
 
 impl Ledger {
     pub(super) fn new(workers: u16) -> Self {
         let ended = vec![Totals::default(); usize::from(workers)];
-        Self { ended, misplaced: false, looped: false, lopsided: workers < 2 }
+        Self { ended, misplaced: false, looped: false, lopsided: workers < 2, forwarded: None }
     }
 
     /// Takes it as it comes when one worker accepts all connections: their addresses are not their keys.
     pub(super) fn without_spread(mut self) -> Self {
         self.lopsided = true;
+        self
+    }
+
+    /// Goes by requests, where all connections of clients are the proxies'.
+    pub(super) fn behind_proxies(mut self, workers: u16) -> Self {
+        self.lopsided |= workers < 2;
+        self.forwarded = Some(workers);
         self
     }
 
@@ -48,6 +57,10 @@ impl Ledger {
         (all != BusTotals::default()).then_some(all)
     }
 
+    fn what(&self) -> &'static str {
+        if self.forwarded.is_some() { "requests" } else { "connections" }
+    }
+
     /// What there is to say about the numbers, each thing once; `live` are those of the processes there are.
     pub(super) fn remarks(&mut self, live: impl Iterator<Item = (WorkerId, Totals)>) -> Vec<Remark> {
         let mut all = self.ended.clone();
@@ -61,16 +74,20 @@ impl Ledger {
             self.looped = true;
             remarks.push(Remark::Looped);
         }
-        if !self.lopsided && all.iter().map(|totals| totals.accepted).sum::<u64>() >= ENOUGH {
+        let taken: Vec<u64> = match self.forwarded {
+            Some(workers) => all.iter().take(usize::from(workers)).map(|totals| totals.requests).collect(),
+            None => all.iter().map(|totals| totals.accepted).collect(),
+        };
+        if !self.lopsided && taken.iter().sum::<u64>() >= ENOUGH {
             self.lopsided = true;
-            remarks.extend(only_one(&all).map(Remark::Lopsided));
+            remarks.extend(only_one(&taken).map(|worker| Remark::Lopsided { worker, what: self.what() }));
         }
         remarks
     }
 }
 
-fn only_one(all: &[Totals]) -> Option<WorkerId> {
-    let mut used = WorkerId::all(u16::try_from(all.len()).ok()?).filter(|slot| all[slot.index()].accepted > 0);
+fn only_one(taken: &[u64]) -> Option<WorkerId> {
+    let mut used = WorkerId::all(u16::try_from(taken.len()).ok()?).filter(|slot| taken[slot.index()] > 0);
     let first = used.next()?;
     used.next().is_none().then_some(first)
 }
@@ -82,8 +99,8 @@ pub(super) enum Remark {
     Misplaced,
     /// Workers do not agree about whose a connection is.
     Looped,
-    /// All connections so far went to this worker.
-    Lopsided(WorkerId),
+    /// All connections or requests so far went to this worker.
+    Lopsided { worker: WorkerId, what: &'static str },
 }
 
 impl std::fmt::Display for Remark {
@@ -96,9 +113,9 @@ impl std::fmt::Display for Remark {
                 "handoff loop: workers disagree about whose a connection is and pass it on to each other; does an \
                  affinity function give different answers in different workers? If not, please report this bug",
             ),
-            Self::Lopsided(worker) => write!(
+            Self::Lopsided { worker, what } => write!(
                 f,
-                "all of the first {ENOUGH} connections went to worker {worker}. One client address (a load test from \
+                "all of the first {ENOUGH} {what} went to worker {worker}. One client address (a load test from \
                  one machine, a NAT, a container network, a load balancer) always reaches one worker; from this \
                  machine `curl --interface 127.0.0.2`, `127.0.0.3` … show the others"
             ),
@@ -114,12 +131,30 @@ mod tests {
         (WorkerId::new(slot), Totals { accepted, ..Totals::default() })
     }
 
+    fn lopsided(worker: WorkerId) -> Remark {
+        Remark::Lopsided { worker, what: "connections" }
+    }
+
+    #[test]
+    fn behind_proxies_requests_count_and_only_those_of_workers() {
+        let requests = |slot, requests| {
+            let (slot, totals) = accepted(slot, 0);
+            (slot, Totals { requests, ..totals })
+        };
+        let mut ledger = Ledger::new(3).behind_proxies(2);
+        let live = [requests(0, 0), requests(1, ENOUGH), requests(2, ENOUGH)];
+        let expected = Remark::Lopsided { worker: WorkerId::new(1), what: "requests" };
+        assert_eq!(ledger.remarks(live.into_iter()), [expected]);
+        let mut alone = Ledger::new(2).behind_proxies(1);
+        assert_eq!(alone.remarks([requests(0, ENOUGH)].into_iter()), []);
+    }
+
     #[test]
     fn one_address_is_noticed_once_and_only_among_several_workers() {
         let mut ledger = Ledger::new(2);
         assert_eq!(ledger.remarks([accepted(1, ENOUGH - 1)].into_iter()), []);
         let remarks = ledger.remarks([accepted(0, 0), accepted(1, ENOUGH)].into_iter());
-        assert_eq!(remarks, [Remark::Lopsided(WorkerId::new(1))]);
+        assert_eq!(remarks, [lopsided(WorkerId::new(1))]);
         assert!(remarks[0].to_string().contains("went to worker 1"));
         assert_eq!(ledger.remarks([accepted(1, ENOUGH * 2)].into_iter()), []);
         assert_eq!(Ledger::new(1).remarks([accepted(0, ENOUGH)].into_iter()), []);
@@ -138,7 +173,7 @@ mod tests {
         let (slot, totals) = accepted(0, ENOUGH / 2);
         ledger.fold(slot, totals);
         ledger.fold(slot, totals);
-        assert_eq!(ledger.remarks([accepted(1, 0)].into_iter()), [Remark::Lopsided(slot)]);
+        assert_eq!(ledger.remarks([accepted(1, 0)].into_iter()), [lopsided(slot)]);
         ledger.fold(slot, Totals { mismatches: 1, ..Totals::default() });
         assert_eq!(ledger.remarks(std::iter::empty()), [Remark::Misplaced]);
         assert_eq!(ledger.remarks(std::iter::empty()), []);

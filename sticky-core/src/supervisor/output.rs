@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::line_writer::LineWriter;
 use super::lines::{Line, LineSplitter};
-use crate::id::WorkerId;
+use crate::id::Post;
 use crate::notice;
 
 /// How many lines of standard error are kept as a process's last words.
@@ -107,10 +107,10 @@ impl Output {
     /// # Panics
     ///
     /// Outside of a tokio runtime with I/O and time.
-    pub(crate) fn stdio(&self, worker: WorkerId) -> io::Result<(Stdio, Stdio, Option<Pump>)> {
+    pub(crate) fn stdio(&self, post: Post) -> io::Result<(Stdio, Stdio, Option<Pump>)> {
         let pipes = Arc::new(Pipes::default());
-        let stdout = self.stdout.stdio(worker, &pipes, Keep::Nothing)?;
-        let stderr = self.stderr.stdio(worker, &pipes, Keep::LastWords)?;
+        let stdout = self.stdout.stdio(post, &pipes, Keep::Nothing)?;
+        let stderr = self.stderr.stdio(post, &pipes, Keep::LastWords)?;
         // Only the tasks hold it now; none: both are inherited.
         if Arc::strong_count(&pipes) == 1 {
             return Ok((stdout, stderr, None));
@@ -144,7 +144,7 @@ impl Output {
 }
 
 impl Stream {
-    fn stdio(&self, worker: WorkerId, pipes: &Arc<Pipes>, keep: Keep) -> io::Result<Stdio> {
+    fn stdio(&self, post: Post, pipes: &Arc<Pipes>, keep: Keep) -> io::Result<Stdio> {
         if self.style == Style::Inherited {
             return Ok(Stdio::inherit());
         }
@@ -152,7 +152,7 @@ impl Stream {
         let source = pipe::Receiver::from_owned_fd(reader.into())?;
         let feed = Feed {
             splitter: LineSplitter::new(),
-            prefix: Prefix::new(worker, self.style == Style::Coloured),
+            prefix: Prefix::new(post, self.style == Style::Coloured),
             writer: self.writer.clone(),
             pipes: Arc::clone(pipes),
             keep,
@@ -323,14 +323,18 @@ struct Prefix {
 }
 
 impl Prefix {
-    fn new(worker: WorkerId, coloured: bool) -> Self {
+    fn new(post: Post, coloured: bool) -> Self {
+        let (name, number) = match post {
+            Post::Worker(slot) => (slot.to_string(), slot.get()),
+            Post::Proxy(number) => (post.to_string(), number),
+        };
         if !coloured {
-            return Self { begins: format!("[{worker}] "), continues: format!("[{worker}]+ ") };
+            return Self { begins: format!("[{name}] "), continues: format!("[{name}]+ ") };
         }
         // Cyan, yellow, green, magenta, blue, bright cyan: neighbours differ, red stays for errors.
-        let colour = [36, 33, 32, 35, 34, 96][worker.index() % 6];
+        let colour = [36, 33, 32, 35, 34, 96][usize::from(number) % 6];
         let paint = |text: String| format!("\x1b[{colour}m{text}\x1b[0m ");
-        Self { begins: paint(format!("[{worker}]")), continues: paint(format!("[{worker}]+")) }
+        Self { begins: paint(format!("[{name}]")), continues: paint(format!("[{name}]+")) }
     }
 
     fn put_before(&self, line: &Line) -> Vec<u8> {
@@ -353,7 +357,7 @@ mod tests {
     use proptest::prelude::*;
 
     const BOUND: Duration = Duration::from_secs(5);
-    const WORKER: WorkerId = WorkerId::new(2);
+    const WORKER: Post = Post::Worker(crate::id::WorkerId::new(2));
 
     /// An output whose both streams go into pipes of ours, with prefixes.
     fn piped() -> (Output, io::PipeReader, io::PipeReader) {

@@ -12,7 +12,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::child::{Incoming, Launched, Launcher, Process};
-use super::event::{Action, ChildId, Ended, Event, Note, Outcome, Program as Source, Scope};
+use super::event::{Action, ChildId, Ended, Event, Fleet, Note, Outcome, Program as Source, Scope};
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -28,7 +28,7 @@ use crate::control::{
 };
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::channel::Pair;
-use crate::id::{Generation, WorkerId};
+use crate::id::{Generation, Post, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
 use crate::scoreboard::Scoreboard;
@@ -148,12 +148,15 @@ impl Supervisor {
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
         let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
         let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
-        let scoreboard = Scoreboard::create(State::seats(config.workers))?;
+        let slots = config.workers + config.proxies();
+        let scoreboard = Scoreboard::create(State::seats(slots))?;
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
-        let ledger = Ledger::new(config.workers);
+        let ledger = Ledger::new(slots);
+        let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.workers) } else { ledger };
         let ledger = if is_by_address { ledger } else { ledger.without_spread() };
         let policy = Policy {
             workers: config.workers,
+            proxies: config.proxies(),
             boot_timeout: config.boot_timeout,
             shutdown_timeout: config.shutdown_timeout,
             drain_timeout: config.drain_timeout,
@@ -161,7 +164,7 @@ impl Supervisor {
             reload_parallel: config.reload_parallel,
             reload_soak: config.reload_soak,
             failover: config.failover,
-            moves: config.dispatch == Dispatch::Handoff,
+            moves: config.dispatch != Dispatch::Kernel,
             seed: random(),
         };
         Ok(Self {
@@ -173,7 +176,7 @@ impl Supervisor {
             session_table,
             scoreboard,
             launcher: Launcher::new(&config),
-            images: vec![program.running().clone(); usize::from(config.workers)],
+            images: vec![program.running().clone(); usize::from(slots)],
             found: Ok(program.running().clone()),
             program,
             output,
@@ -268,13 +271,19 @@ impl Supervisor {
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
                 }
+                if member.slot.get() >= self.config.workers {
+                    let (slots, ports) = self.state.told_proxies();
+                    member.process.send(&ToWorker::Down { slots: slots.to_vec() }, &[]);
+                    member.process.send(&ToWorker::Ports { ports: ports.to_vec() }, &[]);
+                }
                 member.greeted = true;
                 if let Some(early) = member.early.take() {
                     member.process.send(&early, &[]);
                 }
             }
             Err(reason) => {
-                notice::error(format_args!("worker {} is refused: {reason}", member.slot));
+                let who = Post::of(member.slot, self.config.workers);
+                notice::error(format_args!("{who} is refused: {reason}"));
                 member.process.send(&ToWorker::Refused { reason: reason.clone() }, &[]);
                 self.decide(Event::Words { child, text: reason });
             }
@@ -310,7 +319,7 @@ impl Supervisor {
         for remark in self.ledger.remarks(live) {
             match remark {
                 Remark::Misplaced | Remark::Looped => notice::error(remark),
-                Remark::Lopsided(_) => notice::warn(remark),
+                Remark::Lopsided { .. } => notice::warn(remark),
             }
         }
     }
@@ -386,6 +395,9 @@ impl Supervisor {
                 }
             }
             Action::Evict { slots } => self.evict(slots),
+            Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
+            Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
+            Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
             Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
             Action::CloseListeners => self.listeners.clear(),
             Action::Note(note) => self.note(&note),
@@ -400,6 +412,11 @@ impl Supervisor {
             Some(member) => member.early = Some(message),
             None => {}
         }
+    }
+
+    fn tell_proxies(&self, message: &ToWorker) {
+        let is_proxy = |member: &&Member| member.slot.get() >= self.config.workers && member.greeted;
+        self.members.values().filter(is_proxy).for_each(|member| member.process.send(message, &[]));
     }
 
     fn spawn(&mut self, child: ChildId, seat: Seat, source: Source) {
@@ -428,7 +445,8 @@ impl Supervisor {
             (Source::New, Ok(found)) => found,
             (Source::New, Err(error)) => return Err(std::io::Error::new(error.kind(), error.to_string())),
         };
-        Ok((self.launcher.launch(image, slot, &self.output)?, image.clone()))
+        let post = Post::of(slot, self.config.workers);
+        Ok((self.launcher.launch(image, post, &self.output)?, image.clone()))
     }
 
     fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
@@ -488,7 +506,7 @@ impl Supervisor {
     /// One line for each address, with the real port.
     fn announce(&self) {
         let Config { workers, dispatch, dispatch_reason, .. } = &self.config;
-        let s = if *workers == 1 { "" } else { "s" };
+        let fleet = Fleet { workers: usize::from(*workers), proxies: usize::from(self.config.proxies()) };
         for set in &self.listeners {
             let (scheme, address) = (set.address().scheme(), set.address());
             let how = match set.kind() {
@@ -497,16 +515,19 @@ impl Supervisor {
                 ListenerKind::Shared(_) if *dispatch == Dispatch::Kernel => {
                     "shared: no affinity, any worker takes any connection".to_owned()
                 }
+                ListenerKind::Shared(_) if *dispatch == Dispatch::Proxy => {
+                    format!("{dispatch} dispatch: {dispatch_reason}")
+                }
                 ListenerKind::Shared(_) => format!("shared, {dispatch} dispatch: {dispatch_reason}"),
             };
-            notice::announce(format_args!("listening on {scheme}{address} ({workers} worker{s}, {how})"));
+            notice::announce(format_args!("listening on {scheme}{address} ({fleet}, {how})"));
         }
     }
 
     fn finish(&mut self, outcome: Outcome) {
         self.read_scoreboard();
         if let Some(handoffs) = self.ledger.handoffs() {
-            notice::info(format_args!("handoff: {handoffs}"));
+            notice::info(format_args!("{}: {handoffs}", self.config.dispatch));
         }
         if let Some(bus) = self.ledger.bus() {
             notice::info(format_args!("bus: {bus}"));

@@ -19,6 +19,10 @@ use crate::placement::KernelHash;
 
 /// Takes every address of the configuration, with a listener for each slot.
 pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, SuperviseError> {
+    if config.dispatch == Dispatch::Proxy {
+        // Whoever is there takes the next connection: no proxy has anything that another has not.
+        return Ok(listener::take(&config.listen, Sharing::Shared, config.backlog)?);
+    }
     match kernel::prove(seed, config.workers) {
         Err(error @ ProofError::Disagrees { .. }) => return Err(error.into()),
         // Loopback may be closed to us; the workers check every connection they accept all the same.
@@ -36,15 +40,16 @@ pub(super) fn place(listeners: &[ListenerSet], seed: u64, slots: &[WorkerId]) ->
     listeners.iter().try_for_each(|set| set.place(&placement))
 }
 
-/// The slots' channels, where connections move between workers. Sized for this process's limit of open descriptors,
+/// The slots' channels, where connections move between workers or come from proxies. Sized for this process's limit of open descriptors,
 /// which the workers inherit: it has been raised before.
 pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
-    if config.dispatch != Dispatch::Handoff {
+    if config.dispatch == Dispatch::Kernel {
         return Ok(Vec::new());
     }
+    let slots = config.workers + config.proxies();
     let descriptors = getrlimit(Resource::Nofile).current;
-    let buffer = channel::buffer_size(config.workers, descriptors);
-    WorkerId::all(config.workers).map(|_| Pair::new(buffer)).collect()
+    let buffer = channel::buffer_size(slots, descriptors);
+    WorkerId::all(slots).map(|_| Pair::new(buffer)).collect()
 }
 
 /// The receiving end of a slot's channel, to lend to who reads it.

@@ -24,8 +24,8 @@ use super::event::{
 };
 use super::restart::Backoff;
 use crate::config::Failover;
-use crate::control::{Part, WorkerReport};
-use crate::id::{Generation, WorkerId};
+use crate::control::{Part, Port, WorkerReport};
+use crate::id::{Generation, Post, WorkerId};
 use crate::worker::{DrainReason, SAME_SIGNAL};
 
 /// How long a process that was told to dump core has for it.
@@ -44,7 +44,10 @@ const CUT_TIME: Duration = Duration::from_secs(1);
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
+    /// The slots that run the application.
     pub(crate) workers: u16,
+    /// The slots that forward to them, which follow.
+    pub(crate) proxies: u16,
     pub(crate) boot_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
@@ -56,6 +59,18 @@ pub(crate) struct Policy {
     pub(crate) moves: bool,
     /// Seeds the jitter of restarts.
     pub(crate) seed: u64,
+}
+
+impl Policy {
+    /// Whether what this slot's process serves is forwarded to it.
+    fn is_behind_proxies(&self, slot: WorkerId) -> bool {
+        self.proxies > 0 && slot.get() < self.workers
+    }
+
+    /// What this slot's process may take after a shutdown's deadline. Workers behind proxies begin when those have done.
+    fn cut_time(&self, slot: WorkerId) -> Duration {
+        if self.is_behind_proxies(slot) { 2 * CUT_TIME } else { CUT_TIME }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,8 +159,12 @@ struct Child {
     was_ready: bool,
     adopts: bool,
     stopped: bool,
+    /// Where it listens by itself, if it does.
+    port: Option<u16>,
     /// It takes part in the bus.
     on_bus: bool,
+    /// It has been told that no proxy asks it anything any more.
+    forsaken: bool,
     words: Option<String>,
 }
 
@@ -162,6 +181,10 @@ pub(crate) struct State {
     next_child: u64,
     draws: u64,
     report: Report,
+    /// The slots that the proxies know to be down.
+    known_down: Vec<WorkerId>,
+    /// Where the proxies know workers to listen.
+    known_ports: Vec<Port>,
     out: Vec<Action>,
 }
 
@@ -179,7 +202,7 @@ impl State {
             emptied: [false; Part::ALL.len()],
         };
         Self {
-            slots: (0..policy.workers).map(|_| slot()).collect(),
+            slots: (0..policy.workers + policy.proxies).map(|_| slot()).collect(),
             phase: Phase::Booting,
             children: BTreeMap::new(),
             reload: None,
@@ -187,15 +210,17 @@ impl State {
             next_child: 0,
             draws: 0,
             report: Report::default(),
+            known_down: Vec::new(),
+            known_ports: Vec::new(),
             out: Vec::new(),
             policy,
         }
     }
 
     /// The most processes there can be at once: what the scoreboard must have seats for.
-    pub(crate) fn seats(workers: u16) -> usize {
+    pub(crate) fn seats(slots: u16) -> usize {
         // In each slot one that serves, one that is to follow it, and those that finish old work.
-        usize::from(workers) * (2 + MOST_RETIRED)
+        usize::from(slots) * (2 + MOST_RETIRED)
     }
 
     /// Decides what to do about `event`, which happened at `now`.
@@ -208,6 +233,7 @@ impl State {
             Event::Tick => {}
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
+            Event::Listens { child, port } => self.with(child, |child| child.port = Some(port)),
             Event::Ready { child, adopts } => self.ready(now, child, adopts),
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
@@ -225,7 +251,14 @@ impl State {
         self.come_up(now);
         self.pass_time(now);
         self.settle(now);
+        self.tell_proxies();
+        self.forsake();
         std::mem::take(&mut self.out)
+    }
+
+    /// What proxies have been told: the workers' slots that do not run, and where those listen that do so themselves.
+    pub(crate) fn told_proxies(&self) -> (&[WorkerId], &[Port]) {
+        (&self.known_down, &self.known_ports)
     }
 
     /// When [`Event::Tick`] is due, if nothing else happens first.
@@ -243,13 +276,16 @@ impl State {
     /// When whoever has not drained is killed.
     fn kill_due(&self) -> Option<Instant> {
         let Phase::ShuttingDown { deadline, .. } = self.phase else { return None };
-        self.children.values().any(Child::outstays).then_some(deadline + CUT_TIME)
+        let outstaying = self.children.values().filter(|child| child.outstays());
+        outstaying.map(|child| deadline + self.policy.cut_time(child.slot)).min()
     }
 
     /// When everything ends, although a process that was killed does not.
     fn give_up_due(&self) -> Option<Instant> {
         match self.phase {
-            Phase::ShuttingDown { deadline, .. } => Some(deadline + CUT_TIME + self.policy.exit_timeout + KILL_TIME),
+            Phase::ShuttingDown { deadline, .. } => {
+                Some(deadline + self.policy.cut_time(worker(0)) + self.policy.exit_timeout + KILL_TIME)
+            }
             Phase::Stopping { until, .. } => Some(until),
             _ => None,
         }
@@ -272,8 +308,9 @@ impl State {
         let generation = self.slots[index].generation;
         self.slots[index].generation = generation.next();
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
-        let (was_ready, adopts, stopped, on_bus, words) = (false, false, false, false, None);
-        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, on_bus, words };
+        let (was_ready, adopts, stopped, on_bus, forsaken) = (false, false, false, false, false);
+        let (port, words) = (None, None);
+        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port, on_bus, forsaken, words };
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
@@ -355,11 +392,16 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else { return };
         let before = std::mem::replace(&mut child.stage, Stage::Leaving { until });
         match before {
+            // What proxies forward would be counted twice.
+            Stage::Draining if self.policy.is_behind_proxies(child.slot) => {}
             Stage::Draining => {
                 self.report.connections.completed += report.completed;
                 self.report.connections.cut += report.cut;
             }
-            Stage::Retired { .. } => self.out.push(Action::Note(Note::Replaced { worker: child.slot, report })),
+            Stage::Retired { .. } => {
+                let who = Post::of(child.slot, self.policy.workers);
+                self.out.push(Action::Note(Note::Replaced { who, report }));
+            }
             _ => child.stage = before,
         }
     }
@@ -386,15 +428,15 @@ impl State {
         if child.stopped {
             return;
         }
-        let worker = child.slot;
+        let at = child.slot;
         match child.stage {
             Stage::Ready | Stage::Superseded | Stage::Retired { .. } => {
                 child.stage = Stage::Aborting { until: now + DUMP_TIME };
-                let slot = &mut self.slots[worker.index()];
+                let slot = &mut self.slots[at.index()];
                 if slot.current == Some(id) {
                     slot.down_since.get_or_insert(now);
                 }
-                self.out.push(Action::Note(Note::Hung { worker }));
+                self.out.push(Action::Note(Note::Hung { who: self.post(at) }));
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
             }
             Stage::Soaking { .. } => self.discard(id, &BootFailureKind::Hung),
@@ -442,7 +484,8 @@ impl State {
         self.slots[index].down_since.get_or_insert(now);
         match self.phase {
             Phase::Booting if !child.was_ready => {
-                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
+                let who = self.post(child.slot);
+                let failure = BootFailure { who, what: what.clone(), words: child.words.clone() };
                 self.stop(now, Outcome::Failed(failure));
             }
             Phase::Booting | Phase::Running => self.schedule_respawn(now, child, what),
@@ -459,7 +502,7 @@ impl State {
         if let Some(words) = child.words.as_ref().filter(|_| !child.was_ready) {
             why = format!("{why} before it was ready: {words}");
         }
-        self.out.push(Action::Note(Note::Restarting { worker: child.slot, why, after }));
+        self.out.push(Action::Note(Note::Restarting { who: self.post(child.slot), why, after }));
     }
 
     fn terminate(&mut self, now: Instant) {
@@ -525,13 +568,7 @@ impl State {
         for id in due {
             self.overdue(now, id);
         }
-        if self.kill_due().is_some_and(|at| at <= now) {
-            let late = self.children.iter().filter(|(_, child)| child.outstays());
-            let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
-            for id in late {
-                self.kill_overdue(id);
-            }
-        }
+        self.kill_late(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -550,10 +587,21 @@ impl State {
         }
     }
 
+    /// Kills those whose time in a shutdown is over.
+    fn kill_late(&mut self, now: Instant) {
+        let Phase::ShuttingDown { deadline, .. } = self.phase else { return };
+        let is_late = |child: &Child| child.outstays() && deadline + self.policy.cut_time(child.slot) <= now;
+        let late = self.children.iter().filter(|(_, child)| is_late(child));
+        let late: Vec<ChildId> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            self.kill_overdue(id);
+        }
+    }
+
     /// Forgets processes that do not even end when they are killed.
     fn give_up(&mut self) {
         for child in std::mem::take(&mut self.children).into_values() {
-            self.out.push(Action::Note(Note::Unkillable { worker: child.slot }));
+            self.out.push(Action::Note(Note::Unkillable { who: self.post(child.slot) }));
         }
         for slot in &mut self.slots {
             slot.readers = [Reader::Nobody; Part::ALL.len()];
@@ -565,19 +613,20 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else {
             return;
         };
-        let (worker, words) = (child.slot, child.words.clone());
+        let (at, words) = (child.slot, child.words.clone());
+        let who = Post::of(at, self.policy.workers);
         let after = self.policy.boot_timeout;
         match (child.stage, &self.phase) {
             (Stage::Soaking { .. }, _) => self.promote(id),
             (Stage::Booting { .. }, Phase::Booting) => {
-                let failure = BootFailure { worker, what: BootFailureKind::Timeout(after), words };
+                let failure = BootFailure { who, what: BootFailureKind::Timeout(after), words };
                 self.stop(now, Outcome::Failed(failure));
             }
-            (Stage::Booting { .. }, _) if self.slots[worker.index()].next == Some(id) => {
+            (Stage::Booting { .. }, _) if self.slots[at.index()].next == Some(id) => {
                 self.discard(id, &BootFailureKind::Timeout(after));
             }
             (Stage::Booting { .. }, _) => {
-                self.out.push(Action::Note(Note::BootTimeout { worker, after }));
+                self.out.push(Action::Note(Note::BootTimeout { who, after }));
                 self.kill(id);
             }
             _ => self.kill_overdue(id),
@@ -585,8 +634,8 @@ impl State {
     }
 
     fn kill_overdue(&mut self, id: ChildId) {
-        if let Some(worker) = self.children.get(&id).map(|child| child.slot) {
-            self.out.push(Action::Note(Note::Overdue { worker }));
+        if let Some(who) = self.children.get(&id).map(|child| self.post(child.slot)) {
+            self.out.push(Action::Note(Note::Overdue { who }));
             self.kill(id);
         }
     }
@@ -603,13 +652,13 @@ impl State {
             Failover::Next { after } | Failover::Refuse { after } => after,
             Failover::Wait => return None,
         };
-        let possible = self.phase == Phase::Running && !slot.evicted && self.adopter(index).is_some();
+        let possible = self.phase == Phase::Running && !slot.evicted && self.has_stand_in(index);
         slot.down_since.filter(|_| possible).map(|since| since + after)
     }
 
     fn evict(&mut self, index: usize) {
         self.slots[index].evicted = true;
-        self.out.push(Action::Note(Note::Evicted { worker: worker(index) }));
+        self.out.push(Action::Note(Note::Evicted { who: self.post(worker(index)) }));
         self.place();
     }
 
@@ -619,7 +668,7 @@ impl State {
         let slot = &mut self.slots[id.index()];
         slot.down_since = None;
         if std::mem::take(&mut slot.evicted) {
-            self.out.push(Action::Note(Note::Back { worker: id }));
+            self.out.push(Action::Note(Note::Back { who: self.post(id) }));
             self.place();
         }
     }
@@ -627,9 +676,65 @@ impl State {
     /// Has the kernel place connections where they are served. Clients that are refused stay where they belong.
     fn place(&mut self) {
         if let Failover::Next { .. } = self.policy.failover {
-            let evicted = self.slots.iter().enumerate().filter(|(_, slot)| slot.evicted);
+            let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
+            let evicted = workers.filter(|(_, slot)| slot.evicted);
             let slots = evicted.map(|(index, _)| worker(index)).collect();
             self.out.push(Action::Evict { slots });
+        }
+    }
+
+    /// Has the proxies know at once which processes do not run, and where the others listen. What is forwarded over a
+    /// connection to one that does not run would wait there until it goes on, whatever becomes of the slot.
+    fn tell_proxies(&mut self) {
+        if self.policy.proxies == 0 || !matches!(self.phase, Phase::Running | Phase::ShuttingDown { .. }) {
+            return;
+        }
+        let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
+        let is_down = |index: usize, slot: &Slot| slot.down_since.is_some() || self.has_stand_in_still(index);
+        let down = workers.filter(|(index, slot)| is_down(*index, slot)).map(|(index, _)| worker(index));
+        let down: Vec<WorkerId> = down.collect();
+        if down != self.known_down {
+            self.known_down.clone_from(&down);
+            self.out.push(Action::Down { slots: down });
+        }
+        let currents = self.slots.iter().take(usize::from(self.policy.workers)).filter_map(|slot| slot.current);
+        let serving = currents.filter_map(|id| self.children.get(&id)).filter(|child| child.was_ready);
+        let ports = serving.filter_map(|child| Some(Port { slot: child.slot, seat: child.seat, port: child.port? }));
+        let ports: Vec<Port> = ports.collect();
+        if ports != self.known_ports {
+            self.known_ports.clone_from(&ports);
+            self.out.push(Action::Ports { ports });
+        }
+    }
+
+    /// Whether another slot's process still reads this one's channel: it takes up what is sent there, whoever runs by now,
+    /// so that a connection that is made meanwhile does not lead to the slot.
+    fn has_stand_in_still(&self, index: usize) -> bool {
+        match self.slots[index].readers[Part::Channel.index()] {
+            Reader::Nobody => false,
+            Reader::Child(id) | Reader::Releasing(id, _) => {
+                self.children.get(&id).is_some_and(|reader| reader.slot != worker(index))
+            }
+        }
+    }
+
+    /// Tells workers in a shutdown when all proxies have done: before that they cut nothing, for it would be the proxies'
+    /// clients that are cut.
+    fn forsake(&mut self) {
+        if self.policy.proxies == 0 || !matches!(self.phase, Phase::ShuttingDown { .. }) {
+            return;
+        }
+        let Policy { workers, .. } = self.policy;
+        if self.children.values().any(|child| child.slot.get() >= workers && child.has_clients()) {
+            return;
+        }
+        for (&id, child) in &mut self.children {
+            if child.slot.get() < workers
+                && child.stage == Stage::Draining
+                && !std::mem::replace(&mut child.forsaken, true)
+            {
+                self.out.push(Action::Forsake { child: id });
+            }
         }
     }
 
@@ -721,7 +826,7 @@ impl State {
     /// enough; `None` while they wait.
     /// In a shutdown: whoever can empty the queue, if it is not empty yet.
     fn wanted_reader(&self, index: usize, part: Part) -> Option<ChildId> {
-        if part == Part::Channel && !self.policy.moves {
+        if !self.has(index, part) {
             return None;
         }
         let slot = &self.slots[index];
@@ -745,6 +850,14 @@ impl State {
         })
     }
 
+    /// Whether a slot has this part of its sockets: behind proxies nobody comes to a worker but through its channel.
+    fn has(&self, index: usize, part: Part) -> bool {
+        match part {
+            Part::Channel => self.policy.moves,
+            Part::Listeners => self.policy.proxies == 0 || index >= usize::from(self.policy.workers),
+        }
+    }
+
     /// Whether somebody else should read while the slot's own process does not.
     fn is_lent_out(&self, index: usize, part: Part) -> bool {
         let slot = &self.slots[index];
@@ -757,10 +870,29 @@ impl State {
         self.slots[index].current.filter(|id| self.serves(*id))
     }
 
+    /// What a slot is for.
+    fn post(&self, slot: WorkerId) -> Post {
+        Post::of(slot, self.policy.workers)
+    }
+
+    /// The slots that are for the same as this one.
+    fn peers(&self, index: usize) -> std::ops::Range<usize> {
+        let workers = usize::from(self.policy.workers);
+        if index < workers { 0..workers } else { workers..self.slots.len() }
+    }
+
     /// The next slot's process that can stand in for this slot.
     fn adopter(&self, index: usize) -> Option<ChildId> {
-        let others = (1..self.slots.len()).map(|step| (index + step) % self.slots.len());
+        let peers = self.peers(index);
+        let others = (1..peers.len()).map(|step| peers.start + (index - peers.start + step) % peers.len());
         others.filter_map(|other| self.slots[other].current).find(|id| self.can_adopt(*id))
+    }
+
+    /// Whether anybody can serve this slot's clients. Who listens by itself reads nobody's sockets; proxies ask it instead.
+    fn has_stand_in(&self, index: usize) -> bool {
+        let others = self.peers(index).filter(|other| *other != index);
+        let mut others = others.filter_map(|other| self.slots[other].current);
+        self.adopter(index).is_some() || others.any(|id| self.serves(id) && self.children[&id].port.is_some())
     }
 
     fn can_adopt(&self, id: ChildId) -> bool {
@@ -803,6 +935,11 @@ impl Child {
 
     fn is_due(&self, now: Instant) -> bool {
         self.due().is_some_and(|due| due <= now)
+    }
+
+    /// Whether it may have connections of clients that it has not said what became of.
+    fn has_clients(&self) -> bool {
+        !matches!(self.stage, Stage::Booting { .. } | Stage::Soaking { .. } | Stage::Leaving { .. })
     }
 
     /// Whether it is killed when a shutdown's time is over.

@@ -2,9 +2,11 @@
 
 use proptest::prelude::*;
 
-use super::super::event::Ended;
+use super::super::event::{Ended, Fleet};
 use super::*;
 
+#[path = "state/proxy_tests.rs"]
+mod proxy_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
 
@@ -19,6 +21,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 fn policy(workers: u16, failover: Failover) -> Policy {
     Policy {
         workers,
+        proxies: 0,
         boot_timeout: BOOT,
         shutdown_timeout: SHUTDOWN,
         drain_timeout: DRAIN,
@@ -79,6 +82,14 @@ impl Cluster {
 
 fn child(id: u64) -> ChildId {
     ChildId(id)
+}
+
+fn post(id: u16) -> Post {
+    Post::Worker(slot(id))
+}
+
+fn fleet(workers: usize) -> Fleet {
+    Fleet { workers, proxies: 0 }
 }
 
 fn slot(id: u16) -> WorkerId {
@@ -221,8 +232,7 @@ fn a_signal_while_booting_ends_it_cleanly() {
 fn a_crash_after_a_long_life_is_repaired_at_once() {
     let mut cluster = Cluster::running(2);
     cluster.now += LIFE;
-    let note =
-        Note::Restarting { worker: slot(1), why: "was killed by signal 9 (SIGKILL)".into(), after: Duration::ZERO };
+    let note = Note::Restarting { who: post(1), why: "was killed by signal 9 (SIGKILL)".into(), after: Duration::ZERO };
     assert_eq!(note.to_string(), "worker 1 was killed by signal 9 (SIGKILL); starting it again");
     assert_eq!(cluster.tell(killed(1)), [Action::Note(note), spawn(2, 1, 1, 1)]);
     assert_eq!(cluster.tell(ready(2)), [listen(2, 1)]);
@@ -262,7 +272,7 @@ fn a_later_generation_that_does_not_boot_is_killed_and_tried_again() {
     let mut cluster = Cluster::running(1);
     cluster.now += LIFE;
     cluster.tell(killed(0));
-    let note = Action::Note(Note::BootTimeout { worker: slot(0), after: BOOT });
+    let note = Action::Note(Note::BootTimeout { who: post(0), after: BOOT });
     assert_eq!(cluster.wait(BOOT), [note, signal(1, ChildSignal::Kill)]);
     let [Action::Note(Note::Restarting { .. })] = &cluster.tell(killed(1))[..] else { panic!() };
     assert_eq!(cluster.wait(cluster.deadline().unwrap()), [spawn(2, 0, 2, 0)]);
@@ -282,12 +292,12 @@ fn a_spawn_that_fails_later_is_tried_again() {
 #[test]
 fn a_hung_worker_is_dumped_then_killed_then_replaced() {
     let mut cluster = Cluster::running(2);
-    let hung = Action::Note(Note::Hung { worker: slot(0) });
+    let hung = Action::Note(Note::Hung { who: post(0) });
     assert_eq!(cluster.tell(Event::Silent { child: child(0) }), [hung, signal(0, ChildSignal::Abort)]);
     assert_eq!(cluster.tell(Event::Silent { child: child(0) }), []);
     assert!(cluster.wait(AFTER).contains(&release(0, 0)));
     assert_eq!(cluster.wait(RELEASE_TIME), [listen(1, 0)]);
-    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    let overdue = Action::Note(Note::Overdue { who: post(0) });
     assert_eq!(cluster.wait(DUMP_TIME - AFTER - RELEASE_TIME), [overdue, signal(0, ChildSignal::Kill)]);
     let actions = cluster.tell(killed(0));
     assert!(actions.contains(&spawn(2, 0, 1, 0)), "{actions:?}");
@@ -302,10 +312,10 @@ fn clients_of_a_slot_that_stays_down_go_to_the_next_and_come_back() {
     cluster.tell(killed(1));
     assert_eq!(cluster.wait(AFTER - MOMENT), []);
     assert_eq!(cluster.deadline(), Some(MOMENT));
-    let evicted = Action::Note(Note::Evicted { worker: slot(1) });
+    let evicted = Action::Note(Note::Evicted { who: post(1) });
     assert_eq!(cluster.wait(MOMENT), [evicted, evict(&[1]), listen(2, 1)]);
     assert_eq!(cluster.wait(MOMENT), []);
-    let back = Action::Note(Note::Back { worker: slot(1) });
+    let back = Action::Note(Note::Back { who: post(1) });
     assert_eq!(cluster.tell(ready(3)), [back, evict(&[]), release(2, 1)]);
     assert_eq!(cluster.wait(MOMENT), []);
     assert_eq!(cluster.tell(released(2, 1)), [listen(3, 1)]);
@@ -333,9 +343,9 @@ fn a_stopped_worker_is_stood_in_for_until_it_goes_on() {
     let mut cluster = Cluster::running(2);
     assert_eq!(cluster.tell(Event::Stopped { child: child(0) }), []);
     assert_eq!(cluster.deadline(), Some(AFTER));
-    let evicted = Action::Note(Note::Evicted { worker: slot(0) });
+    let evicted = Action::Note(Note::Evicted { who: post(0) });
     assert_eq!(cluster.wait(AFTER), [evicted, evict(&[0]), release(0, 0), listen(1, 0)]);
-    let back = Action::Note(Note::Back { worker: slot(0) });
+    let back = Action::Note(Note::Back { who: post(0) });
     assert_eq!(cluster.tell(Event::Continued { child: child(0) }), [back, evict(&[]), release(1, 0)]);
     assert_eq!(cluster.tell(released(1, 0)), [listen(0, 0)]);
     // Its answer to what it was asked while it was stopped comes late and means nothing.
@@ -395,7 +405,7 @@ fn nobody_is_evicted_while_nobody_could_stand_in() {
     cluster.tell(killed(1));
     assert_eq!(cluster.wait(AFTER * 2), []);
     let actions = cluster.tell(ready(2));
-    let evicted = Action::Note(Note::Evicted { worker: slot(1) });
+    let evicted = Action::Note(Note::Evicted { who: post(1) });
     assert_eq!(actions, [evicted, evict(&[1]), listen(2, 0), listen(2, 1)]);
     assert!(!Cluster::running(1).state.slots[0].evicted);
 }
@@ -427,10 +437,10 @@ fn refused_clients_stay_placed_where_they_belong() {
     cluster.boot();
     cluster.now += LIFE;
     cluster.tell(killed(0));
-    let evicted = Action::Note(Note::Evicted { worker: slot(0) });
+    let evicted = Action::Note(Note::Evicted { who: post(0) });
     let refuse = Action::Listen { child: child(1), slot: slot(0), part: Part::Listeners, refuse: true };
     assert_eq!(cluster.wait(AFTER), [evicted, refuse]);
-    let back = Action::Note(Note::Back { worker: slot(0) });
+    let back = Action::Note(Note::Back { who: post(0) });
     assert_eq!(cluster.tell(ready(2)), [back, release(1, 0)]);
     assert_eq!(cluster.tell(released(1, 0)), [listen(2, 0)]);
 }
@@ -490,7 +500,7 @@ fn who_does_not_drain_in_time_is_killed() {
     let mut cluster = shutting_down(1);
     assert_eq!(cluster.deadline(), Some(SHUTDOWN + CUT_TIME));
     assert_eq!(cluster.wait(SHUTDOWN + CUT_TIME - MOMENT), []);
-    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    let overdue = Action::Note(Note::Overdue { who: post(0) });
     assert_eq!(cluster.wait(MOMENT), [overdue, signal(0, ChildSignal::Kill)]);
     assert_eq!(cluster.wait(MOMENT), []);
     let report = report_of(0, 0, 1);
@@ -504,7 +514,7 @@ fn what_follows_the_drain_has_its_own_time() {
     cluster.tell(drained(0, 1, 1));
     assert_eq!(cluster.deadline(), Some(EXIT));
     assert_eq!(cluster.wait(EXIT - MOMENT), []);
-    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    let overdue = Action::Note(Note::Overdue { who: post(0) });
     assert_eq!(cluster.wait(MOMENT), [overdue, signal(0, ChildSignal::Kill)]);
     let [Action::CloseListeners, Action::Finish(Outcome::Clean(report))] = cluster.tell(killed(0))[..] else {
         panic!()
@@ -518,9 +528,9 @@ fn who_drops_its_own_slot_is_on_its_way_out() {
     cluster.now += LIFE;
     assert_eq!(cluster.tell(Event::Dropped { child: child(0), slot: slot(0), part: Part::Listeners }), []);
     assert_eq!(cluster.deadline(), Some(AFTER));
-    let evicted = Action::Note(Note::Evicted { worker: slot(0) });
+    let evicted = Action::Note(Note::Evicted { who: post(0) });
     assert_eq!(cluster.wait(AFTER), [evicted, evict(&[0]), listen(1, 0)]);
-    let overdue = Action::Note(Note::Overdue { worker: slot(0) });
+    let overdue = Action::Note(Note::Overdue { who: post(0) });
     assert_eq!(cluster.wait(EXIT - AFTER), [overdue, signal(0, ChildSignal::Kill)]);
     assert!(cluster.tell(killed(0)).contains(&spawn(2, 0, 1, 0)));
 }
@@ -534,7 +544,7 @@ fn who_drops_a_neighbours_slot_is_not_asked_again() {
     assert_eq!(cluster.tell(Event::Dropped { child: child(1), slot: slot(0), part: Part::Listeners }), [listen(2, 0)]);
     assert_eq!(cluster.state.children[&child(1)].stage, Stage::Ready);
     assert_eq!(cluster.tell(Event::Dropped { child: child(2), slot: slot(0), part: Part::Listeners }), []);
-    assert_eq!(cluster.tell(ready(3)), [Action::Note(Note::Back { worker: slot(0) }), evict(&[]), listen(3, 0)]);
+    assert_eq!(cluster.tell(ready(3)), [Action::Note(Note::Back { who: post(0) }), evict(&[]), listen(3, 0)]);
 }
 
 #[test]
@@ -620,7 +630,7 @@ fn who_survives_a_kill_is_left_behind() {
     cluster.tell(Event::Terminate);
     assert_eq!(cluster.deadline(), Some(KILL_TIME));
     assert_eq!(cluster.wait(KILL_TIME - MOMENT), []);
-    let left = Action::Note(Note::Unkillable { worker: slot(0) });
+    let left = Action::Note(Note::Unkillable { who: post(0) });
     assert_eq!(cluster.wait(MOMENT), [left, Action::Finish(Outcome::Forced)]);
     let mut cluster = shutting_down(1);
     cluster.wait(SHUTDOWN + CUT_TIME);
@@ -681,11 +691,11 @@ fn released_channel(id: u64, at: u16) -> Event {
 }
 
 fn evicted(at: u16) -> Action {
-    Action::Note(Note::Evicted { worker: slot(at) })
+    Action::Note(Note::Evicted { who: post(at) })
 }
 
 fn back(at: u16) -> Action {
-    Action::Note(Note::Back { worker: slot(at) })
+    Action::Note(Note::Back { who: post(at) })
 }
 
 const NEXT: Failover = Failover::Next { after: AFTER };
@@ -905,6 +915,8 @@ type Desk = (WorkerId, Part);
 /// The world outside, as far as the actions say.
 #[derive(Default)]
 struct World {
+    /// The slots that are no proxies'.
+    workers: u16,
     alive: BTreeMap<ChildId, WorkerId>,
     stopped: Vec<ChildId>,
     reads: Vec<(Desk, ChildId)>,
@@ -921,17 +933,19 @@ struct World {
 }
 
 impl World {
-    fn obey(&mut self, now: Instant, actions: Vec<Action>, workers: u16) {
+    fn obey(&mut self, now: Instant, actions: Vec<Action>, slots: u16) {
         for action in actions {
             assert!(!self.finished, "nothing follows the end: {action:?}");
             match action {
                 Action::Spawn { child, slot, generation, seat, .. } => {
-                    assert!(seat < State::seats(workers), "there is a seat for everybody");
+                    assert!(seat < State::seats(slots), "there is a seat for everybody");
                     self.spawned(child, slot, generation);
                 }
                 Action::Listen { child, slot, part, refuse } => {
                     self.lent(now, child, (slot, part));
                     assert!(!refuse || self.alive[&child] != slot, "nobody refuses its own clients");
+                    let is_worker = |slot: WorkerId| slot.get() < self.workers;
+                    assert_eq!(is_worker(slot), is_worker(self.alive[&child]), "proxies and workers have their own");
                 }
                 Action::Release { child, slot, part } => {
                     let desk = (slot, part);
@@ -950,7 +964,7 @@ impl World {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
                 Action::Evict { slots } => {
-                    assert!(slots.len() < usize::from(workers), "somebody is always placed");
+                    assert!(slots.len() < usize::from(self.workers), "somebody is always placed");
                     self.evicted = slots;
                 }
                 Action::CloseListeners => self.closed = true,
@@ -958,11 +972,20 @@ impl World {
                     assert!(self.alive.is_empty() && self.closed, "the end comes last");
                     self.finished = true;
                 }
-                Action::Note(Note::Unkillable { worker }) => {
-                    let left: Vec<ChildId> =
-                        self.alive.iter().filter(|(_, at)| **at == worker).map(|(id, _)| *id).collect();
+                Action::Note(Note::Unkillable { who }) => {
+                    let left: Vec<ChildId> = self
+                        .alive
+                        .iter()
+                        .filter(|(_, at)| Post::of(**at, self.workers) == who)
+                        .map(|(id, _)| *id)
+                        .collect();
                     left.into_iter().for_each(|child| self.bury(child));
                 }
+                Action::Down { slots } => assert!(slots.iter().all(|slot| slot.get() < self.workers)),
+                Action::Forsake { child } => {
+                    assert!(self.alive[&child].get() < self.workers, "proxies ask, workers do not")
+                }
+                Action::Ports { .. } => panic!("nobody listens by itself here"),
                 Action::Unpublish | Action::FindProgram | Action::Note(_) => {}
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }
@@ -1084,6 +1107,7 @@ proptest! {
     #[test]
     fn no_order_of_events_breaks_the_invariants(
         workers in 1..5_u16,
+        proxies in 0..3_u16,
         failover in failover(),
         moves in any::<bool>(),
         reload_parallel in 1..3_u16,
@@ -1092,15 +1116,18 @@ proptest! {
     ) {
         let mut now = Instant::now();
         let reload_soak = Duration::from_secs(soak);
-        let mut state = State::new(Policy { moves, reload_parallel, reload_soak, ..policy(workers, failover) });
-        let mut world = World::default();
-        world.obey(now, state.handle(now, Event::Start), workers);
+        let moves = moves || proxies > 0;
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, ..policy(workers, failover) };
+        let mut state = State::new(policy);
+        let mut world = World { workers, ..World::default() };
+        let slots = workers + proxies;
+        world.obey(now, state.handle(now, Event::Start), slots);
         for happening in happenings {
             if let Happening::Tick(ms) = happening {
                 now += Duration::from_millis(ms.into());
             }
             let Some(event) = world.event(happening) else { continue };
-            world.obey(now, state.handle(now, event), workers);
+            world.obey(now, state.handle(now, event), slots);
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
                 for slot in &state.slots {
@@ -1122,11 +1149,11 @@ proptest! {
         for _ in 0..2 {
             now += SAME_SIGNAL;
             world.terminated += 1;
-            world.obey(now, state.handle(now, Event::Terminate), workers);
+            world.obey(now, state.handle(now, Event::Terminate), slots);
         }
         while let Some(child) = world.pick(0) {
             world.bury(child);
-            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), workers);
+            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         prop_assert!(world.finished);
     }

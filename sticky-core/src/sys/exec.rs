@@ -32,6 +32,21 @@ pub(crate) fn inherit(command: &mut Command, fd: BorrowedFd<'_>) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Has `command` killed when the thread that spawns it ends, as it does when this process is killed.
+pub(crate) fn end_with_parent(command: &mut Command) {
+    let parent = rustix::process::getpid();
+    let prepare = move || {
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+        // It may have died before the call, and then the signal never comes.
+        if rustix::process::getppid() != Some(parent) {
+            return Err(rustix::io::Errno::SRCH.into());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec the closure makes two system calls and neither allocates nor takes a lock.
+    unsafe { command.pre_exec(prepare) };
+}
+
 /// The inode of the socket behind descriptor `number` of this process, if there is one.
 pub(crate) fn socket_inode(number: RawFd) -> Option<u64> {
     if number < 0 {

@@ -47,6 +47,8 @@ pub(crate) enum Order {
     Release { slot: WorkerId, part: Part },
     /// These slots are out of the placement.
     Evicted { slots: Vec<WorkerId> },
+    /// These slots' processes do not run just now.
+    Down { slots: Vec<WorkerId> },
     /// Empty the queues, then stop reading; replaced, others read them already. So many connections were open when the
     /// drain began.
     Drain { open: usize, reason: DrainReason },
@@ -184,10 +186,11 @@ impl Connections {
         match (self.phase, &self.lobby) {
             (Phase::Emptying, _) if !is_late => self.step(Phase::Lingering, HANDSHAKE_TIME),
             (Phase::Lingering | Phase::Settling, Some(lobby)) if !is_late => {
-                if lobby.is_empty() {
+                let is_empty = lobby.is_empty() && !self.may_forward(lobby);
+                if is_empty {
                     self.worker.row().emptied();
                 }
-                if lobby.is_empty() && !lobby.somebody_accepts() {
+                if is_empty && !lobby.somebody_accepts() {
                     lobby.handoff().seal();
                     self.step(Phase::Sealed, HANDSHAKE_TIME);
                 } else {
@@ -197,6 +200,11 @@ impl Connections {
             (Phase::Sealed, Some(lobby)) if !is_late && !lobby.is_empty() => self.step(Phase::Sealed, LOOK_PAUSE),
             _ => self.end(),
         }
+    }
+
+    /// Whether this is a proxy with a connection left, on which there may be another request for a worker.
+    fn may_forward(&self, lobby: &Lobby) -> bool {
+        lobby.handoff().judge().forwards() && self.worker.inner.registry.open() > 0
     }
 
     fn step(&mut self, phase: Phase, pause: Duration) {
@@ -222,6 +230,11 @@ impl Connections {
                     lobby.handoff().judge().leave_out(&slots);
                 }
                 self.evicted.set(slots, Instant::now());
+            }
+            Order::Down { slots } => {
+                if let Some(lobby) = &self.lobby {
+                    lobby.handoff().judge().note_down(&slots);
+                }
             }
             Order::Drain { open, reason: DrainReason::Replaced } if self.phase == Phase::Serving => self.leave(open),
             // Where another generation has taken over, the queues are its affair.
@@ -323,7 +336,7 @@ impl Connections {
 
     /// Whether the drain's time is over.
     fn is_late(&self) -> bool {
-        self.worker.inner.drain.deadline().is_some_and(|deadline| Instant::now() >= deadline)
+        self.worker.inner.connection_drain.is_expired()
     }
 
     /// Lets go of everything, and says so: in a drain the queues are empty, at other times nobody expects it.
@@ -462,7 +475,7 @@ impl Connections {
             tokio::select! {
                 biased;
                 () = registry.idle() => false,
-                () = worker.inner.drain.expired() => true,
+                () = worker.inner.connection_drain.expired() => true,
             }
         };
         let cut = if self.tidy_until(is_over).await { self.cut().await } else { 0 };

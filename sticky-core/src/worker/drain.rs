@@ -41,6 +41,8 @@ impl DrainReason {
 struct Started {
     reason: DrainReason,
     deadline: Instant,
+    /// See [`DrainTrigger::forsake`].
+    is_forsaken: bool,
 }
 
 /// Tells when this worker drains: no new work, finish the old.
@@ -64,6 +66,8 @@ struct Started {
 #[derive(Clone, Debug)]
 pub struct Drain {
     state: watch::Receiver<Option<Started>>,
+    /// See [`Self::of_forwarded`].
+    is_of_forwarded: bool,
 }
 
 impl Drain {
@@ -72,10 +76,22 @@ impl Drain {
         self.reached(DrainReason::Replaced).await;
     }
 
+    /// The same for connections that come from proxies. At the end of everything the proxies drain, and close what nobody
+    /// needs any more: if the worker did, a request that is on its way would be lost. They cut, too, since it is their clients
+    /// that are cut; what the worker has is late when they have done.
+    pub(crate) fn of_forwarded(&self) -> Self {
+        Self { state: self.state.clone(), is_of_forwarded: true }
+    }
+
+    fn concerns(&self, started: Started) -> bool {
+        !(self.is_of_forwarded && started.reason == DrainReason::Shutdown)
+    }
+
     /// Waits until it ends at least as much as that.
     pub(crate) async fn reached(&self, least: DrainReason) {
         let mut state = self.state.clone();
-        let is_reached = |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank());
+        let is_reached =
+            |state: &Option<Started>| state.is_some_and(|now| now.reason.rank() >= least.rank() && self.concerns(now));
         if state.wait_for(is_reached).await.is_err() {
             // The trigger is gone, so it never starts. Unreachable for a worker, which keeps its trigger.
             std::future::pending::<()>().await;
@@ -86,7 +102,8 @@ impl Drain {
     pub fn is_started(&self) -> bool {
         // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
         // in this receiver, only in copies of it.
-        self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some())
+        let has_started = self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some());
+        has_started && (!self.is_of_forwarded || self.state.borrow().is_some_and(|started| self.concerns(started)))
     }
 
     /// Whether another generation goes on with this worker's clients.
@@ -115,22 +132,46 @@ impl Drain {
         self.state.borrow().map(|started| started.reason)
     }
 
-    /// Waits for the deadline of a drain that has started, also if it is moved forward meanwhile.
+    /// Waits until what is left is to be cut: for the deadline of a drain that has started, also if it is moved forward
+    /// meanwhile.
     pub(crate) async fn expired(&self) {
         let mut state = self.state.clone();
         loop {
-            let Some(started) = *state.borrow_and_update() else {
-                self.started().await;
-                continue;
-            };
+            let due = state.borrow_and_update().and_then(|started| self.due(started));
             tokio::select! {
-                () = tokio::time::sleep_until(started.deadline.into()) => return,
+                () = reach(due) => return,
                 changed = state.changed() => if changed.is_err() {
-                    tokio::time::sleep_until(started.deadline.into()).await;
-                    return;
+                    return reach(due).await;
                 }
             }
         }
+    }
+
+    /// Whether what is left is to be cut.
+    pub(crate) fn is_expired(&self) -> bool {
+        let due = self.state.borrow().and_then(|started| self.due(started));
+        due.is_some_and(|due| Instant::now() >= due)
+    }
+
+    /// When what is left is to be cut, as far as that is known.
+    fn due(&self, started: Started) -> Option<Instant> {
+        (self.concerns(started) || started.is_forsaken).then_some(started.deadline)
+    }
+
+    /// Waits until no proxy asks this worker anything any more, in a shutdown.
+    pub(crate) async fn forsaken(&self) {
+        let mut state = self.state.clone();
+        if state.wait_for(|state| state.is_some_and(|started| started.is_forsaken)).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Waits for that moment, for ever if there is none.
+async fn reach(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -182,17 +223,25 @@ pub(crate) struct DrainTrigger {
 impl DrainTrigger {
     pub(crate) fn new() -> (Self, Drain) {
         let (sender, receiver) = watch::channel(None);
-        (Self { state: sender }, Drain { state: receiver })
+        (Self { state: sender }, Drain { state: receiver, is_of_forwarded: false })
     }
 
     /// Starts the drain. Once it has started, it ends no later and no less than was said before.
     pub(crate) fn start(&self, reason: DrainReason, deadline: Instant) {
         self.state.send_if_modified(|state| {
             let started = match *state {
-                None => Started { reason, deadline },
+                None => Started { reason, deadline, is_forsaken: false },
                 Some(before) => before.and(reason, deadline),
             };
             state.replace(started) != Some(started)
+        });
+    }
+
+    /// No proxy asks this worker anything any more: what it still has of theirs nobody waits for. Without effect before the
+    /// drain has started.
+    pub(crate) fn forsake(&self) {
+        self.state.send_if_modified(|state| {
+            state.as_mut().is_some_and(|started| !std::mem::replace(&mut started.is_forsaken, true))
         });
     }
 }
@@ -200,7 +249,7 @@ impl DrainTrigger {
 impl Started {
     fn and(self, reason: DrainReason, deadline: Instant) -> Self {
         let reason = if reason.rank() > self.reason.rank() { reason } else { self.reason };
-        Self { reason, deadline: deadline.min(self.deadline) }
+        Self { reason, deadline: deadline.min(self.deadline), ..self }
     }
 }
 
@@ -239,6 +288,50 @@ mod tests {
         trigger.start(DrainReason::SupervisorGone, now);
         expired.await.unwrap();
         assert_eq!(drain.deadline(), Some(now));
+    }
+
+    #[tokio::test]
+    async fn the_end_of_everything_is_for_the_proxies_to_tell_connections() {
+        let (trigger, drain) = DrainTrigger::new();
+        let forwarded = drain.of_forwarded();
+        let soon = Instant::now() + Duration::from_secs(1);
+        trigger.start(DrainReason::Replaced, soon);
+        forwarded.started().await;
+        assert!(forwarded.is_started() && forwarded.is_replaced() && !forwarded.ends_connections(true));
+        trigger.start(DrainReason::Shutdown, soon);
+        assert!(drain.ends_connections(true));
+        assert!(!forwarded.is_started() && !forwarded.ends_connections(true));
+        trigger.start(DrainReason::SupervisorGone, soon);
+        forwarded.reached(DrainReason::Shutdown).await;
+        assert!(forwarded.ends_connections(true));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_forwarded_is_not_late_before_the_proxies_have_done() {
+        let (trigger, drain) = DrainTrigger::new();
+        let forwarded = drain.of_forwarded();
+        trigger.forsake();
+        let expired = tokio::spawn({
+            let forwarded = forwarded.clone();
+            async move { forwarded.expired().await }
+        });
+        trigger.start(DrainReason::Shutdown, Instant::now());
+        drain.expired().await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert!(drain.is_expired() && !forwarded.is_expired() && !expired.is_finished());
+        trigger.forsake();
+        forwarded.forsaken().await;
+        expired.await.unwrap();
+        assert!(forwarded.is_expired());
+    }
+
+    #[tokio::test]
+    async fn what_is_forwarded_is_late_with_everything_else_when_there_is_nobody_to_tell() {
+        for reason in [DrainReason::Replaced, DrainReason::SupervisorGone] {
+            let (trigger, drain) = DrainTrigger::new();
+            trigger.start(reason, Instant::now());
+            drain.of_forwarded().expired().await;
+        }
     }
 
     #[tokio::test]

@@ -6,16 +6,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
+use tokio::sync::watch;
 
+#[cfg(feature = "proxy")]
+use super::Proxy;
 use super::connections::Order;
 use super::lifeline::{self, Control, Hears};
-use super::{DrainTrigger, Limits, Parts, Plan, Sockets, Worker, all_tcp};
+use super::{DrainTrigger, Limits, Parts, Plan, Road, Sockets, Worker, all_tcp};
 use crate::bus::{Bus, BusPeer, Wiring};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
-use crate::dispatch::handoff::judge::{Judge, Rules};
-use crate::id::WorkerId;
+use crate::dispatch::Dispatch;
+use crate::dispatch::handoff::judge::{Duty, Judge, Rules};
+use crate::id::{Post, WorkerId};
 use crate::placement::KernelHash;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::session::{Sessions, Shared};
@@ -45,11 +49,26 @@ pub enum JoinError {
     Scoreboard(#[source] crate::scoreboard::ScoreboardError),
 }
 
+/// Greets the supervisor and becomes the proxy it says.
+#[cfg(feature = "proxy")]
+pub(crate) fn enter_as_proxy(socket: OwnedFd, config: &Config) -> Result<Proxy, JoinError> {
+    let (worker, road) = join(socket, config)?;
+    Ok(Proxy { judge: Arc::clone(&worker.inner.judge), worker, road })
+}
+
 /// Greets the supervisor and becomes the worker it says.
 pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
+    join(socket, config).map(|(worker, _)| worker)
+}
+
+/// Greets the supervisor and becomes what it says; a proxy has the ways to all workers for itself, too.
+fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let control = Arc::new(Control::new(socket));
     let (welcome, scoreboard, table) = greet(&control, config)?;
     let channels = receive_channels(&control, welcome.channels)?;
+    let duty = duty(&welcome, config);
+    let (ports, listening) = watch::channel(Vec::new());
+    let channels_again = if duty == Duty::Forwards { copies(&channels)? } else { Vec::new() };
     ignore_terminal_signals();
     prefer_for_oom_killer();
     let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
@@ -60,12 +79,26 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     let (bus, wiring) = bus(&welcome, &registry, &control);
-    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring };
+    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring, ports };
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
-    let sessions = Arc::new(sessions(&welcome, config, table)?);
+    let shared = shared(&welcome, table)?;
+    let of_slot = |slot| Sessions::new(slot, welcome.workers, welcome.seed, config, shared.clone());
+    let road = Road {
+        channels: channels_again,
+        ports: config.own_ports.then_some(listening),
+        rows: rows.clone(),
+        // Programs that listen by themselves know nothing of sessions.
+        sessions: if config.own_ports {
+            WorkerId::all(welcome.workers).map(of_slot).map(Arc::new).collect()
+        } else {
+            Vec::new()
+        },
+    };
+    let sessions = Arc::new(of_slot(welcome.worker));
     let rules = Rules::of(config);
     let judge = Judge::new(welcome.worker, welcome.workers, welcome.seed, rules, Arc::clone(&sessions), rows.clone());
+    let plan = Plan::of(config, channels, rows);
     // A supervisor that is gone is the lifeline's business.
     let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
@@ -79,14 +112,28 @@ pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinErro
         report: Box::new(report),
         drain: (trigger, drain),
         sockets: Sockets { dispatch: config.dispatch, addresses: welcome.addresses, all_tcp: all_tcp(config) },
-        plan: Plan::of(config, channels, rows),
-        judge: Arc::new(judge),
-        sessions,
+        plan: if duty == Duty::Serves { plan.map(Plan::behind_proxies) } else { plan },
+        judge: Arc::new(judge.with_duty(duty)),
+        // What a proxy forwards keeps its session in its worker.
+        sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
         redis: config.redis.clone(),
     });
     report_panics(worker.clone());
-    Ok(worker)
+    Ok((worker, road))
+}
+
+/// What this process does about whose messages are.
+fn duty(welcome: &Welcome, config: &Config) -> Duty {
+    match Post::of(welcome.worker, welcome.workers) {
+        Post::Proxy(_) => Duty::Forwards,
+        Post::Worker(_) if config.dispatch == Dispatch::Proxy => Duty::Serves,
+        Post::Worker(_) => Duty::Moves,
+    }
+}
+
+fn copies(channels: &[OwnedFd]) -> Result<Vec<OwnedFd>, JoinError> {
+    channels.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>().map_err(JoinError::Control)
 }
 
 /// Says hello, and gets the answer with the scoreboard and perhaps the session table.
@@ -130,11 +177,10 @@ fn out_of_descriptors() -> io::Error {
     rustix::io::Errno::MFILE.into()
 }
 
-fn sessions(welcome: &Welcome, config: &Config, table: Option<OwnedFd>) -> Result<Sessions, JoinError> {
+fn shared(welcome: &Welcome, table: Option<OwnedFd>) -> Result<Shared, JoinError> {
     let table = table.map(SharedWords::map).transpose();
     let table = table.map_err(|source| JoinError::Sessions { source })?.map(Arc::new);
-    let shared = Shared { secret: welcome.secret.clone(), table };
-    Ok(Sessions::new(welcome.worker, welcome.workers, welcome.seed, config, shared))
+    Ok(Shared { secret: welcome.secret.clone(), table })
 }
 
 /// The bus, and where the supervisor's words about it go.

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
 
 use super::connections::Order;
 use super::drain::{DrainReason, DrainTrigger};
 use super::listener::{BoundListener, Lent};
 use crate::bus::Wiring;
 use crate::connection::Registry;
-use crate::control::{BusPeerOrder, Channel, FromWorker, ListenOrder, Received, SocketKind, ToWorker};
+use crate::control::{BusPeerOrder, Channel, FromWorker, ListenOrder, Port, Received, SocketKind, ToWorker};
 use crate::notice;
 
 /// What is executing when the supervisor disappears has this long.
@@ -28,6 +29,8 @@ pub(super) struct Hears {
     pub(super) drain: DrainTrigger,
     pub(super) registry: Registry,
     pub(super) wiring: UnboundedSender<Wiring>,
+    /// Where workers listen by themselves; for proxies.
+    pub(super) ports: watch::Sender<Vec<Port>>,
 }
 
 /// Starts the thread. `sockets` is the most descriptors a message brings.
@@ -103,12 +106,15 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Listen(order) => listen_order(order, received.descriptors),
         ToWorker::Release(order) => Order::Release { slot: order.slot, part: order.part },
         ToWorker::Evicted { slots } => Order::Evicted { slots },
+        ToWorker::Down { slots } => Order::Down { slots },
         ToWorker::Drain(order) => {
             // Counted before anybody hears of it: the first connections end at once.
             let open = hears.registry.open();
             hears.drain.start(order.reason, Instant::now() + Duration::from_millis(order.timeout_ms));
             Order::Drain { open, reason: order.reason }
         }
+        ToWorker::Forsaken => return hears.drain.forsake(),
+        ToWorker::Ports { ports } => return drop(hears.ports.send_replace(ports)),
         ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
         ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } | ToWorker::Unknown => return,

@@ -40,7 +40,14 @@ impl Lobby {
             worker.drain(),
         ));
         let opened = mpsc::unbounded_channel();
-        Self { handoff, drain: worker.drain(), rows: plan.rows.clone(), waiting: 0, opened, returned }
+        Self {
+            handoff,
+            drain: worker.connection_drain().clone(),
+            rows: plan.rows.clone(),
+            waiting: 0,
+            opened,
+            returned,
+        }
     }
 
     pub(super) fn handoff(&self) -> &Arc<Handoff> {

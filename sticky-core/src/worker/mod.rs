@@ -12,6 +12,7 @@ mod lifeline;
 mod listener;
 mod lobby;
 mod opening;
+mod port;
 mod standalone;
 
 use std::fmt;
@@ -31,6 +32,7 @@ pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;
+pub(crate) use port::{choose as choose_port, connect as connect_to_port};
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
@@ -64,6 +66,8 @@ struct Inner {
     generation: Generation,
     workers: u16,
     drain: Drain,
+    /// What connections hear of it.
+    connection_drain: Drain,
     trigger: DrainTrigger,
     registry: Registry,
     limits: Limits,
@@ -99,6 +103,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// The plan of a worker behind proxies: those mind the time, and what they forward is theirs.
+    #[cfg(cluster)]
+    pub(crate) fn behind_proxies(mut self) -> Self {
+        self.settings.timeouts = Timeouts::NONE;
+        self.settings.proxy_protocol = false;
+        self
+    }
+
     /// None where the kernel's placement is all there is.
     pub(crate) fn of(config: &Config, senders: handoff::Senders, rows: Vec<Row>) -> Option<Self> {
         let settings = handoff::Settings {
@@ -107,8 +119,32 @@ impl Plan {
             proxy_protocol: config.proxy_protocol,
         };
         let plan = Self { settings, senders: Mutex::new(senders), rows };
-        (config.dispatch == Dispatch::Handoff).then_some(plan)
+        (config.dispatch != Dispatch::Kernel).then_some(plan)
     }
+}
+
+/// A process that forwards requests to workers.
+#[cfg(all(cluster, feature = "proxy"))]
+pub(crate) struct Proxy {
+    /// What it shares with workers: connections, drain, counts.
+    pub(crate) worker: Worker,
+    /// Whose requests are.
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) road: Road,
+}
+
+/// The ways to the workers, for those who forward.
+#[cfg(cluster)]
+#[cfg_attr(not(feature = "proxy"), allow(dead_code))]
+pub(crate) struct Road {
+    /// Into each slot.
+    pub(crate) channels: handoff::Senders,
+    /// Where workers listen, if they do so themselves.
+    pub(crate) ports: Option<tokio::sync::watch::Receiver<Vec<crate::control::Port>>>,
+    /// What each process shows of itself.
+    pub(crate) rows: Vec<Row>,
+    /// What is known of sessions, for each slot whose worker does not know of any.
+    pub(crate) sessions: Vec<Arc<Sessions>>,
 }
 
 /// What there is to listen on.
@@ -172,11 +208,13 @@ pub(crate) struct Parts {
 impl Worker {
     pub(crate) fn new(parts: Parts) -> Self {
         let (trigger, drain) = parts.drain;
+        let connection_drain = if parts.judge.serves_proxies() { drain.of_forwarded() } else { drain.clone() };
         let inner = Inner {
             id: parts.id,
             generation: parts.generation,
             workers: parts.workers,
             drain,
+            connection_drain,
             trigger,
             registry: parts.registry,
             limits: parts.limits,
@@ -411,6 +449,12 @@ impl Worker {
         (self.inner.report)(FromWorker::Ready { adopts });
     }
 
+    /// Says that the application can serve, on this port: it listens by itself.
+    fn say_listening(&self, port: u16) {
+        (self.inner.report)(FromWorker::Listens { port });
+        self.say_ready(false);
+    }
+
     fn take_orders(&self) -> mpsc::UnboundedReceiver<Order> {
         let orders = self.inner.orders.lock().unwrap_or_else(|e| e.into_inner()).take();
         orders.expect("a worker's connections are taken only once: by ready() or into_std_listener()")
@@ -434,20 +478,14 @@ impl Worker {
         &self.inner.sessions
     }
 
-    /// Whether this peer is trusted to say for whom it speaks.
-    #[cfg(feature = "http")]
-    pub(crate) fn believes(&self, peer: SocketAddr) -> bool {
-        self.trusts(Some(peer))
-    }
-
     /// Whether this peer, none on a unix socket, is trusted to say for whom it speaks.
     pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
         self.inner.judge.trusts(peer)
     }
 
-    /// As [`drain`](Self::drain), without a clone.
-    pub(crate) fn inner_drain(&self) -> &Drain {
-        &self.inner.drain
+    /// What this worker's connections hear of its drain.
+    pub(crate) fn connection_drain(&self) -> &Drain {
+        &self.inner.connection_drain
     }
 
     pub(crate) fn limits(&self) -> &Limits {

@@ -18,6 +18,15 @@ pub struct Response {
 type Headers = Vec<(String, String)>;
 
 impl Response {
+    /// This answer, unless it is a proxy's word that the worker has given none.
+    ///
+    /// # Errors
+    /// As if the connection had ended without it.
+    pub fn or_lost(self) -> io::Result<Self> {
+        let is_lost = self.status == 502 && self.text().contains("worker_broke_off");
+        if is_lost { Err(ErrorKind::ConnectionReset.into()) } else { Ok(self) }
+    }
+
     /// The first header of that name (lower case).
     pub fn header(&self, name: &str) -> Option<&str> {
         find(&self.headers, name)

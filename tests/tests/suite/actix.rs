@@ -12,11 +12,13 @@ use crate::listen::drains_one_request;
 pub(crate) fn rows() -> Vec<Row> {
     let rows = [
         Row::new("connection_info_believes_nobody", connection_info_believes_nobody),
-        Row::new("connection_info_knows_the_client", connection_info_knows_the_client).only(Dispatch::Handoff),
+        Row::new("connection_info_knows_the_client", connection_info_knows_the_client).by_request(),
+        // Of its client's end a proxy says nothing before there is a tunnel: such a request is the client's own affair.
         Row::new("nobody_waits_for_a_body_that_cannot_come", nobody_waits_for_a_body_that_cannot_come)
             .only(Dispatch::Handoff),
-        Row::new("threads_have_as_many_connections", threads_have_as_many_connections),
-        Row::new("thread_that_hangs_stops_no_other", thread_that_hangs_stops_no_other),
+        // Connections to the threads are clients' only where they are to workers.
+        Row::new("threads_have_as_many_connections", threads_have_as_many_connections).by_connection(),
+        Row::new("thread_that_hangs_stops_no_other", thread_that_hangs_stops_no_other).by_connection(),
         Row::new("threads_finish_at_the_end", threads_finish_at_the_end),
         Row::new("run_can_be_awaited_by_one_thread", run_can_be_awaited_by_one_thread),
         Row::new("several_threads_cannot_await_it", several_threads_cannot_await_it),

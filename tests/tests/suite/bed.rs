@@ -1,10 +1,11 @@
 //! What a row runs on: a framework's testbed under a dispatch.
 
 use std::fmt;
+use std::io;
 use std::sync::{PoisonError, RwLock};
 
 use libtest_mimic::Trial;
-use sticky_tests::{Launch, namespace};
+use sticky_tests::{Launch, Response, namespace};
 
 /// The testbeds there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,10 +42,11 @@ impl fmt::Display for Framework {
 pub(crate) enum Dispatch {
     Kernel,
     Handoff,
+    Proxy,
 }
 
 impl Dispatch {
-    const ALL: [Self; 2] = [Self::Kernel, Self::Handoff];
+    const ALL: [Self; 3] = [Self::Kernel, Self::Handoff, Self::Proxy];
 }
 
 impl fmt::Display for Dispatch {
@@ -52,6 +54,7 @@ impl fmt::Display for Dispatch {
         f.write_str(match self {
             Self::Kernel => "kernel",
             Self::Handoff => "handoff",
+            Self::Proxy => "proxy",
         })
     }
 }
@@ -103,8 +106,42 @@ impl Bed {
     pub(crate) fn on_paths(&self, launch: Launch) -> Launch {
         match self.dispatch {
             Dispatch::Kernel => launch.without("STICKY_DISPATCH"),
-            Dispatch::Handoff => launch,
+            Dispatch::Handoff | Dispatch::Proxy => launch,
         }
+    }
+
+    // === what a proxy does otherwise, by its nature: it answers in the worker's place, and it is one process more ===
+
+    /// Checks that a request has got no answer of its worker. A proxy says so.
+    pub(crate) fn expect_lost(&self, answer: io::Result<Response>) {
+        match answer {
+            Ok(answer) if self.is_proxied() && answer.status == 502 => {
+                assert_eq!(answer.text(), r#"{"error":"proxy_error","reason":"worker_broke_off"}"#);
+            }
+            Ok(answer) => panic!("no answer expected: {answer:?}"),
+            Err(_) => {}
+        }
+    }
+
+    /// How many processes a cluster with so many workers has beside its supervisor.
+    pub(crate) fn children(&self, workers: usize) -> usize {
+        workers + usize::from(self.is_proxied())
+    }
+
+    /// Whether requests reach their worker by a proxy.
+    pub(crate) fn is_proxied(&self) -> bool {
+        self.dispatch == Dispatch::Proxy
+    }
+
+    /// Whether a connection is a worker's, who also serves what on it is nobody's, and is counted for it. A proxy gives
+    /// such requests to all in turn, and places new sessions by what is executing.
+    pub(crate) fn connections_are_a_workers(&self) -> bool {
+        !self.is_proxied()
+    }
+
+    /// Whether clients keep their connection when their worker's generation changes: theirs moves, or it is another's.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        self.dispatch != Dispatch::Kernel
     }
 
     // === what actix does otherwise, by its nature; the documentation of sticky-actix says so ===
@@ -117,18 +154,24 @@ impl Bed {
     /// Whether a connection goes on after a request that asks for another protocol and gets an ordinary answer. Where it
     /// does not, the answer says so.
     pub(crate) fn goes_on_after_refused_upgrade(&self) -> bool {
-        !self.is_actix()
+        // What ends then behind a proxy is its own connection.
+        !self.is_actix() || self.is_proxied()
     }
 
     /// Whether requests are served that name no host, or several, or have more than 96 headers. Where they are not, they are
     /// refused as what handoff refuses.
     pub(crate) fn serves_any_host(&self) -> bool {
-        !self.is_actix()
+        !self.is_actix() && !self.is_proxied()
     }
 
     /// As [`Self::serves_any_host`].
     pub(crate) fn max_headers(&self) -> usize {
-        if self.is_actix() { 96 } else { 100 }
+        match (self.dispatch, self.framework) {
+            // A proxy adds three that say who the client is.
+            (Dispatch::Proxy, _) => 97,
+            (_, Framework::Actix) => 96,
+            _ => 100,
+        }
     }
 
     /// Whether a request for a WebSocket has no body. Where it has one, that is all that follows.
@@ -139,6 +182,12 @@ impl Bed {
     /// Whether the framework alone ends a connection after the message that says so, in a pipeline too. Where it does not, it
     /// goes by the message that it has read last.
     pub(crate) fn knows_ends_in_pipelines(&self) -> bool {
+        !self.is_actix()
+    }
+
+    /// Whether the client of a WebSocket that has ended its half gets all that is still to come. Where it may not, that depends
+    /// on whether the end is read before the answer is written.
+    pub(crate) fn answers_half_closed_sockets(&self) -> bool {
         !self.is_actix()
     }
 
@@ -157,7 +206,7 @@ pub(crate) struct Row {
     check: fn(&Bed),
     place: Place,
     company: Company,
-    only: Option<Dispatch>,
+    only: &'static [Dispatch],
     only_with: Option<Framework>,
 }
 
@@ -178,12 +227,28 @@ static MACHINE: RwLock<()> = RwLock::new(());
 
 impl Row {
     pub(crate) const fn new(name: &'static str, check: fn(&Bed)) -> Self {
-        Self { name, check, place: Place::Here, company: Company::Welcome, only: None, only_with: None }
+        Self { name, check, place: Place::Here, company: Company::Welcome, only: &Dispatch::ALL, only_with: None }
     }
 
     /// Runs it under this dispatch and no other: it is about something that only this one has.
     pub(crate) const fn only(mut self, dispatch: Dispatch) -> Self {
-        self.only = Some(dispatch);
+        self.only = match dispatch {
+            Dispatch::Kernel => &[Dispatch::Kernel],
+            Dispatch::Handoff => &[Dispatch::Handoff],
+            Dispatch::Proxy => &[Dispatch::Proxy],
+        };
+        self
+    }
+
+    /// Runs it where every request is read before it is known whose it is.
+    pub(crate) const fn by_request(mut self) -> Self {
+        self.only = &[Dispatch::Handoff, Dispatch::Proxy];
+        self
+    }
+
+    /// Runs it where workers have their clients' connections: it is about what they do with those.
+    pub(crate) const fn by_connection(mut self) -> Self {
+        self.only = &[Dispatch::Kernel, Dispatch::Handoff];
         self
     }
 
@@ -209,9 +274,8 @@ impl Row {
     pub(crate) fn trials(self) -> Vec<Trial> {
         let beds =
             Framework::ALL.into_iter().flat_map(|framework| Dispatch::ALL.map(|dispatch| Bed { framework, dispatch }));
-        let is_meant = |bed: &Bed| {
-            self.only.is_none_or(|only| only == bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework)
-        };
+        let is_meant =
+            |bed: &Bed| self.only.contains(&bed.dispatch) && self.only_with.is_none_or(|only| only == bed.framework);
         beds.filter(is_meant).map(|bed| self.trial(bed)).collect()
     }
 

@@ -91,7 +91,7 @@ fn nested_program_is_a_cluster_of_its_own(bed: &Bed) {
     for address in [outer, inner] {
         assert_eq!(sticky_tests::Client::new(address).get("/").expect("an answer").status, 200);
     }
-    assert_eq!(cluster.family().len(), 4, "two supervisors with a worker each");
+    assert_eq!(cluster.family().len(), 2 * (1 + bed.children(1)), "two supervisors with a worker each");
 }
 
 fn role_is_right_on_the_first_line(bed: &Bed) {
@@ -99,7 +99,9 @@ fn role_is_right_on_the_first_line(bed: &Bed) {
     cluster.stop();
     let mut roles: Vec<String> = cluster.events().all().into_iter().filter(|line| line.starts_with("role: ")).collect();
     roles.sort();
-    assert_eq!(roles, ["role: supervisor", "role: worker 0", "role: worker 1"]);
+    let proxy = bed.is_proxied().then_some("role: proxy");
+    let others = ["role: supervisor", "role: worker 0", "role: worker 1"];
+    assert_eq!(roles, proxy.into_iter().chain(others).collect::<Vec<_>>());
     let alone = bed.fault("roles").workers(0).up();
     alone.stop();
     assert_eq!(alone.events().count("role: standalone"), 1);

@@ -304,7 +304,7 @@ fn bus_is_not_held_up_by_a_stopped_worker(bed: &Bed) {
         cluster.ask(slot, "subscribe/topic", b"");
     }
     let stopped = cluster.pid(1);
-    process::signal(stopped, Signal::STOP);
+    process::stop(stopped);
     cluster.ask(0, "subscribe/other", b"");
     let sum = cluster.ask(0, &format!("flood/topic/100/{MIB}"), b"");
     let [reached, missed] =

@@ -20,7 +20,7 @@ use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually, is_alive};
 use sticky_tests::{Client, Random, TestCluster, journal};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::chaos_client::{ChaosClient, Loss, Seen};
 use crate::keys::{Moves, by_header};
 
@@ -35,11 +35,7 @@ const SECONDS: u64 = 15;
 const LIFE: Duration = Duration::from_millis(1_200);
 
 pub(crate) fn rows() -> Vec<Row> {
-    vec![
-        Row::new("chaos_loses_only_what_was_executing", chaos_loses_only_what_was_executing)
-            .alone()
-            .only(Dispatch::Handoff),
-    ]
+    vec![Row::new("chaos_loses_only_what_was_executing", chaos_loses_only_what_was_executing).alone().by_request()]
 }
 
 /// What was done to a worker, and while it did it no good.

@@ -141,7 +141,7 @@ impl ChaosClient {
         let owner = self.known.get(key).map(|known| known.slot);
         held.holders.extend(owner);
         let begun = Instant::now();
-        let answer = held.connection.exchange(request);
+        let answer = held.connection.exchange(request).and_then(Response::or_lost);
         let answer = answer.map_err(|error| held.lost(name, owner, format!("{} {error}", request.target())))?;
         assert_eq!(answer.status, 200, "{name}: {answer:?}");
         assert_eq!(answer.header(journal::REQUEST_NAME), Some(name), "{answer:?}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
-use sticky_tests::{Client, TestCluster};
+use sticky_tests::{Client, Response, TestCluster};
 
 use crate::bed::{Bed, Row};
 
@@ -45,7 +45,7 @@ fn crashed_worker_is_replaced(bed: &Bed) {
         let answer = client.get("/").expect("an answer from the next generation, not a refusal");
         assert_eq!((answer.worker(), answer.generation()), (slot, generation));
         assert!(pids.insert(answer.pid()), "another process");
-        client.post("/crash", b"").expect_err("no answer to what killed it");
+        bed.expect_lost(client.post("/crash", b""));
     }
     cluster.events().expect_nth(5, "exited with status 3", PATIENCE);
     cluster.stop();
@@ -69,7 +69,7 @@ fn queued_connections_outlive_their_worker(bed: &Bed) {
     let cluster = bed.launch().up();
     let client = cluster.client();
     let victim = client.get("/").expect("an answer");
-    process::signal(victim.pid(), Signal::STOP);
+    process::stop(victim.pid());
     let mut queued: Vec<_> = (0..50).map(|_| client.connect().expect("a connection")).collect();
     for connection in &mut queued {
         connection.send("GET / HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
@@ -93,7 +93,7 @@ fn hung_worker_is_replaced(bed: &Bed) {
         answer.is_ok_and(|answer| answer.generation() == 1 && answer.worker() == hung.worker())
     });
     assert!(!process::is_alive(hung.pid()));
-    connection.response().expect_err("what hung is not answered");
+    bed.expect_lost(connection.response());
     for words in ["hangs", "signal 6"] {
         cluster.events().expect(&format!("worker {}", hung.worker()), PATIENCE);
         cluster.events().expect(words, PATIENCE);
@@ -127,7 +127,7 @@ fn crashes_cost_no_descriptors(bed: &Bed) {
         }
         eventually("as many descriptors as before", PATIENCE, || count() == before);
     }
-    assert_eq!(process::children(supervisor).len(), 2, "and no zombies");
+    assert_eq!(process::children(supervisor).len(), bed.children(2), "and no zombies");
     cluster.stop();
 }
 
@@ -151,10 +151,10 @@ fn running_image_outlives_its_file(bed: &Bed) {
     let program = launch.folder().join("program");
     let cluster = launch.up();
     std::fs::remove_file(&program).expect("it was there");
-    cluster.client().post("/crash", b"").expect_err("no answer");
+    bed.expect_lost(cluster.client().post("/crash", b""));
     assert_eq!(cluster.client().get("/").expect("an answer").generation(), 1);
     std::fs::write(&program, "#!/bin/sh\nexit 9\n").expect("another program");
-    cluster.client().post("/crash", b"").expect_err("no answer");
+    bed.expect_lost(cluster.client().post("/crash", b""));
     assert_eq!(cluster.client().get("/").expect("an answer").generation(), 2);
     cluster.stop();
 }
@@ -164,12 +164,12 @@ fn worker_that_ends_itself_is_replaced(bed: &Bed) {
     let cluster = bed.fault("none").up();
     let (supervisor, mut seen) = (cluster.supervisor(), BTreeSet::from_iter(cluster.workers()));
     for _ in 0..4 {
-        cluster.client().get("/exit").expect_err("no answer to what ended it");
+        bed.expect_lost(cluster.client().get("/exit"));
         assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
         eventually("two workers", PATIENCE, || cluster.workers().len() == 2);
         assert!(cluster.workers().into_iter().any(|pid| seen.insert(pid)), "a new process");
     }
-    assert_eq!(process::children(supervisor).len(), 2);
+    assert_eq!(process::children(supervisor).len(), bed.children(2));
     cluster.stop();
 }
 
@@ -177,7 +177,7 @@ fn worker_that_ends_itself_is_replaced(bed: &Bed) {
 fn wait_for_generation(cluster: &TestCluster, slot: u16, generation: u32) {
     eventually("the next generation answers", PATIENCE, || {
         Client::loopback_addresses(30).any(|address| {
-            let answer = cluster.client().from(address).get("/");
+            let answer = cluster.client().from(address).get("/").and_then(Response::or_lost);
             answer.is_ok_and(|answer| answer.worker() == slot && answer.generation() == generation)
         })
     });

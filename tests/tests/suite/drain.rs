@@ -208,7 +208,8 @@ fn shutdown_timeout_cuts_and_reports(bed: &Bed) {
     let begun = Instant::now();
     cluster.signal(Signal::TERM);
     assert_eq!(completed.response().expect("a whole answer").text(), "slept");
-    cut.response().expect_err("no answer");
+    // A proxy says nothing in its worker's place: that is not cut before its clients are.
+    assert!(cut.response().is_err(), "no answer");
     assert!(begun.elapsed() >= Duration::from_millis(650), "cut after {:?}", begun.elapsed());
     cluster.exit(Duration::from_secs(10));
     cluster.gone(Duration::from_secs(2));
@@ -231,7 +232,7 @@ fn second_signal_ends_at_once(bed: &Bed) {
     cluster.signal(Signal::TERM);
     cluster.exit(Duration::from_secs(3));
     cluster.gone(Duration::from_secs(1));
-    busy.response().expect_err("no answer");
+    bed.expect_lost(busy.response());
     assert!(begun.elapsed() < Duration::from_secs(3), "well below the shutdown timeout");
 }
 

@@ -34,10 +34,11 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("waiting_requests_reach_the_next_generation", waiting_requests_reach_the_next_generation),
         Row::new("sticky_sessions_of_a_dead_worker_begin_elsewhere", sticky_sessions_begin_elsewhere),
         Row::new("learned_sessions_of_a_dead_worker_begin_elsewhere", learned_sessions_begin_elsewhere),
-        Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds),
         Row::new("placed_tenants_of_a_dead_worker_move_for_good", placed_tenants_move_for_good),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    // What it holds under proxy dispatch is what it executes; connections are the proxy's.
+    let held = Row::new("stopped_worker_keeps_what_it_holds", stopped_worker_keeps_what_it_holds);
+    rows.map(|row| row.by_request()).into_iter().chain([held.only(Dispatch::Handoff)]).collect()
 }
 
 // === losing a worker ===
@@ -66,9 +67,15 @@ impl Doomed {
     }
 }
 
-fn stop(pid: u32) {
-    process::signal(pid, Signal::STOP);
-    eventually("it is stopped", PATIENCE, || process::state_and_parent(pid).is_some_and(|(state, _)| state == 'T'));
+/// Stops a worker for which others are to stand in. What a proxy has written to it before that is known waits for it, as
+/// what it executes does.
+fn stop_for_others(bed: &Bed, cluster: &TestCluster, pid: u32) {
+    const NEWS: &str = "is not running: its clients go to the next one";
+    let before = cluster.events().count(NEWS);
+    process::stop(pid);
+    if bed.is_proxied() {
+        cluster.events().expect_nth(before + 1, NEWS, PATIENCE);
+    }
 }
 
 /// Some keys and their workers.
@@ -179,7 +186,7 @@ fn keys_have_two_workers_at_most(bed: &Bed) {
         let asking: Vec<_> =
             roads(&cluster, &before).into_iter().map(|road| scope.spawn(move || insist(road))).collect();
         for time in 1..=10 {
-            stop(pid);
+            process::stop(pid);
             cluster.events().expect_nth(time, "its clients go to the next", PATIENCE);
             process::signal(pid, Signal::CONT);
             cluster.events().expect_nth(time, "worker 3 is back", PATIENCE);
@@ -200,7 +207,12 @@ fn keys_of_a_dead_worker_go_to_the_next(bed: &Bed) {
 fn keys_of_a_stopped_worker_go_to_the_next(bed: &Bed) {
     let within = Duration::from_millis(300);
     let cluster = by_header(bed, WORKERS).env("STICKY_HASH_SEED", SEED).env("STICKY_FAILOVER", "300ms").up();
-    comes_and_goes(bed, (&cluster, within), stop, |pid| process::signal(pid, Signal::CONT));
+    comes_and_goes(
+        bed,
+        (&cluster, within),
+        |pid| stop_for_others(bed, &cluster, pid),
+        |pid| process::signal(pid, Signal::CONT),
+    );
 }
 
 /// Whoever waits is answered by the worker that comes at last; nobody else waits.
@@ -269,7 +281,7 @@ fn keys_of_a_dead_worker_can_be_refused(bed: &Bed) {
 
 fn keys_of_a_stopped_worker_can_be_refused(bed: &Bed) {
     let cluster = by_header(bed, WORKERS).env("STICKY_FAILOVER", "refuse:300ms").up();
-    are_refused(&cluster, stop, |pid| process::signal(pid, Signal::CONT));
+    are_refused(&cluster, |pid| stop_for_others(bed, &cluster, pid), |pid| process::signal(pid, Signal::CONT));
 }
 
 /// The kernel has placed some of their new connections on the slot that is lost, as it knows no keys.
@@ -278,7 +290,7 @@ fn keys_of_others_are_not_refused(bed: &Bed) {
     let keys = learn(&cluster, &fresh(&mut Random::drawn(), 40));
     let (lost, others): (Vec<_>, Vec<_>) = keys.iter().cloned().partition(|key| key.worker == LOST);
     let mut road = roads(&cluster, &keys).remove(0);
-    stop(cluster.pids(WORKERS)[&LOST]);
+    stop_for_others(bed, &cluster, cluster.pids(WORKERS)[&LOST]);
     assert_eq!(road.exchange(&lost[0].on(Request::get("/"))).expect("an answer").status, 503);
     let refused: Vec<_> = Client::loopback_addresses(40)
         .zip(others.iter().cycle())
@@ -296,7 +308,7 @@ fn keys_of_others_do_not_wait(bed: &Bed) {
     let cluster = by_header(bed, WORKERS).env("STICKY_FAILOVER", "wait").up();
     let keys = learn(&cluster, &fresh(&mut Random::drawn(), 40));
     let others: Vec<_> = keys.iter().filter(|key| key.worker != LOST).collect();
-    stop(cluster.pids(WORKERS)[&LOST]);
+    process::stop(cluster.pids(WORKERS)[&LOST]);
     let asks = Client::loopback_addresses(40).zip(others.into_iter().cycle()).map(|(address, key)| {
         let mut own = cluster.client().from(address).connect().expect("a connection");
         own.send(key.on(Request::get("/")).bytes()).expect("sent");
@@ -316,15 +328,34 @@ fn keys_of_others_do_not_wait(bed: &Bed) {
     Moves::at_end_of(&cluster).sent();
 }
 
+/// The process after `first` in the lost slot, which no proxy has an idle connection to. The one that is returned with it
+/// has been answered there, and goes on being so.
+fn unused_process(cluster: &TestCluster, first: u32, key: &Key) -> (u32, Connection) {
+    let before = cluster.workers();
+    process::signal(first, Signal::KILL);
+    let mut next = None;
+    eventually("another has come", PATIENCE, || {
+        next = cluster.workers().into_iter().find(|pid| !before.contains(pid));
+        next.is_some()
+    });
+    let mut events = cluster.client().timeout(PATIENCE).connect().expect("a connection");
+    events.send(key.on(Request::get("/sse")).bytes()).expect("sent");
+    events.read_until("data: 0").expect("it is ready");
+    (next.expect("it has come"), events)
+}
+
 /// What is on its way to a worker when that is killed is answered by the slot's next process, with and without bodies.
 fn waiting_requests_reach_the_next_generation(bed: &Bed) {
     let cluster = by_header(bed, WORKERS).env("STICKY_FAILOVER", "30s").up();
     let mut random = Random::drawn();
     let keys = learn(&cluster, &fresh(&mut random, 40));
     let lost: Vec<&Key> = keys.iter().filter(|key| key.worker == LOST).collect();
-    let pid = cluster.pids(WORKERS)[&LOST];
+    let first = cluster.pids(WORKERS)[&LOST];
+    // What a proxy sends over a connection that it has is lost with the process there, as what that executes is.
+    let unused = bed.is_proxied().then(|| unused_process(&cluster, first, lost[0]));
+    let (pid, generation) = unused.as_ref().map_or((first, 1), |(pid, _)| (*pid, 2));
     let mut waiting: Vec<_> = (0..6).flat_map(|_| roads(&cluster, &keys)).collect();
-    stop(pid);
+    process::stop(pid);
     let mut sent = Vec::new();
     for (number, road) in waiting.iter_mut().enumerate() {
         let (key, size) = (lost[number % lost.len()], [0, 100, 60_000][number % 3]);
@@ -336,9 +367,9 @@ fn waiting_requests_reach_the_next_generation(bed: &Bed) {
     for (road, (key, body)) in waiting.iter_mut().zip(&sent) {
         let answer = road.response().expect("an answer");
         key.check(&answer);
-        assert_eq!((answer.status, answer.generation()), (200, 1));
+        assert_eq!((answer.status, answer.generation()), (200, generation));
         assert!(answer.body == *body, "other bytes came back");
-        assert_eq!(road.exchange(&key.on(Request::get("/"))).expect("an answer").generation(), 1);
+        assert_eq!(road.exchange(&key.on(Request::get("/"))).expect("an answer").generation(), generation);
     }
     Moves::at_end_of(&cluster).sent();
 }
@@ -392,7 +423,7 @@ fn stopped_worker_keeps_what_it_holds(bed: &Bed) {
             .collect();
         let pid = cluster.pids(WORKERS)[&LOST];
         for time in 1..=3 {
-            stop(pid);
+            process::stop(pid);
             cluster.events().expect_nth(time, "its clients go to the next", PATIENCE);
             for (visitor, connection) in &mut held {
                 connection.send(visitor.jar.on(Request::get("/me")).bytes()).expect("sent");

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sticky_tests::client::send_in_pieces;
+use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process;
 use sticky_tests::{Client, Connection, Random, Request, Response, TestCluster, journal};
 
@@ -27,7 +28,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("silence_after_a_move_is_timed", silence_after_a_move_is_timed),
         Row::new("slow_heads_are_timed_wherever_they_are", slow_heads_are_timed_wherever_they_are),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// The request that is hidden in or behind each shape. Nobody must answer it unless the shape before it was served.
@@ -237,6 +238,10 @@ fn random_shapes_are_framed_as_without_handoff(bed: &Bed) {
         let name = |number: usize| &keys[number % 2].name;
         let parts: Vec<_> = (0..3).map(|number| mixture(bed, name(number), number, &mut random)).collect();
         let text: String = parts.iter().map(|(text, _)| text.as_str()).collect();
+        if bed.is_proxied() && text.contains("upgrade: websocket") && !bed.ends_upgrades_at_their_head() {
+            // It waits for a body that only its client's end would end, of which a proxy says nothing before a tunnel.
+            continue;
+        }
         let (ours, refusal) = served(&cluster.client(), text.as_bytes(), &mut random);
         let (theirs, _) = served(&alone.client(), text.as_bytes(), &mut random);
         if text.contains("upgrade: websocket") && !bed.ends_upgrades_at_their_head() {
@@ -328,7 +333,8 @@ fn hostile_clients_move_nobody(bed: &Bed) {
     let cluster = by_header(bed, 4).env("STICKY_HEAD_TIMEOUT", LIMIT_TEXT).up();
     let mut random = Random::drawn();
     let keys: Vec<Key> = fresh(&mut random, 64).into_iter().map(|name| Key::learn(&cluster.client(), name)).collect();
-    let client = cluster.client();
+    // What is only slow is not harmed.
+    let client = cluster.client().timeout(PATIENCE);
     let before = behave(&client, &keys, Duration::from_secs(1));
     let done = AtomicBool::new(false);
     let attacks: [fn(&Client, &[Key]); 5] = [ping_pong, send_shapes, drip_heads, send_huge_heads, vanish];
@@ -349,7 +355,8 @@ fn hostile_clients_move_nobody(bed: &Bed) {
         let [median, p99] = [50, 99].map(|percent| latencies.percentile(percent));
         println!("{when} the attacks: {} answers, median {median:.1?}, p99 {p99:.1?}", latencies.0.len());
     }
-    assert!(during.percentile(99) < FAR_BEYOND);
+    // A proxy is one process, which they fill with connections as fast as it takes them.
+    assert!(bed.is_proxied() || during.percentile(99) < FAR_BEYOND);
     Moves::at_end_of(&cluster);
 }
 

@@ -26,10 +26,7 @@ fn stopped_worker_leaves_room_in_flight(bed: &Bed) {
     let cluster = launch.env("STICKY_FAILOVER", "1s").up();
     let keys = Key::of_each_worker(&cluster.client(), 2);
     let (pids, address) = (cluster.pids(2), address_of(&cluster, 0));
-    process::signal(pids[&1], Signal::STOP);
-    eventually("it is stopped", PATIENCE, || {
-        process::state_and_parent(pids[&1]).is_some_and(|(state, _)| state == 'T')
-    });
+    process::stop(pids[&1]);
     let request = keys[1].on(Request::get("/")).header("connection", "close").bytes();
     let send = |address: Ipv4Addr| {
         let client = cluster.client().from(address).timeout(Duration::from_secs(30));

@@ -128,7 +128,9 @@ impl Moves {
         // The supervisor's last word, after which no other line comes.
         cluster.events().expect("shut down: ", PATIENCE);
         let lines = cluster.events().all();
-        let counts = lines.iter().find_map(|line| line.split_once("handoff: ")).map(|(_, counts)| counts);
+        let counted = ["sticky: handoff: ", "sticky: proxy: "];
+        let counts = lines.iter().find_map(|line| counted.iter().find_map(|start| line.split_once(start)));
+        let counts = counts.map(|(_, counts)| counts);
         let count = |text: &str| {
             let (name, count) = text.trim().split_once(' ')?;
             Some((name.to_owned(), count.parse().ok()?))
@@ -146,7 +148,13 @@ impl Moves {
         self.counts.get(name).copied().unwrap_or(0)
     }
 
-    /// How many connections moved; each has arrived.
+    /// Checks that at least so many connections moved. To a proxy that is no need: it has made as many as it took.
+    pub(crate) fn are_at_least(&self, bed: &Bed, least: u64) {
+        let sent = self.sent();
+        assert!(if bed.is_proxied() { sent > 0 } else { sent >= least }, "only {sent} moves");
+    }
+
+    /// How many connections moved, or were made by a proxy; each has arrived.
     pub(crate) fn sent(&self) -> u64 {
         assert_eq!(self.count("sent"), self.count("received"), "{self:?}");
         self.count("sent")

@@ -29,7 +29,7 @@ const CLIENTS: u32 = 64;
 const fn kills_for(dispatch: Dispatch) -> usize {
     match dispatch {
         Dispatch::Kernel => 50,
-        Dispatch::Handoff => 20,
+        Dispatch::Handoff | Dispatch::Proxy => 20,
     }
 }
 
@@ -105,7 +105,7 @@ fn kill_nine_loses_only_what_was_executing(bed: &Bed) {
 }
 
 /// Sets a flag at its end, also when that is a panic: the scope waits for the threads that watch it.
-struct SetOnDrop<'a>(&'a AtomicBool);
+pub(crate) struct SetOnDrop<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for SetOnDrop<'_> {
     fn drop(&mut self) {

@@ -93,11 +93,12 @@ fn worker_counts_from_other_variables(bed: &Bed) {
 fn announces_itself_in_one_line(bed: &Bed) {
     let cluster = bed.launch().up();
     let line = cluster.events().expect("listening on", PATIENCE);
-    let begin = format!("listening on http://{} (2 workers, {} dispatch: ", cluster.address(), bed.dispatch());
+    let fleet = if bed.is_proxied() { "2 workers and 1 proxy" } else { "2 workers" };
+    let begin = format!("listening on http://{} ({fleet}, {} dispatch: ", cluster.address(), bed.dispatch());
     let reason = line.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(')')).unwrap_or_else(|| panic!("{line}"));
     match bed.dispatch() {
         Dispatch::Kernel => assert_eq!(reason, "affinity is the client address"),
-        Dispatch::Handoff => assert!(reason.contains("affinity is the client address"), "{line}"),
+        Dispatch::Handoff | Dispatch::Proxy => assert!(reason.contains("affinity is the client address"), "{line}"),
     }
     // Whoever waits for the line may connect from any address at once.
     cluster.pids(2);

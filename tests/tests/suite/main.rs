@@ -34,6 +34,7 @@ mod messages;
 mod output;
 mod pipelines;
 mod placement;
+mod proxy;
 mod reload;
 mod reload_load;
 mod requests;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         sessions::rows(),
         sticky_cookie::rows(),
         placement::rows(),
+        proxy::rows(),
         standalone::rows(),
         fronts::rows(),
         hostile::rows(),

@@ -6,7 +6,7 @@ use sticky_tests::process;
 use sticky_tests::testbed::LENGTH_TRAILER;
 use sticky_tests::{Connection, Random, Request, Response};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::handoff::two;
 use crate::keys::{Key, Moves};
 
@@ -24,7 +24,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("unread_body_confuses_nobody", unread_body_confuses_nobody),
         Row::new("empty_lines_between_requests_are_skipped", empty_lines_between_requests_are_skipped),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// What to do with a body of that many bytes, and what must come back.
@@ -86,7 +86,7 @@ fn large_bodies_pass_both_ways(bed: &Bed) {
         // An even number of errands: the next round asks the other worker for each.
         turn.next();
     }
-    assert!(Moves::at_end_of(&cluster).sent() >= 30);
+    Moves::at_end_of(&cluster).are_at_least(bed, 30);
 }
 
 /// The next request is sent before the answer is read: the worker must hold it back until the socket has taken all.
@@ -207,7 +207,7 @@ fn head_split_anywhere_moves(bed: &Bed) {
         assert_eq!(answer.text(), "body", "split at {at}");
         holder = key.worker;
     }
-    assert!(Moves::at_end_of(&cluster).sent() >= length as u64 - 1);
+    Moves::at_end_of(&cluster).are_at_least(bed, length as u64 - 1);
 }
 
 /// The connection moves with the head and a part of the body read; the rest comes later, to the new owner.

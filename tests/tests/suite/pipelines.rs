@@ -4,9 +4,10 @@ use std::io::Write;
 use std::thread;
 
 use sticky_tests::client::send_in_pieces;
+use sticky_tests::cluster::PATIENCE;
 use sticky_tests::{Client, Connection, Random, Request, Response, journal};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::keys::{Key, Moves, by_header};
 
 const WORKERS: u16 = 4;
@@ -21,7 +22,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("pipelines_of_random_keys_are_answered_in_order", pipelines_of_random_keys_are_answered_in_order),
         Row::new("pipeline_can_end_anywhere", pipeline_can_end_anywhere),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// One message of a pipeline, and what its answer must be.
@@ -89,7 +90,7 @@ fn run_pipelines(bed: &Bed, choose: Choose) {
     let random = Random::drawn();
     thread::scope(|scope| {
         for number in 0..CONNECTIONS {
-            let (client, keys, mut random) = (cluster.client(), &keys, random.fork(number));
+            let (client, keys, mut random) = (cluster.client().timeout(PATIENCE), &keys, random.fork(number));
             scope.spawn(move || {
                 let mut connection = client.connect().expect("a connection");
                 for round in 0..PIPELINES {
@@ -101,8 +102,7 @@ fn run_pipelines(bed: &Bed, choose: Choose) {
             });
         }
     });
-    let sent = Moves::at_end_of(&cluster).sent();
-    assert!(sent >= (CONNECTIONS * PIPELINES * DEPTH / 2) as u64, "only {sent} moves");
+    Moves::at_end_of(&cluster).are_at_least(bed, (CONNECTIONS * PIPELINES * DEPTH / 2) as u64);
 }
 
 /// Sends all of it on a thread of its own while the answers are read.

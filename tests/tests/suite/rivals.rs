@@ -9,7 +9,7 @@ use std::thread;
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::{Client, Random, Request, Response, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::fair::Fair;
 use crate::keys::{Key, KeyIn, Moves, Owners, by_header, fresh};
 
@@ -34,7 +34,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("forged_forwarded_addresses_move_nobody", forged_forwarded_addresses_move_nobody),
         Row::new("untrusted_forwarded_addresses_move_nobody", untrusted_forwarded_addresses_move_nobody),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// That many clients at once, each with its number.

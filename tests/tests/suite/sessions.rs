@@ -9,7 +9,7 @@ use sticky_tests::process::let_pass;
 use sticky_tests::testbed::SET;
 use sticky_tests::{Client, Connection, Launch, Random, Request, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::jar::{Jar, STICKY, ticket};
 use crate::keys::{KeyIn, Moves, fresh};
 
@@ -35,7 +35,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("unused_sessions_are_forgotten", unused_sessions_are_forgotten),
         Row::new("owner_of_a_key_serves_it", owner_of_a_key_serves_it),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 /// A cluster with this affinity.

@@ -13,7 +13,7 @@ use crate::bed::{Bed, Dispatch, Row};
 const fn rounds_for(dispatch: Dispatch) -> u32 {
     match dispatch {
         Dispatch::Kernel => 100,
-        Dispatch::Handoff => 30,
+        Dispatch::Handoff | Dispatch::Proxy => 30,
     }
 }
 
@@ -47,7 +47,7 @@ fn killed_supervisor_leaves_no_hung_worker(bed: &Bed) {
 
 fn kill_supervisor_and_start_again(bed: &Bed, cluster: &TestCluster) {
     let family = cluster.family();
-    assert_eq!(family.len(), 3, "a supervisor and two workers");
+    assert_eq!(family.len(), 1 + bed.children(2), "a supervisor and two workers");
     cluster.signal(Signal::KILL);
     cluster.gone(Duration::from_secs(2));
     // A process that is ending has lost its environment, by which the family is found, before it is dead.
@@ -122,7 +122,7 @@ fn process_one_reaps_strangers(bed: &Bed) {
     let is_zombie = |&pid: &u32| process::state_and_parent(pid).is_some_and(|(state, _)| state == 'Z');
     eventually("only the two workers are left", PATIENCE, || {
         let children = process::children(supervisor);
-        children.len() == 2 && !children.iter().any(is_zombie)
+        children.len() == bed.children(2) && !children.iter().any(is_zombie)
     });
     process::signal(cluster.workers()[0], Signal::KILL);
     cluster.events().expect("signal 9", PATIENCE);

@@ -65,6 +65,8 @@ fn holds_what_it_needs(bed: &Bed, held: &[(u32, PathBuf)]) -> bool {
     let most = match bed.dispatch() {
         Dispatch::Kernel => 4,
         Dispatch::Handoff => 4 + 1 + 3,
+        // The proxy's slot is one more, and what it has forwarded may have left a connection.
+        Dispatch::Proxy => 4 + 1 + 4 + 1,
     };
     let more = held.iter().filter(|(number, _)| *number > 2).map(|(_, what)| what.to_string_lossy());
     let (sockets, others): (BTreeSet<_>, BTreeSet<_>) = more.partition(|what| what.starts_with("socket:"));

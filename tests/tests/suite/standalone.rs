@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use sticky_tests::{Client, Connection, Launch, Random, Request, Response, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::jar::{Jar, STICKY, ticket};
 use crate::keys::{Key, Moves, by_header, fresh};
 
@@ -27,7 +27,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("alone_it_hides_the_sticky_cookie", alone_it_hides_the_sticky_cookie),
         Row::new("alone_it_shares_sticky_cookies", alone_it_shares_sticky_cookies),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 fn exchange<S: Read + Write>(connection: &mut Connection<S>, request: &Request) -> Response {

@@ -8,7 +8,7 @@ use sticky_tests::process::eventually;
 use sticky_tests::testbed::SET;
 use sticky_tests::{Client, Launch, Request, Response, TestCluster};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Row};
 use crate::jar::{Jar, STICKY, set_cookie, ticket};
 use crate::keys::Moves;
 
@@ -32,7 +32,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("clusters_with_one_secret_share_sticky_cookies", clusters_with_one_secret_share_sticky_cookies),
         Row::new("worker_header_is_added_when_asked_for", worker_header_is_added_when_asked_for),
     ];
-    rows.map(|row| row.only(Dispatch::Handoff)).into()
+    rows.map(|row| row.by_request()).into()
 }
 
 fn sticky(bed: &Bed) -> Launch {

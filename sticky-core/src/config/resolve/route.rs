@@ -41,6 +41,16 @@ impl ClusterBuilder {
     }
 }
 
+impl ClusterBuilder {
+    /// Has workers listen by themselves, for [`Cluster::run_on_port`](crate::Cluster::run_on_port): then requests are
+    /// forwarded to them.
+    pub(crate) fn with_own_ports(mut self) -> Self {
+        self.own_ports = true;
+        self.dispatch = Some(Dispatch::Proxy);
+        self
+    }
+}
+
 impl Resolver<'_> {
     pub(super) fn route(&mut self, builder: &mut ClusterBuilder) -> Route {
         let before = self.problems.len();

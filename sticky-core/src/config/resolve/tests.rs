@@ -62,6 +62,10 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "session_capacity" => config.session_capacity.to_string(),
         "session_idle_timeout" => config.session_idle_timeout.show(),
         "failover" => config.failover.to_string(),
+        "proxy_workers" => config.proxy_workers.to_string(),
+        "no_sockets" => if config.no_sockets { "on" } else { "off" }.to_owned(),
+        "response_timeout" => config.response_timeout.show(),
+        "tunnel_idle_timeout" => config.tunnel_idle_timeout.show(),
         "first_port" => config.first_port.map(u64::from).show(),
         "hash_seed" => or(config.hash_seed.map(|seed| seed.to_string()), "drawn at start"),
         "boot_timeout" => config.boot_timeout.show(),
@@ -125,7 +129,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 26] = [
+const CASES: [Case; 29] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -136,6 +140,9 @@ const CASES: [Case; 26] = [
     ("session_capacity", |b| b.session_capacity(2048), "2048", "4096"),
     ("session_idle_timeout", |b| b.session_idle_timeout(secs(1)), "1s", "2s"),
     ("failover", |b| b.failover(Failover::Wait), "wait", "refuse:3s"),
+    ("proxy_workers", |b| b.proxy_workers(3), "3", "4"),
+    ("response_timeout", |b| b.response_timeout(secs(1)), "1s", "none"),
+    ("tunnel_idle_timeout", |b| b.tunnel_idle_timeout(secs(1)), "1s", "2s"),
     ("first_port", |b| b.first_port(8000), "8000", "8100"),
     ("hash_seed", |b| b.hash_seed(u64::MAX), "18446744073709551615", "0"),
     ("boot_timeout", |b| b.boot_timeout(secs(1)), "1s", "2s"),
@@ -325,7 +332,7 @@ fn everything_wrong_is_said_at_once_and_in_order() {
             "STICKY_AFFINITY=\"cookie:|session\": \"session\" is no affinity; \"cookie:\" lacks a name (allowed: {})",
             Affinity::ALLOWED
         ),
-        "STICKY_DISPATCH=\"fast\": not a dispatch (allowed: `kernel` or `handoff`; `proxy` is not in this version)"
+        "STICKY_DISPATCH=\"fast\": not a dispatch (allowed: `kernel`, `handoff` or `proxy`)"
             .to_owned(),
         ".boot_timeout(1µs): out of range (allowed: a duration like `500ms`, `30s`, `5m` or `1h`, from 10ms to 1h)"
             .to_owned(),
@@ -498,8 +505,19 @@ fn affinities_of_code_are_checked_like_texts() {
 fn dispatch_can_be_forced_as_far_as_it_is_there() {
     let reason = "affinity is the client address".to_owned();
     assert_eq!(chosen(builder(), &[("STICKY_DISPATCH", "handoff")]), (Dispatch::Handoff, reason));
-    let rest = "dispatch is not in this version, which has `kernel` and `handoff`";
-    assert_eq!(problems(builder().dispatch(Dispatch::Proxy), &[]), [format!(".dispatch(proxy): proxy {rest}")]);
+    assert_eq!(chosen(builder(), &[("STICKY_DISPATCH", "proxy")]).0, Dispatch::Proxy);
+    let config = config(builder().dispatch(Dispatch::Proxy).no_sockets(true), &[("STICKY_PROXY_WORKERS", "2")]);
+    assert_eq!((config.proxies(), config.no_sockets), (2, true));
+}
+
+#[test]
+fn only_a_proxy_can_refuse_upgrades() {
+    let problems = problems(builder(), &[("STICKY_NO_SOCKETS", "on"), ("STICKY_PROXY_WORKERS", "65")]);
+    let expected = "STICKY_PROXY_WORKERS=\"65\": out of range (allowed: a whole number from 1 to 64)";
+    assert_eq!(problems[0], expected);
+    let expected = "STICKY_NO_SOCKETS=\"on\" needs dispatch (STICKY_DISPATCH): only proxy dispatch can refuse upgrades";
+    assert_eq!(problems[1..], [expected.to_owned()]);
+    assert!(!config(builder(), &[("STICKY_NO_SOCKETS", "off")]).no_sockets);
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Guard {
     /// What the PROXY protocol puts in front of everything.
     preamble: Option<Preamble>,
     hops: u8,
+    /// It has come from a proxy, for a slot that is not running.
+    is_anothers: bool,
     fate: Fate,
     client: ClientAddr,
     /// Who waits for the response to be complete.
@@ -87,14 +89,22 @@ impl Guard {
         Self { hops, ..Self::over(handoff, peer, Exchange::resume(MAX_HEAD, moving)) }
     }
 
+    /// Guards a connection that a proxy has sent to a slot that this worker stands in for: it goes to the next in order.
+    #[cfg(cluster)]
+    pub(crate) fn standing_in(mut self) -> Self {
+        self.is_anothers = true;
+        self
+    }
+
     fn over(handoff: Arc<Handoff>, peer: Option<SocketAddr>, exchange: Exchange) -> Self {
-        let client = if handoff.judge().trusts_anybody() { ClientAddr::named(peer) } else { ClientAddr::of(peer) };
+        let client = if handoff.judge().notes_messages() { ClientAddr::named(peer) } else { ClientAddr::of(peer) };
         let watch = Watch::default();
         Self {
             handoff,
             exchange,
             preamble: None,
             hops: 0,
+            is_anothers: false,
             fate: Fate::Close,
             client,
             parked: None,
@@ -296,7 +306,13 @@ impl Guard {
         let judge = self.handoff.judge();
         let client = judge.client(opening, peer);
         self.client.set(client);
-        if self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(opening, client) }
+        let client = client.map(|client| client.ip());
+        if judge.forwards() {
+            self.client.set_verdict(judge.verdict(opening, client));
+            return Verdict::Serve;
+        }
+        let is_a_proxys = judge.serves_proxies() && !self.is_anothers;
+        if is_a_proxys || self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(opening, client) }
     }
 
     fn obey(&mut self, verdict: Verdict) {
@@ -340,6 +356,7 @@ impl Guard {
     /// A message for this worker begins.
     fn begin(&mut self) {
         self.hops = 0;
+        self.is_anothers = false;
         self.watch.restart();
     }
 

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::BitOr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Opening;
-use super::placer::Placer;
-use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer, ProxyTrust};
+use super::placer::{Placer, UnderWay};
+use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer, ProxyTrust, client_address};
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
 use crate::placement::{KernelHash, Placement, Rendezvous};
@@ -25,10 +25,23 @@ pub(crate) enum Verdict {
     Refuse,
 }
 
+/// What follows from whose a message is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Duty {
+    /// Its connection goes there.
+    #[default]
+    Moves,
+    /// It is forwarded: this is a proxy, whose connections stay.
+    Forwards,
+    /// Nothing: a proxy has judged, and what it says of the client is true.
+    Serves,
+}
+
 /// Everything a verdict rests on.
 #[derive(Debug)]
 pub(crate) struct Judge {
     own: WorkerId,
+    duty: Duty,
     workers: u16,
     rules: Rules,
     hasher: KeyHasher,
@@ -37,6 +50,9 @@ pub(crate) struct Judge {
     sessions: Arc<Sessions>,
     placer: Placer,
     out: SlotSet,
+    /// The slots whose processes do not run, as far as this is known: to proxies.
+    down: SlotSet,
+    eras: Vec<AtomicU32>,
     /// The slots whose channels are read here.
     standing_in: SlotSet,
 }
@@ -53,6 +69,7 @@ impl Judge {
     ) -> Self {
         Self {
             own,
+            duty: Duty::Moves,
             workers,
             hasher: KeyHasher::new(seed),
             keys: Rendezvous::of_all(workers),
@@ -61,8 +78,45 @@ impl Judge {
             placer: Placer::new(own, workers, rules.placement, rows),
             rules,
             out: SlotSet::default(),
+            down: SlotSet::default(),
+            eras: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             standing_in: SlotSet::default(),
         }
+    }
+
+    /// The same judge with this duty.
+    pub(crate) fn with_duty(mut self, duty: Duty) -> Self {
+        self.duty = duty;
+        if duty == Duty::Forwards {
+            self.placer = self.placer.forwarding();
+        }
+        self
+    }
+
+    /// Whether a message stays here whoever's it is, and is forwarded.
+    pub(crate) fn forwards(&self) -> bool {
+        self.duty == Duty::Forwards
+    }
+
+    /// Whether everything comes from proxies.
+    pub(crate) fn serves_proxies(&self) -> bool {
+        self.duty == Duty::Serves
+    }
+
+    /// Says which slots' processes do not run just now, whatever becomes of their clients.
+    pub(crate) fn note_down(&self, slots: &[WorkerId]) {
+        for (slot, era) in WorkerId::all(self.workers).zip(&self.eras) {
+            if slots.contains(&slot) != self.down.contains(slot) {
+                era.fetch_add(1, Relaxed);
+            }
+        }
+        self.down.set(slots);
+    }
+
+    /// How often a slot's process has ceased to run or begun again; none while it does not run.
+    pub(crate) fn era(&self, slot: WorkerId) -> Option<u32> {
+        let era = self.eras.get(slot.index()).map(|era| era.load(Relaxed));
+        era.filter(|_| !self.down.contains(slot))
     }
 
     /// This worker's slot.
@@ -166,21 +220,46 @@ impl Judge {
         self.workers > 1 && self.rules.affinity.reads_session_tags()
     }
 
-    /// The address of the client that sent this head, for the application.
-    pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<IpAddr> {
+    /// The address of the client that sent this head, for the application; with port 0 where nobody names one.
+    pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<SocketAddr> {
+        let from = |address: IpAddr| {
+            let peer = peer.filter(|peer| peer.ip().to_canonical() == address);
+            SocketAddr::new(address, peer.map_or(0, |peer| peer.port()))
+        };
         match opening {
-            Opening::Request(head) if self.trusts_anybody() => self.rules.trust.client(Peer::from(peer), head),
-            _ => peer.map(|peer| peer.ip().to_canonical()),
+            Opening::Request(head) if self.duty == Duty::Serves => client_address::forwarded_by_us(head),
+            Opening::Request(head) if self.trusts_anybody() => {
+                self.rules.trust.client(Peer::from(peer), head).map(from)
+            }
+            _ => peer.map(|peer| from(peer.ip().to_canonical())),
         }
     }
 
+    /// Notes that something is under way to `slot`, where that is forwarded.
+    pub(crate) fn note_under_way(&self, slot: WorkerId) -> Option<UnderWay> {
+        self.placer.forwarded().map(|loads| UnderWay::to(slot, loads))
+    }
+
+    /// The worker of a message that is nobody's in particular: each that is in, in turn.
+    pub(crate) fn anyone(&self) -> Option<WorkerId> {
+        self.placer.next(&|slot| !self.is_out(slot))
+    }
+
     /// Whether clients may be somebody else than the peers of their connections.
-    pub(crate) fn trusts_anybody(&self) -> bool {
+    fn trusts_anybody(&self) -> bool {
         !self.rules.trust.proxies.is_empty()
+    }
+
+    /// Whether there is something to note of each message: who sends it, or whose it is.
+    pub(crate) fn notes_messages(&self) -> bool {
+        self.duty != Duty::Moves || self.trusts_anybody()
     }
 
     /// Whether this peer's word about its clients is taken.
     pub(crate) fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        if self.duty == Duty::Serves {
+            return peer.is_none();
+        }
         self.rules.trust.proxies.trusts(Peer::from(peer))
     }
 
@@ -526,11 +605,11 @@ mod tests {
         let parts = HeadParts::new("GET", "/", &[("x-forwarded-for", b"198.51.100.7")]);
         let [proxy, other] = ["192.0.2.1:80", "192.0.2.2:80"].map(|peer| Some(peer.parse().unwrap()));
         let client = |peer| judge.client(&Opening::Request(parts.head()), peer).unwrap().to_string();
-        assert_eq!([client(proxy), client(other)], ["198.51.100.7", "192.0.2.2"]);
-        assert_eq!(judge.client(&Opening::Http2, proxy), Some(IpAddr::from([192, 0, 2, 1])));
+        assert_eq!([client(proxy), client(other)], ["198.51.100.7:0", "192.0.2.2:80"]);
+        assert_eq!(judge.client(&Opening::Http2, proxy), proxy);
         assert_eq!([proxy, other, None].map(|peer| judge.trusts(peer)), [true, false, false]);
-        assert!(judge.trusts_anybody());
-        assert!(!self::judge(Affinity::default(), Failover::default()).trusts_anybody());
+        assert!(judge.notes_messages());
+        assert!(!self::judge(Affinity::default(), Failover::default()).notes_messages());
     }
 
     #[test]

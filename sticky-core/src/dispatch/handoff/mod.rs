@@ -31,7 +31,7 @@ pub(crate) mod message;
 #[cfg(cluster)]
 mod outbox;
 pub(crate) mod outcome;
-mod placer;
+pub(crate) mod placer;
 pub(crate) mod preamble;
 mod refusal;
 pub(crate) mod request_body;
@@ -197,7 +197,8 @@ impl Handoff {
         }
         let stream = Stream::from_fd(socket, message.is_unix, message.peer)?;
         let connection = self.registry.register(stream);
-        Ok(connection.guarded(Guard::resume(Arc::clone(self), message.peer, message.moving, message.hops)))
+        let guard = Guard::resume(Arc::clone(self), message.peer, message.moving, message.hops);
+        Ok(connection.guarded(if is_ours { guard } else { guard.standing_in() }))
     }
 
     /// Sends a connection to its owner, now or as soon as that is possible.

@@ -1,5 +1,6 @@
 //! Where a session goes that nobody has seen yet, other than by a hash.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::id::WorkerId;
@@ -16,12 +17,55 @@ pub(crate) struct Placer {
     turn: AtomicU64,
     /// Every process of the cluster.
     rows: Vec<Row>,
+    /// What is under way to each slot from here, where requests are forwarded. Connections to workers are used again and
+    /// again then, so that their number says nothing.
+    forwarded: Option<Arc<Loads>>,
+}
+
+/// How much is under way to each slot.
+#[derive(Debug)]
+pub(crate) struct Loads(Vec<AtomicU64>);
+
+/// One request or tunnel that is under way, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct UnderWay {
+    loads: Arc<Loads>,
+    slot: WorkerId,
+}
+
+impl UnderWay {
+    /// To this slot.
+    pub(crate) fn to(slot: WorkerId, loads: &Arc<Loads>) -> Self {
+        if let Some(load) = loads.0.get(slot.index()) {
+            load.fetch_add(1, Relaxed);
+        }
+        Self { loads: Arc::clone(loads), slot }
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        if let Some(load) = self.loads.0.get(self.slot.index()) {
+            load.fetch_sub(1, Relaxed);
+        }
+    }
 }
 
 impl Placer {
     pub(crate) fn new(own: WorkerId, workers: u16, kind: Placement, rows: Vec<Row>) -> Self {
         // Workers begin their rounds at different slots, or the first clients would all meet at the first.
-        Self { own, workers, kind, turn: AtomicU64::new(own.index() as u64), rows }
+        Self { own, workers, kind, turn: AtomicU64::new(own.index() as u64), rows, forwarded: None }
+    }
+
+    /// The same placer for a process that runs no worker, and forwards.
+    pub(crate) fn forwarding(mut self) -> Self {
+        self.forwarded = Some(Arc::new(Loads((0..self.workers).map(|_| AtomicU64::new(0)).collect())));
+        self
+    }
+
+    /// What is under way from here, where requests are forwarded.
+    pub(crate) fn forwarded(&self) -> Option<&Arc<Loads>> {
+        self.forwarded.as_ref()
     }
 
     /// The worker of a new session, of those that are in; none where the hash of its key decides.
@@ -34,7 +78,8 @@ impl Placer {
         }
     }
 
-    fn next(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+    /// The next one in turn.
+    pub(crate) fn next(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
         let usable: Vec<WorkerId> = WorkerId::all(self.workers).filter(|slot| is_in(*slot)).collect();
         let turn = self.turn.fetch_add(1, Relaxed);
         usable.get((turn % (usable.len() as u64).max(1)) as usize).copied()
@@ -44,17 +89,20 @@ impl Placer {
     /// loaded until the first of a burst arrives would get the whole burst. A slot in which nobody sits at the moment has
     /// no number that could tell.
     fn least(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        if let Some(Loads(loads)) = self.forwarded.as_deref() {
+            let load = |slot: WorkerId| loads[slot.index()].load(Relaxed);
+            let order = self.order();
+            return WorkerId::all(self.workers)
+                .filter(|slot| is_in(*slot))
+                .min_by_key(|slot| (load(*slot), order(*slot)));
+        }
         let load = |slot: WorkerId| -> u64 {
             let rows = self.rows.iter().filter(|row| row.is_in(slot));
             let load: u64 = rows.map(Row::load).sum();
             // The connection in question is open here, wherever it goes.
             load - u64::from(slot == self.own && load > 0)
         };
-        // Of equals the next in turn, or the first slot would get them all.
-        let turn = self.turn.fetch_add(1, Relaxed);
-        let order = |slot: WorkerId| {
-            (slot.index() as u64 + u64::from(self.workers) - turn % u64::from(self.workers)) % u64::from(self.workers)
-        };
+        let order = self.order();
         let seated = WorkerId::all(self.workers).filter(|slot| is_in(*slot) && self.row(*slot).is_some());
         let chosen = seated.min_by_key(|slot| (load(*slot), order(*slot)));
         let chosen = chosen.or_else(|| is_in(self.own).then_some(self.own))?;
@@ -62,6 +110,12 @@ impl Placer {
             self.row(chosen).inspect(|row| row.reserve());
         }
         Some(chosen)
+    }
+
+    /// Of equals the next in turn, or the first slot would get them all.
+    fn order(&self) -> impl Fn(WorkerId) -> u64 {
+        let (turn, workers) = (self.turn.fetch_add(1, Relaxed), u64::from(self.workers));
+        move |slot: WorkerId| (slot.index() as u64 + workers - turn % workers) % workers
     }
 
     /// A connection on its way to `slot` does not arrive there.

@@ -13,10 +13,10 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Note, Program, Scope};
+use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Fleet, Note, Program, Scope};
 use super::{CUT_TIME, Child, Phase, Stage, State, worker};
 use crate::control::Part;
-use crate::id::WorkerId;
+use crate::id::{Post, WorkerId};
 use crate::worker::DrainReason;
 
 /// How many processes of a slot may be finishing old work at once. Another reload waits until one of them has drained,
@@ -55,8 +55,16 @@ impl State {
             return;
         }
         self.out.push(Action::FindProgram);
-        self.out.push(Action::Note(Note::Reloading { slots: queue.len() }));
+        self.out.push(Action::Note(Note::Reloading { slots: self.fleet(queue.iter().map(|index| worker(*index))) }));
         self.reload = Some(Reload { queue, done: Vec::new(), crowded: None });
+    }
+
+    /// How many slots of either kind these are.
+    fn fleet(&self, slots: impl Iterator<Item = WorkerId>) -> Fleet {
+        slots.fold(Fleet::default(), |fleet, slot| match self.post(slot) {
+            Post::Worker(_) => Fleet { workers: fleet.workers + 1, ..fleet },
+            Post::Proxy(_) => Fleet { proxies: fleet.proxies + 1, ..fleet },
+        })
     }
 
     /// Takes the reload on as far as it can go now.
@@ -116,7 +124,7 @@ impl State {
         if let Some(reload) = &mut self.reload
             && reload.crowded.replace(index) != Some(index)
         {
-            self.out.push(Action::Note(Note::ReloadCrowded { worker: worker(index), former: MOST_RETIRED }));
+            self.out.push(Action::Note(Note::ReloadCrowded { who: self.post(worker(index)), former: MOST_RETIRED }));
         }
         false
     }
@@ -161,7 +169,8 @@ impl State {
     fn retire(&mut self, now: Instant, index: usize) {
         let (Some(old), Some(current)) = (self.superseded(index), self.slots[index].current) else { return };
         let is_moved = |part: Part| self.slots[index].readers[part.index()].is_held_by(current);
-        if !is_moved(Part::Listeners) || (self.policy.moves && !is_moved(Part::Channel)) {
+        // Who listens by itself has its proxies on the new port by now.
+        if Part::ALL.into_iter().any(|part| self.has(index, part) && !is_moved(part)) {
             return;
         }
         let timeout = self.policy.drain_timeout;
@@ -183,7 +192,7 @@ impl State {
         if let Some(reload) = &mut self.reload {
             reload.done.retain(|done| *done != at);
         }
-        self.stop_reload(format!("the new worker {at} {} as it took over", what.verb()));
+        self.stop_reload(format!("the new {} {} as it took over", self.post(at), what.verb()));
         true
     }
 
@@ -194,15 +203,17 @@ impl State {
         for id in others {
             self.throw_away(id);
         }
+        let done = done.into_iter().map(|slot| self.post(slot)).collect();
         self.out.push(Action::Note(Note::ReloadStopped { why, done }));
     }
 
     /// The next generation of a slot is of no use: why, and what it said.
     pub(super) fn refuse_next(&mut self, child: &Child, what: &BootFailureKind) {
         let why = match child.stage {
-            Stage::Soaking { .. } => format!("the new worker {} {} within reload_soak", child.slot, what.verb()),
+            Stage::Soaking { .. } => format!("the new {} {} within reload_soak", self.post(child.slot), what.verb()),
             _ => {
-                let failure = BootFailure { worker: child.slot, what: what.clone(), words: child.words.clone() };
+                let failure =
+                    BootFailure { who: self.post(child.slot), what: what.clone(), words: child.words.clone() };
                 // Words may be several lines; this is to be one.
                 format!("the new {failure}").lines().collect::<Vec<_>>().join(" ")
             }
@@ -229,15 +240,15 @@ impl State {
     /// A process that another has followed has ended.
     pub(super) fn former_gone(&mut self, child: &Child, what: &BootFailureKind) {
         if let (Stage::Superseded | Stage::Retired { .. }, BootFailureKind::Ended(how)) = (child.stage, what) {
-            self.out.push(Action::Note(Note::FormerLost { worker: child.slot, how: *how }));
+            self.out.push(Action::Note(Note::FormerLost { who: self.post(child.slot), how: *how }));
         }
     }
 
     fn finish_reload(&mut self) {
         let is_over = self.reload.as_ref().is_some_and(|reload| reload.queue.is_empty());
         if is_over && !(0..self.slots.len()).any(|index| self.is_being_replaced(index)) {
-            let slots = self.reload.take().map_or(0, |reload| reload.done.len());
-            self.out.push(Action::Note(Note::Reloaded { slots }));
+            let done = self.reload.take().map(|reload| reload.done).unwrap_or_default();
+            self.out.push(Action::Note(Note::Reloaded { slots: self.fleet(done.into_iter()) }));
         }
     }
 
@@ -245,6 +256,7 @@ impl State {
     pub(super) fn forget_reload(&mut self) {
         self.next_reload = None;
         if let Some(Reload { done, .. }) = self.reload.take() {
+            let done = done.into_iter().map(|slot| self.post(slot)).collect();
             self.out.push(Action::Note(Note::ReloadGivenUp { done }));
         }
     }

@@ -30,11 +30,11 @@ fn retire(id: u64) -> Action {
 }
 
 fn reloading(slots: usize) -> [Action; 2] {
-    [Action::FindProgram, Action::Note(Note::Reloading { slots })]
+    [Action::FindProgram, Action::Note(Note::Reloading { slots: fleet(slots) })]
 }
 
 fn reloaded(slots: usize) -> Action {
-    Action::Note(Note::Reloaded { slots })
+    Action::Note(Note::Reloaded { slots: fleet(slots) })
 }
 
 /// That the reload has stopped with these words, and what else is done about it.
@@ -60,12 +60,12 @@ fn slots_are_replaced_one_after_the_other() {
     assert_eq!(cluster.tell(ready(3)), [keep(3), release(1, 1)]);
     assert_eq!(cluster.tell(released(1, 1)), [listen(3, 1), retire(1), reloaded(2)]);
     let report = WorkerReport { completed: 3, cut: 1 };
-    let note = Note::Replaced { worker: slot(0), report };
+    let note = Note::Replaced { who: post(0), report };
     assert_eq!(note.to_string(), "the former worker 0 has drained: 3 connections completed, 1 cut");
     assert_eq!(cluster.tell(drained(0, 3, 1)), [Action::Note(note)]);
     assert_eq!(cluster.tell(exited(0, 0)), []);
     assert_eq!(cluster.deadline(), Some(DRAIN + CUT_TIME));
-    let killed_late = [Action::Note(Note::Overdue { worker: slot(1) }), signal(1, ChildSignal::Kill)];
+    let killed_late = [Action::Note(Note::Overdue { who: post(1) }), signal(1, ChildSignal::Kill)];
     assert_eq!(cluster.wait(DRAIN + CUT_TIME), killed_late);
     assert_eq!(cluster.tell(killed(1)), []);
     assert_eq!(cluster.deadline(), None);
@@ -234,7 +234,7 @@ fn generations_do_not_pile_up() {
         assert_eq!(cluster.tell(released(id - 1, 0)), [listen(id, 0), retire(id - 1), reloaded(1)]);
     }
     let [find, note] = reloading(1);
-    let crowded = Action::Note(Note::ReloadCrowded { worker: slot(0), former: MOST_RETIRED });
+    let crowded = Action::Note(Note::ReloadCrowded { who: post(0), former: MOST_RETIRED });
     assert_eq!(cluster.tell(hup()), [find, note, crowded]);
     assert_eq!(cluster.tell(Event::Tick), [], "said once");
     cluster.tell(drained(1, 0, 0));

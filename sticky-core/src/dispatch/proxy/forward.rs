@@ -1,0 +1,462 @@
+//! One request, from the client to its worker and back.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::{COOKIE, EXPECT, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::time::{interval, timeout};
+
+use super::body::{Answer, Gate, Outgoing, Progress};
+use super::direct::{self, Direct, DirectBody, Framing, Head, Loan, Lost};
+use super::fault::Fault;
+use super::headers::{self, Words};
+use super::pool::{Era, Lease, Pool, Sender};
+use super::tunnel;
+use super::upstream::Upstreams;
+use crate::config::Config;
+use crate::connection::ClientAddr;
+use crate::dispatch::handoff::exchange::Opening;
+use crate::dispatch::handoff::head::{HeadReader, MAX_HEAD, Outcome, PrefaceRule};
+use crate::dispatch::handoff::judge::{Judge, Verdict};
+use crate::http::RequestBody;
+use crate::id::WorkerId;
+use crate::integration::{Keeper, came_by_https};
+use crate::scoreboard::Row;
+use crate::session::Sessions;
+use crate::worker::Road;
+
+/// How often a request is begun that no worker has seen.
+const ATTEMPTS: usize = 3;
+
+/// How long a connection to a program that listens by itself may have been idle to be used again. Some close theirs after
+/// two seconds.
+const PORT_IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// How often idle connections are looked through.
+const TIDY_PERIOD: Duration = Duration::from_secs(5);
+
+/// The settings that forwarding depends on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    patience: Option<Duration>,
+    response_timeout: Option<Duration>,
+    tunnel_idle_timeout: Option<Duration>,
+    no_sockets: bool,
+}
+
+impl Settings {
+    pub(super) fn of(config: &Config) -> Self {
+        Self {
+            patience: config.failover.after(),
+            response_timeout: config.response_timeout,
+            tunnel_idle_timeout: config.tunnel_idle_timeout,
+            no_sockets: config.no_sockets,
+        }
+    }
+}
+
+/// Forwards requests to the workers that they belong to.
+#[derive(Debug)]
+pub(super) struct Forwarder {
+    judge: Arc<Judge>,
+    upstreams: Upstreams,
+    /// What is known of sessions in each slot, where workers do not know it themselves.
+    sessions: Vec<Arc<Sessions>>,
+    pool: Arc<Pool<Sender>>,
+    /// Those that are not handed to anybody.
+    direct: Arc<Pool<Direct>>,
+    settings: Settings,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    client: ClientAddr,
+    /// What was said of him last.
+    words: Mutex<Option<Words>>,
+}
+
+impl Visitor {
+    pub(super) fn new(client: ClientAddr) -> Self {
+        Self { client, words: Mutex::new(None) }
+    }
+
+    /// What is to be said of who sends the present request, mostly the same as before.
+    fn words(&self, by_https: bool) -> Words {
+        let client = self.client.get();
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if !words.as_ref().is_some_and(|words| words.are_of(client, by_https)) {
+            *words = None;
+        }
+        words.get_or_insert_with(|| Words::of(client, by_https)).clone()
+    }
+}
+
+/// A request as it goes to its worker.
+struct Outbound {
+    slot: WorkerId,
+    request: Request<Outgoing>,
+    sent: Arc<Progress>,
+    origin: Origin,
+}
+
+/// What a request was judged by, should that have to be done again.
+struct Origin {
+    client: Option<SocketAddr>,
+    /// As they came: workers do not see all of them.
+    cookies: Vec<HeaderValue>,
+}
+
+/// What came of it.
+struct Inbound {
+    response: Response<Incoming>,
+    lease: Lease,
+}
+
+impl Forwarder {
+    pub(super) fn new(judge: Arc<Judge>, mut road: Road, row: Row, settings: Settings) -> Self {
+        let sessions = std::mem::take(&mut road.sessions);
+        let slots = road.channels.len();
+        let (pool, direct) = (Arc::new(Pool::new(slots)), Arc::new(Pool::new(slots)));
+        Self { judge, upstreams: Upstreams::new(road, settings.patience, row), sessions, pool, direct, settings }
+    }
+
+    /// Closes connections that nobody needs, until it is dropped.
+    pub(super) async fn tidy(self: Arc<Self>) {
+        let mut ticks = interval(TIDY_PERIOD);
+        loop {
+            ticks.tick().await;
+            self.pool.tidy();
+            self.direct.tidy();
+        }
+    }
+
+    /// Forwards a request of this client. What goes wrong is an answer, too.
+    pub(super) async fn forward(
+        self: Arc<Self>,
+        request: Request<RequestBody>,
+        visitor: Arc<Visitor>,
+    ) -> Result<Response<Answer>, Infallible> {
+        Ok(self.try_forward(request, &visitor).await.unwrap_or_else(Fault::response))
+    }
+
+    async fn try_forward(
+        &self,
+        mut request: Request<RequestBody>,
+        visitor: &Visitor,
+    ) -> Result<Response<Answer>, Fault> {
+        let client = &visitor.client;
+        let (peer, verdict) = client.forwarding();
+        let slot = self.slot(verdict)?;
+        let protocol = self.protocol(&request)?;
+        let is_connect = request.method() == Method::CONNECT;
+        let downstream = (protocol.is_some() || is_connect).then(|| hyper::upgrade::on(&mut request));
+        let (mut parts, body) = request.into_parts();
+        let gate = prepare(&mut parts, protocol)?;
+        let is_trusted = self.judge.trusts(peer);
+        let by_https = is_trusted && came_by_https(&parts.headers);
+        headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
+        if downstream.is_none() && body.is_end_stream() && !self.upstreams.are_ports() {
+            return self.in_time(self.ask(slot, &parts, client.get())).await;
+        }
+        let origin = self.origin(&parts.headers, client.get());
+        let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
+        let (body, sent) = Outgoing::new(body, gate);
+        let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin };
+        let mut inbound = self.in_time(self.send(outbound)).await?;
+        if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
+            visit.at(sessions).response(inbound.response.headers_mut());
+        }
+        Ok(self.answer(inbound, downstream, is_connect))
+    }
+
+    /// What is kept of a request, where its worker may turn out not to be there before it is sent.
+    fn origin(&self, headers: &HeaderMap, client: Option<SocketAddr>) -> Origin {
+        let cookies = self.upstreams.are_ports().then(|| headers.get_all(COOKIE).iter().cloned().collect());
+        Origin { client, cookies: cookies.unwrap_or_default() }
+    }
+
+    /// Who keeps the sessions of a slot whose worker does not.
+    fn keeper(&self, slot: WorkerId) -> Option<Keeper> {
+        let sessions = self.sessions.get(slot.index()).filter(|sessions| sessions.are_of_interest())?;
+        // What the headers say by now is our own word.
+        Some(Keeper::new(Arc::clone(sessions), true))
+    }
+
+    /// Whose a request is.
+    fn slot(&self, verdict: Verdict) -> Result<WorkerId, Fault> {
+        match verdict {
+            Verdict::Send(slot) => Ok(slot),
+            Verdict::Serve => self.judge.anyone().ok_or(Fault::Unavailable),
+            Verdict::Refuse => Err(Fault::Unavailable),
+        }
+    }
+
+    /// The protocol that a request asks for in place of HTTP.
+    fn protocol(&self, request: &Request<RequestBody>) -> Result<Option<HeaderValue>, Fault> {
+        // Over HTTP/2 only a stream of it can become something else.
+        if request.method() == Method::CONNECT && request.version() == Version::HTTP_2 {
+            return Err(Fault::NotImplemented);
+        }
+        let protocol = headers::upgrade(request.headers(), request.version());
+        match protocol {
+            Some(protocol) if self.settings.no_sockets && headers::is_web_socket(&protocol) => Err(Fault::NoSockets),
+            // Whoever offers something else goes on without it.
+            Some(_) if self.settings.no_sockets => Ok(None),
+            protocol => Ok(protocol),
+        }
+    }
+
+    /// Waits for the head of a response, as long as that may take.
+    async fn in_time<T>(&self, response: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        match self.settings.response_timeout {
+            Some(limit) => timeout(limit, response).await.unwrap_or(Err(Fault::TimedOut)),
+            None => response.await,
+        }
+    }
+
+    /// Sends a request without a body to a worker of ours, and again as long as it is certain that none has seen it.
+    async fn ask(
+        &self,
+        mut slot: WorkerId,
+        parts: &Parts,
+        client: Option<SocketAddr>,
+    ) -> Result<Response<Answer>, Fault> {
+        let request = direct::written(parts);
+        for attempt in 1..=ATTEMPTS {
+            let under_way = self.judge.note_under_way(slot);
+            let era = self.era(slot);
+            // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
+            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
+            let mut connection = match used {
+                Some(connection) => connection,
+                None => match self.upstreams.connect_directly(slot).await {
+                    Ok(connection) => connection,
+                    Err(fault) => {
+                        slot = self.another(slot, &request, client).ok_or(fault)?;
+                        continue;
+                    }
+                },
+            };
+            match connection.ask(&request, &parts.method).await {
+                Ok(head) => {
+                    let loan = Loan {
+                        pool: Arc::clone(&self.direct),
+                        slot,
+                        era,
+                        goes_on: head.goes_on,
+                        _under_way: under_way,
+                    };
+                    return answer_directly(head, connection, loan);
+                }
+                Err(Lost::Unseen) => {}
+                Err(Lost::Broken(error)) => {
+                    tracing::debug!(target: "sticky", %error, %slot, "a worker has broken off");
+                    return Err(Fault::BrokenOff);
+                }
+            }
+        }
+        Err(Fault::BrokenOff)
+    }
+
+    /// Sends the request, and again as long as it is certain that no worker has seen it.
+    async fn send(&self, outbound: Outbound) -> Result<Inbound, Fault> {
+        let Outbound { mut slot, mut request, sent, origin } = outbound;
+        for attempt in 1..=ATTEMPTS {
+            let under_way = (self.judge.note_under_way(slot), self.upstreams.announce(slot));
+            let era = self.era(slot);
+            // What was idle may be dead, all of it at once.
+            let (mut sender, is_used) = match self.sender(slot, era, attempt == 1).await {
+                Ok(found) => found,
+                Err(fault) => {
+                    let head = head_of(&request, &origin.cookies);
+                    slot = self.another(slot, &head, origin.client).ok_or(fault)?;
+                    continue;
+                }
+            };
+            let copy = copy_of(&request);
+            let mut error = match sender.send(request).await {
+                Ok(response) => {
+                    let pool = Arc::clone(&self.pool);
+                    let lease = Lease { pool, slot, era, sender, sent, _under_way: under_way };
+                    return Ok(Inbound { response, lease });
+                }
+                Err(error) => error,
+            };
+            request = match (error.take_message(), copy) {
+                (Some(request), _) => request,
+                _ if sent.is_broken() => return Err(Fault::BadRequest),
+                (None, Some(copy)) if self.may_repeat(&copy, error.error(), is_used) => copy,
+                _ => {
+                    tracing::debug!(target: "sticky", error = %error.error(), %slot, "a worker has broken off");
+                    return Err(Fault::BrokenOff);
+                }
+            };
+        }
+        Err(Fault::BrokenOff)
+    }
+
+    fn era(&self, slot: WorkerId) -> Era {
+        self.judge.era(slot).map(|era| (era, self.upstreams.port(slot)))
+    }
+
+    /// A connection to a slot, and whether it has been used before.
+    async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
+        let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
+        // A worker that stands still would not answer; who takes up a new connection does.
+        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, at_most)) {
+            if sender.is_ready().await {
+                return Ok((sender, true));
+            }
+        }
+        Ok((self.upstreams.connect(slot, || self.judge.is_out(slot)).await?, false))
+    }
+
+    /// The worker of a request whose own is out by now, as its next requests will find it.
+    fn another(&self, slot: WorkerId, request: &[u8], client: Option<SocketAddr>) -> Option<WorkerId> {
+        if !self.judge.is_out(slot) {
+            return None;
+        }
+        let Outcome::Request(head) = HeadReader::new(MAX_HEAD, PrefaceRule::Refused).poll(request) else { return None };
+        let client = client.map(|client| client.ip());
+        self.slot(self.judge.verdict(&Opening::Request(head.view(request)), client)).ok().filter(|other| *other != slot)
+    }
+
+    /// Whether a request that has failed may be sent once more. What a worker of ours has not read it has not seen; of
+    /// others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
+    fn may_repeat(&self, request: &Request<Outgoing>, error: &hyper::Error, is_used: bool) -> bool {
+        if self.upstreams.are_ports() { is_used && request.method().is_idempotent() } else { is_unseen(error) }
+    }
+
+    /// The response to the client. Only the worker's own word makes a tunnel of the connection.
+    fn answer(&self, inbound: Inbound, downstream: Option<OnUpgrade>, is_connect: bool) -> Response<Answer> {
+        let Inbound { mut response, lease } = inbound;
+        let status = response.status();
+        let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
+        let protocol = headers::upgrade(response.headers(), Version::HTTP_11);
+        headers::end_connection(response.headers_mut());
+        if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
+            headers::set_upgrade(response.headers_mut(), protocol);
+        }
+        match downstream {
+            Some(downstream) if is_tunnel => {
+                let upstream = hyper::upgrade::on(&mut response);
+                tokio::spawn(tunnel::run(downstream, upstream, self.settings.tunnel_idle_timeout, lease));
+                response.map(|_| Answer::Whole(None))
+            }
+            // Nobody has asked for another protocol.
+            None if status == StatusCode::SWITCHING_PROTOCOLS => Fault::BrokenOff.response(),
+            _ => response.map(|body| Answer::stream(body, lease)),
+        }
+    }
+}
+
+/// The response to the client, of which nearly always all is here by now.
+fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Response<Answer>, Fault> {
+    let Head { mut response, framing, .. } = head;
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody has asked for another protocol.
+        return Err(Fault::BrokenOff);
+    }
+    let protocol = headers::upgrade(response.headers(), Version::HTTP_11);
+    headers::end_connection(response.headers_mut());
+    if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
+        headers::set_upgrade(response.headers_mut(), protocol);
+    }
+    if let Framing::Length(length) = framing
+        && let Some(body) = connection.take_whole(length)
+    {
+        loan.give_back(connection);
+        return Ok(response.map(|()| Answer::whole(body)));
+    }
+    Ok(response.map(|()| Answer::Direct(Box::new(DirectBody::new(connection, framing, loan)))))
+}
+
+/// Makes the head what the worker gets; a gate where the client waits for 100 before it sends the body.
+fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Arc<Gate>>, Fault> {
+    if !headers::names_host(&parts.headers, parts.version) {
+        return Err(Fault::BadRequest);
+    }
+    if parts.headers.len() > headers::MAX_HEADERS {
+        return Err(Fault::TooManyHeaders);
+    }
+    if parts.method != Method::CONNECT {
+        headers::origin_form(&mut parts.uri, &mut parts.headers);
+    }
+    let expects = parts.version == Version::HTTP_11 && expects_continue(&parts.headers);
+    headers::end_connection(&mut parts.headers);
+    if let Some(protocol) = protocol {
+        headers::set_upgrade(&mut parts.headers, protocol);
+    }
+    // What the front connection knows of its request is none of the back one's business.
+    parts.extensions.clear();
+    parts.version = Version::HTTP_11;
+    Ok(expects.then(|| gate(parts)))
+}
+
+fn expects_continue(headers: &HeaderMap) -> bool {
+    headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+}
+
+/// Opened when the worker says that it wants the body.
+fn gate(parts: &mut Parts) -> Arc<Gate> {
+    let gate = Arc::new(Gate::default());
+    let mut request = Request::new(());
+    let opened = Arc::clone(&gate);
+    hyper::ext::on_informational(&mut request, move |interim| {
+        if interim.status() == StatusCode::CONTINUE {
+            opened.open();
+        }
+    });
+    parts.extensions = std::mem::take(request.extensions_mut());
+    gate
+}
+
+/// The head of a request as its judge reads it.
+fn head_of(request: &Request<Outgoing>, cookies: &[HeaderValue]) -> Vec<u8> {
+    let mut head = format!("{} {} HTTP/1.1\r\n", request.method(), request.uri()).into_bytes();
+    let others = request.headers().iter().filter(|(name, _)| *name != COOKIE && *name != UPGRADE);
+    let cookies = cookies.iter().map(|value| (&COOKIE, value));
+    for (name, value) in others.chain(cookies) {
+        head.extend_from_slice(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+    }
+    head.extend_from_slice(b"\r\n");
+    head
+}
+
+/// The same request, where nothing of it can be sent only once.
+fn copy_of(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
+    if !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(Outgoing::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Whether a worker has certainly not seen a request that has failed with this error: where one end of a socket pair is
+/// closed with something unread in it, the other is told so, and what comes later is not taken (unix(7)).
+fn is_unseen(error: &hyper::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        }
+        cause = error.source();
+    }
+    false
+}
