@@ -18,7 +18,7 @@ use crate::stats::Summary;
 const SESSIONS: usize = 16;
 /// Rounds that do not count; in each, every session sends a message and polls for its echo.
 const WARM_UP: usize = 20;
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 2_500;
 /// No request takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Tagging may take so much of a poll.
