@@ -99,14 +99,20 @@ impl Drain {
     }
 
     /// Whether the drain has started.
+    #[inline]
     pub fn is_started(&self) -> bool {
         // Asked for every request, so without the lock that a look at the value takes. Nobody ever marks it as seen
         // in this receiver, only in copies of it.
-        let has_started = self.state.has_changed().unwrap_or_else(|_| self.state.borrow().is_some());
-        has_started && (!self.is_of_forwarded || self.state.borrow().is_some_and(|started| self.concerns(started)))
+        self.state.has_changed().unwrap_or(true) && self.is_concerned()
+    }
+
+    #[cold]
+    fn is_concerned(&self) -> bool {
+        self.state.borrow().is_some_and(|started| self.concerns(started))
     }
 
     /// Whether another generation goes on with this worker's clients.
+    #[inline]
     pub(crate) fn is_replaced(&self) -> bool {
         self.is_started() && self.reason() == Some(DrainReason::Replaced)
     }

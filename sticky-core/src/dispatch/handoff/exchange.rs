@@ -228,6 +228,7 @@ impl Exchange {
     }
 
     /// Whether a head may be read where the framework wants it: one may begin, and nothing has been read ahead.
+    #[inline]
     pub(crate) fn awaits_head(&self) -> bool {
         let is_next = matches!(self.inbound, Inbound::Between) && self.is_settled();
         is_next && self.buffer.is_empty() && !self.is_last && !self.is_eof
@@ -235,6 +236,7 @@ impl Exchange {
 
     /// The head that these bytes begin with, if all of it is there. They are all that has come since
     /// [`awaits_head`](Self::awaits_head), and either [served](Self::serve_in_place) or [kept](Self::keep).
+    #[inline]
     pub(crate) fn peek(&mut self, bytes: &[u8]) -> Option<Head> {
         match self.reader.poll(bytes) {
             // Empty lines in front of it are nobody's.
@@ -248,6 +250,7 @@ impl Exchange {
     /// # Errors
     ///
     /// The head, if there is more in these bytes than one message: nothing has changed.
+    #[inline]
     pub(crate) fn serve_in_place(&mut self, head: Head, bytes: &[u8]) -> Result<(), Head> {
         let mut body = RequestBody::new(head.facts().body);
         let length = head.len() + body.consume(&bytes[head.len()..]);
@@ -448,6 +451,7 @@ impl Exchange {
     }
 
     /// A message begins, of which `cleared` bytes are in the buffer.
+    #[inline]
     fn begin(&mut self, facts: Facts, body: RequestBody, cleared: usize) {
         self.is_last |= facts.wants_close;
         self.response = Response::to(facts);
@@ -517,6 +521,7 @@ impl Exchange {
     // === writing ===
 
     /// The socket has accepted these bytes from the framework.
+    #[inline]
     pub(crate) fn accepted(&mut self, bytes: &[u8]) -> Wrote {
         match &mut self.inbound {
             Inbound::Tunnel => return Wrote::Part,
@@ -563,6 +568,7 @@ impl Exchange {
     }
 
     /// Whether no answer is outstanding.
+    #[inline]
     fn is_settled(&self) -> bool {
         matches!(self.response.state(), ResponseState::NotDue | ResponseState::Complete)
     }
@@ -575,6 +581,7 @@ impl Exchange {
     }
 
     /// For the timers.
+    #[inline]
     pub(crate) fn phase(&self) -> Phase {
         match &self.inbound {
             Inbound::Tunnel => Phase::Tunnel,

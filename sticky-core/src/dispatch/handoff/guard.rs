@@ -302,6 +302,7 @@ impl Guard {
         self.obey(verdict);
     }
 
+    #[inline]
     fn judge(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Verdict {
         let judge = self.handoff.judge();
         let client = judge.client(opening, peer);

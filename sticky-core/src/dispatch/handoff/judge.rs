@@ -221,6 +221,7 @@ impl Judge {
     }
 
     /// The address of the client that sent this head, for the application; with port 0 where nobody names one.
+    #[inline]
     pub(crate) fn client(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Option<SocketAddr> {
         let from = |address: IpAddr| {
             let peer = peer.filter(|peer| peer.ip().to_canonical() == address);
@@ -231,7 +232,7 @@ impl Judge {
             Opening::Request(head) if self.trusts_anybody() => {
                 self.rules.trust.client(Peer::from(peer), head).map(from)
             }
-            _ => peer.map(|peer| from(peer.ip().to_canonical())),
+            _ => peer.map(|peer| SocketAddr::new(peer.ip().to_canonical(), peer.port())),
         }
     }
 

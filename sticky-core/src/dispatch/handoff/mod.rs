@@ -153,6 +153,7 @@ impl Handoff {
     }
 
     /// The slot whose channel another generation reads instead of this process, if that is so.
+    #[inline]
     fn successor(&self) -> Option<WorkerId> {
         self.drain.is_replaced().then(|| self.judge.own())
     }
