@@ -116,7 +116,7 @@ fn is_ambiguous(line: &[u8]) -> bool {
         let value = text.strip_prefix(name).and_then(|rest| rest.strip_prefix(':')).unwrap_or_default();
         value.trim_ascii().contains(|character: char| character.is_ascii_control() && character != '\t')
     };
-    text.starts_with([' ', '\t']) || NAMES.into_iter().any(|name| has_blank(name) || is_odd(name))
+    text.starts_with([' ', '\t', '\r']) || NAMES.into_iter().any(|name| has_blank(name) || is_odd(name))
 }
 
 fn values<'a>(head: &Head<'a>, name: &str) -> Vec<&'a [u8]> {
