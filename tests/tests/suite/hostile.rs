@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use sticky_tests::client::send_in_pieces;
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process;
-use sticky_tests::{Client, Connection, Random, Request, Response, TestCluster, journal};
+use sticky_tests::{Client, Connection, Launch, Random, Request, Response, TestCluster, journal};
 
-use crate::bed::{Bed, Dispatch, Row};
+use crate::bed::{Bed, Dispatch, Framework, Row};
 use crate::handoff::two;
 use crate::keys::{Key, KeyIn, Moves, by_header, fresh};
 use crate::shapes::{self, Fate, Shape};
@@ -28,7 +28,9 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("silence_after_a_move_is_timed", silence_after_a_move_is_timed),
         Row::new("slow_heads_are_timed_wherever_they_are", slow_heads_are_timed_wherever_they_are),
     ];
-    rows.map(|row| row.by_request()).into()
+    let counted = Row::new("raw_programs_get_one_request_for_one", raw_programs_get_one_request_for_one);
+    let counted = counted.only(Dispatch::Proxy).only_with(Framework::Core);
+    rows.map(|row| row.by_request()).into_iter().chain([counted]).collect()
 }
 
 /// The request that is hidden in or behind each shape. Nobody must answer it unless the shape before it was served.
@@ -87,6 +89,48 @@ fn hostile_shapes_are_refused_or_framed(bed: &Bed) {
     assert!(!executed.contains_key(SMUGGLED), "a smuggled request was executed");
     let moves = Moves::at_end_of(&cluster);
     assert!(moves.count("refused_heads") >= refused, "{moves:?}, and {refused} were refused");
+}
+
+/// Behind a proxy, a program that reads bytes by itself gets what its client was answered, and nothing that could be read
+/// in two ways.
+fn raw_programs_get_one_request_for_one(bed: &Bed) {
+    let launch = Launch::new(env!("CARGO_BIN_EXE_testbed-raw")).workers(2);
+    let path = launch.folder().join("journal");
+    let cluster = launch.env("STICKY_AFFINITY", KeyIn::Header.affinity()).env(journal::VARIABLE, &path).up();
+    let key = |what: &str, number: usize| Key { name: format!("{what}-{number}"), worker: 0 };
+    let mut conversations = Vec::new();
+    for number in 0..3 * shapes::on(bed, &key("shape", 0)).len() {
+        let shape = shapes::on(bed, &key("shape", number)).swap_remove(number / 3);
+        let hidden = key("hidden", number).on(Request::get("/hidden").header("connection", "close")).bytes();
+        let lead = key("lead", number).on(Request::get("/")).bytes();
+        let mut connection = cluster.client().connect().expect("a connection");
+        // First on its connection, after an answer, behind another one.
+        let bytes = match number % 3 {
+            0 => [shape.bytes.as_slice(), &hidden].concat(),
+            1 => {
+                connection.send(&lead).and_then(|()| connection.response()).expect("an answer");
+                [shape.bytes.as_slice(), &hidden].concat()
+            }
+            _ => [lead.as_slice(), &shape.bytes, &hidden].concat(),
+        };
+        // A refusal may come before all of it is sent.
+        let _ = connection.send(bytes);
+        let _ = connection.finish_writing();
+        let answers = connection.read_to_end().unwrap_or_else(|error| panic!("{}: {error}", shape.name));
+        let answers = String::from_utf8_lossy(&answers).into_owned();
+        conversations.push((shape, answers));
+    }
+    cluster.stop();
+    let got = journal::read_all(&path).expect("the journal");
+    assert!(!got.contains_key("ambiguous"), "{}", cluster.events());
+    for (number, (shape, answers)) in conversations.iter().enumerate() {
+        let times = |what: &str| got.get(&key(what, number).name).map_or(0, Vec::len);
+        let [lead, once, hidden] = ["lead", "shape", "hidden"].map(times);
+        let is_served = matches!(shape.fate, Fate::Served(_) | Fate::ServedLast(_));
+        assert!(lead <= 1 && once <= 1 && hidden <= usize::from(is_served), "{}: {lead} {once} {hidden}", shape.name);
+        let answered = answers.matches(" 200 OK\r\n").count() + usize::from(number % 3 == 1);
+        assert_eq!(lead + once + hidden, answered, "{}: {answers}", shape.name);
+    }
 }
 
 fn lead_in(connection: &mut Connection, position: Position, other: &Key) {

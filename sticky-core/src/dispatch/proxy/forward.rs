@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::header::{COOKIE, EXPECT, UPGRADE};
+use http::header::{CONTENT_LENGTH, COOKIE, EXPECT, TRANSFER_ENCODING, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
 use http_body::Body;
@@ -350,6 +350,9 @@ impl Forwarder {
         }
         match downstream {
             Some(downstream) if is_tunnel => {
+                // It has no body, whatever they say (RFC 9110, 9.3.6); with them it would not be sent.
+                response.headers_mut().remove(CONTENT_LENGTH);
+                response.headers_mut().remove(TRANSFER_ENCODING);
                 let upstream = hyper::upgrade::on(&mut response);
                 tokio::spawn(tunnel::run(downstream, upstream, self.settings.tunnel_idle_timeout, lease));
                 response.map(|_| Answer::Whole(None))
