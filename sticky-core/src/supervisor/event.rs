@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::recycle::{Reached, Usage};
 use crate::control::{Part, Port, WorkerReport};
 use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
@@ -42,6 +43,8 @@ pub(crate) enum Event {
     Silent { child: ChildId },
     /// It is gone.
     Exited { child: ChildId, how: Ended },
+    /// What processes have used so far.
+    Used(Vec<(ChildId, Usage)>),
     /// The user asks for new generations.
     Reload(Scope),
     /// The user asks everything to end.
@@ -217,6 +220,25 @@ pub(crate) enum Note {
         who: Post,
         how: Ended,
     },
+    /// A worker has come close to a limit: another takes its place.
+    Recycling {
+        who: Post,
+        reached: Reached,
+    },
+    Recycled {
+        who: Post,
+    },
+    RecyclingFailed {
+        who: Post,
+        why: String,
+        after: Duration,
+    },
+    /// It waits until a former process has drained.
+    RecyclingCrowded {
+        who: Post,
+        reached: Reached,
+        former: usize,
+    },
     ShuttingDown {
         within: Duration,
     },
@@ -259,6 +281,20 @@ impl fmt::Display for Note {
             Self::ReloadGivenUp { done } => write!(f, "the reload is given up; {}", Done(done)),
             Self::Replaced { who, report } => write!(f, "the former {who} has drained: {report}"),
             Self::FormerLost { who, how } => write!(f, "the former {who} {how} before it had drained"),
+            Self::Recycling { who, reached } => write!(f, "{who} {reached}: replacing it"),
+            Self::Recycled { who } => write!(f, "replaced {who}"),
+            Self::RecyclingFailed { who, why, after } => {
+                write!(
+                    f,
+                    "{who} could not be replaced: {why}; it goes on, and is tried again in {} ms",
+                    after.as_millis()
+                )
+            }
+            Self::RecyclingCrowded { who, reached, former } => write!(
+                f,
+                "{who} {reached} and waits to be replaced: {former} former processes of it have not drained yet \
+                 (drain_timeout, STICKY_DRAIN_TIMEOUT)"
+            ),
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
             Self::Unkillable { who } => write!(f, "{who} does not end although it was killed; leaving it"),

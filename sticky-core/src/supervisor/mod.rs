@@ -17,6 +17,8 @@ mod lines;
 mod output;
 mod program;
 mod reap;
+mod recycle;
+mod resident;
 mod restart;
 mod run;
 mod sessions;

@@ -18,6 +18,8 @@ use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
 use super::program::{Image, Program};
 use super::reap::Reaper;
+use super::recycle::{Quota, Usage};
+use super::resident;
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::wiring::{Sent, Wiring, Word};
@@ -54,6 +56,9 @@ fn raise_descriptor_limit() {
     // Fewer descriptors than there might be is no reason not to start.
     let _ = setrlimit(Resource::Nofile, limit);
 }
+
+/// How often it is looked up what workers have used.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the last output of a process that has ended may take to be read.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
@@ -163,6 +168,7 @@ impl Supervisor {
             exit_timeout: config.exit_timeout,
             reload_parallel: config.reload_parallel,
             reload_soak: config.reload_soak,
+            quota: Quota { requests: config.max_requests, age: config.max_age, memory: config.max_rss },
             failover: config.failover,
             moves: config.dispatch != Dispatch::Kernel,
             seed: random(),
@@ -197,6 +203,9 @@ impl Supervisor {
         let mut looks = interval(heartbeat::period(self.config.heartbeat_timeout));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_look = Instant::now();
+        let mut measures = interval(MEASURE_PERIOD);
+        measures.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let is_measured = self.state.is_recycled_by_usage();
         let mut strangers = None;
         self.decide(Event::Start);
         loop {
@@ -214,6 +223,7 @@ impl Supervisor {
                 _ = signals.child.recv() => strangers = self.children_changed(),
                 () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
+                _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
@@ -368,6 +378,16 @@ impl Supervisor {
         }
     }
 
+    /// Looks up what workers have used.
+    fn measure(&self) -> Vec<(ChildId, Usage)> {
+        let workers = self.members.iter().filter(|(_, member)| member.slot.get() < self.config.workers);
+        let usage = |member: &Member| Usage {
+            requests: self.scoreboard.row(member.seat).requests(),
+            memory: resident::memory(member.process.pid, self.config.own_ports),
+        };
+        workers.map(|(id, member)| (*id, usage(member))).collect()
+    }
+
     // === Actions ===
 
     fn act(&mut self, action: Action) {
@@ -493,6 +513,7 @@ impl Supervisor {
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
                 notice::warn(note);
             }
+            Note::RecyclingFailed { .. } | Note::RecyclingCrowded { .. } => notice::warn(note),
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
             Note::ReloadStopped { .. } => notice::error(note),
             Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
@@ -500,6 +521,7 @@ impl Supervisor {
                 notice::info(note)
             }
             Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
+            Note::Recycling { .. } | Note::Recycled { .. } => notice::info(note),
         }
     }
 

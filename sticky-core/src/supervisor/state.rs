@@ -10,6 +10,7 @@
 //! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
+mod recycling;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -22,6 +23,7 @@ use self::reload::{MOST_RETIRED, Reload};
 use super::event::{
     Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
 };
+use super::recycle::{Quota, Reached};
 use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::{Part, Port, WorkerReport};
@@ -54,6 +56,8 @@ pub(crate) struct Policy {
     pub(crate) exit_timeout: Duration,
     pub(crate) reload_parallel: u16,
     pub(crate) reload_soak: Duration,
+    /// How much each worker may use before it is replaced.
+    pub(crate) quota: Quota,
     pub(crate) failover: Failover,
     /// Whether connections move between workers: then whoever accepts one passes it on to whom it belongs.
     pub(crate) moves: bool,
@@ -113,6 +117,9 @@ struct Slot {
     readers: [Reader; Part::ALL.len()],
     backoff: Backoff,
     respawn_at: Option<Instant>,
+    /// The delays of a worker that cannot be replaced.
+    recycle_backoff: Backoff,
+    recycle_at: Option<Instant>,
     /// Since when nobody in the slot can serve.
     down_since: Option<Instant>,
     /// Its clients do not wait any longer.
@@ -166,6 +173,12 @@ struct Child {
     /// It has been told that no proxy asks it anything any more.
     forsaken: bool,
     words: Option<String>,
+    /// What it may use.
+    quota: Quota,
+    /// What of that it has used up.
+    reached: Option<Reached>,
+    /// It has been said that its replacement must wait.
+    is_known_to_wait: bool,
 }
 
 /// The whole of what the supervisor knows.
@@ -197,6 +210,8 @@ impl State {
             readers: [Reader::Nobody; Part::ALL.len()],
             backoff: Backoff::default(),
             respawn_at: None,
+            recycle_backoff: Backoff::default(),
+            recycle_at: None,
             down_since: None,
             evicted: false,
             emptied: [false; Part::ALL.len()],
@@ -245,6 +260,7 @@ impl State {
             Event::Stopped { child } => self.set_stopped(now, child, true),
             Event::Continued { child } => self.set_stopped(now, child, false),
             Event::Silent { child } => self.silent(now, child),
+            Event::Used(usage) => self.used(&usage),
             Event::Reload(scope) => self.reload(scope),
             Event::Terminate => self.terminate(now),
         }
@@ -265,7 +281,9 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let children = self.children.values().filter_map(Child::due);
         let slots = self.slots.iter().enumerate();
-        let slots = slots.flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)]).flatten();
+        let slots = slots
+            .flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index), self.recycling_due(index)])
+            .flatten();
         let releases = self.slots.iter().flat_map(|slot| slot.readers).filter_map(|reader| match reader {
             Reader::Releasing(_, until) => Some(until),
             _ => None,
@@ -308,9 +326,22 @@ impl State {
         let generation = self.slots[index].generation;
         self.slots[index].generation = generation.next();
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
-        let (was_ready, adopts, stopped, on_bus, forsaken) = (false, false, false, false, false);
-        let (port, words) = (None, None);
-        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port, on_bus, forsaken, words };
+        let born = Child {
+            slot,
+            seat,
+            born: now,
+            stage,
+            was_ready: false,
+            adopts: false,
+            stopped: false,
+            port: None,
+            on_bus: false,
+            forsaken: false,
+            words: None,
+            quota: self.quota_for(slot),
+            reached: None,
+            is_known_to_wait: false,
+        };
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
@@ -439,17 +470,17 @@ impl State {
                 self.out.push(Action::Note(Note::Hung { who: self.post(at) }));
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
             }
-            Stage::Soaking { .. } => self.discard(id, &BootFailureKind::Hung),
+            Stage::Soaking { .. } => self.discard(now, id, &BootFailureKind::Hung),
             _ => {}
         }
     }
 
     /// Ends the process that was to take a slot over, and the reload with it.
-    fn discard(&mut self, id: ChildId, what: &BootFailureKind) {
+    fn discard(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let before = self.children.get(&id).cloned();
         self.kill(id);
         if let Some(child) = before {
-            self.refuse_next(&child, what);
+            self.refuse_next(now, &child, what);
         }
     }
 
@@ -465,7 +496,7 @@ impl State {
             slot.current = None;
             self.current_gone(now, &child, what);
         } else if slot.next == Some(id) {
-            self.next_gone(&child, what);
+            self.next_gone(now, &child, what);
         } else {
             self.former_gone(&child, what);
         }
@@ -623,7 +654,7 @@ impl State {
                 self.stop(now, Outcome::Failed(failure));
             }
             (Stage::Booting { .. }, _) if self.slots[at.index()].next == Some(id) => {
-                self.discard(id, &BootFailureKind::Timeout(after));
+                self.discard(now, id, &BootFailureKind::Timeout(after));
             }
             (Stage::Booting { .. }, _) => {
                 self.out.push(Action::Note(Note::BootTimeout { who, after }));

@@ -3,10 +3,14 @@
 use proptest::prelude::*;
 
 use super::super::event::{Ended, Fleet};
+use super::super::recycle::Usage;
 use super::*;
+use crate::config::Memory;
 
 #[path = "state/proxy_tests.rs"]
 mod proxy_tests;
+#[path = "state/recycling_tests.rs"]
+mod recycling_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
 
@@ -28,6 +32,7 @@ fn policy(workers: u16, failover: Failover) -> Policy {
         exit_timeout: EXIT,
         reload_parallel: 1,
         reload_soak: Duration::ZERO,
+        quota: Quota::default(),
         failover,
         moves: false,
         seed: 7,
@@ -884,6 +889,7 @@ enum Happening {
     Die(usize),
     FailToSpawn(usize),
     Words(usize),
+    Used(usize),
     Reload(Option<u16>),
     Terminate,
 }
@@ -903,7 +909,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::Hang),
         5 => any.clone().prop_map(Happening::Die),
         1 => any.clone().prop_map(Happening::FailToSpawn),
-        1 => any.prop_map(Happening::Words),
+        1 => any.clone().prop_map(Happening::Words),
+        2 => any.prop_map(Happening::Used),
         3 => prop::option::of(0..5_u16).prop_map(Happening::Reload),
         1 => Just(Happening::Terminate),
     ]
@@ -1084,6 +1091,7 @@ impl World {
                 Event::SpawnFailed { child, error: "no memory".into() }
             }
             Happening::Words(n) => Event::Words { child: self.pick(n)?, text: "words".into() },
+            Happening::Used(n) => Event::Used(vec![(self.pick(n)?, Usage { requests: 1000, memory: Memory(0) })]),
             Happening::Reload(slot) => Event::Reload(slot.map_or(Scope::All, |at| Scope::One(WorkerId::new(at)))),
             Happening::Terminate => {
                 self.terminated += 1;
@@ -1112,12 +1120,14 @@ proptest! {
         moves in any::<bool>(),
         reload_parallel in 1..3_u16,
         soak in 0..3_u64,
+        age in prop::option::of(1..30_u64),
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
         let reload_soak = Duration::from_secs(soak);
         let moves = moves || proxies > 0;
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, ..policy(workers, failover) };
+        let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, ..policy(workers, failover) };
         let mut state = State::new(policy);
         let mut world = World { workers, ..World::default() };
         let slots = workers + proxies;

@@ -35,6 +35,7 @@ mod output;
 mod pipelines;
 mod placement;
 mod proxy;
+mod recycle;
 mod reload;
 mod reload_load;
 mod requests;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         drain::rows(),
         reload::rows(),
         reload_load::rows(),
+        recycle::rows(),
         shutdown::rows(),
         actix::rows(),
     ];
