@@ -40,6 +40,10 @@ pub(crate) enum ToWorker {
     BusPeer(BusPeerOrder),
     /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
     BusJoined,
+    /// It leads.
+    Grant,
+    /// Lead no more, then answer [`FromWorker::Resigned`].
+    Revoke,
     /// A message of a later version.
     #[serde(other)]
     Unknown,
@@ -177,6 +181,10 @@ pub(crate) enum FromWorker {
     },
     /// It wants to take part in the bus.
     BusJoin,
+    /// It wants to lead when it is its turn.
+    Candidate,
+    /// The answer to [`ToWorker::Revoke`]: nobody in this process does anything as the leader any more.
+    Resigned,
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -267,6 +275,8 @@ mod tests {
             r#"{"type":"bus_peer","worker":3,"generation":7}"#,
         );
         golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
+        golden(ToWorker::Grant, r#"{"type":"grant"}"#);
+        golden(ToWorker::Revoke, r#"{"type":"revoke"}"#);
     }
 
     #[test]
@@ -286,6 +296,8 @@ mod tests {
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
+        golden(FromWorker::Candidate, r#"{"type":"candidate"}"#);
+        golden(FromWorker::Resigned, r#"{"type":"resigned"}"#);
         golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);
     }
 

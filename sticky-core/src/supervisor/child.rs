@@ -305,6 +305,8 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
         FromWorker::Released { slot, part } => Event::Released { child, slot, part },
         FromWorker::Dropped { slot, part } => Event::Dropped { child, slot, part },
         FromWorker::BusJoin => Event::BusJoin { child },
+        FromWorker::Candidate => Event::Candidate { child },
+        FromWorker::Resigned => Event::Resigned { child },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

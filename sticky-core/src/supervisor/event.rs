@@ -31,6 +31,10 @@ pub(crate) enum Event {
     Dropped { child: ChildId, slot: WorkerId, part: Part },
     /// It wants to take part in the bus.
     BusJoin { child: ChildId },
+    /// It wants to lead when it is its turn.
+    Candidate { child: ChildId },
+    /// It leads no more.
+    Resigned { child: ChildId },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -99,6 +103,10 @@ pub(crate) enum Action {
     Connect { child: ChildId, other: ChildId },
     /// Tell it that it is connected with everybody.
     BusJoined { child: ChildId },
+    /// Tell it that it leads.
+    Grant { child: ChildId },
+    /// Ask it to lead no more.
+    Revoke { child: ChildId },
     /// Signal it, unless it is gone.
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.

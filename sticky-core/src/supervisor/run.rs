@@ -409,6 +409,8 @@ impl Supervisor {
             }
             Action::Connect { child, other } => self.wiring.connect(child, other),
             Action::BusJoined { child } => self.wiring.joined(child),
+            Action::Grant { child } => self.send(child, ToWorker::Grant),
+            Action::Revoke { child } => self.send(child, ToWorker::Revoke),
             Action::Signal { child, signal } => {
                 if let Some(member) = self.members.get(&child) {
                     member.process.signal(signal);

@@ -10,6 +10,7 @@
 //! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
+mod leadership;
 mod recycling;
 mod reload;
 
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
+use self::leadership::Leader;
 use self::reload::{MOST_RETIRED, Reload};
 use super::event::{
     Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
@@ -170,6 +172,8 @@ struct Child {
     port: Option<u16>,
     /// It takes part in the bus.
     on_bus: bool,
+    /// It wants to lead.
+    is_candidate: bool,
     /// It has been told that no proxy asks it anything any more.
     forsaken: bool,
     words: Option<String>,
@@ -191,6 +195,7 @@ pub(crate) struct State {
     reload: Option<Reload>,
     /// Asked for while another was under way.
     next_reload: Option<Scope>,
+    leader: Leader,
     next_child: u64,
     draws: u64,
     report: Report,
@@ -222,6 +227,7 @@ impl State {
             children: BTreeMap::new(),
             reload: None,
             next_reload: None,
+            leader: Leader::Nobody,
             next_child: 0,
             draws: 0,
             report: Report::default(),
@@ -253,6 +259,8 @@ impl State {
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
             Event::BusJoin { child } => self.join_bus(child),
+            Event::Candidate { child } => self.stand_for_leader(child),
+            Event::Resigned { child } => self.resigned(child),
             Event::Drained { child, report } => self.drained(now, child, report),
             Event::Words { child, text } => {
                 self.with(child, |child| child.words = Some(text));
@@ -267,6 +275,7 @@ impl State {
         self.come_up(now);
         self.pass_time(now);
         self.settle(now);
+        self.settle_leader();
         self.tell_proxies();
         self.forsake();
         std::mem::take(&mut self.out)
@@ -336,6 +345,7 @@ impl State {
             stopped: false,
             port: None,
             on_bus: false,
+            is_candidate: false,
             forsaken: false,
             words: None,
             quota: self.quota_for(slot),
@@ -487,6 +497,7 @@ impl State {
     /// A process is gone, or never came to be.
     fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let Some(child) = self.children.remove(&id) else { return };
+        self.bury_leader(id);
         for reader in self.slots.iter_mut().flat_map(|slot| &mut slot.readers).filter(|reader| reader.is(id)) {
             *reader = Reader::Nobody;
         }

@@ -7,6 +7,8 @@ use super::super::recycle::Usage;
 use super::*;
 use crate::config::Memory;
 
+#[path = "state/leadership_tests.rs"]
+mod leadership_tests;
 #[path = "state/proxy_tests.rs"]
 mod proxy_tests;
 #[path = "state/recycling_tests.rs"]
@@ -881,6 +883,8 @@ enum Happening {
     ReadyAlone(usize),
     Answer(usize),
     Join(usize),
+    Candidate(usize),
+    Resign,
     Drained(usize),
     Drop(usize),
     Stop(usize),
@@ -902,6 +906,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::ReadyAlone),
         8 => any.clone().prop_map(Happening::Answer),
         3 => any.clone().prop_map(Happening::Join),
+        3 => any.clone().prop_map(Happening::Candidate),
+        3 => Just(Happening::Resign),
         3 => any.clone().prop_map(Happening::Drained),
         1 => any.clone().prop_map(Happening::Drop),
         2 => any.clone().prop_map(Happening::Stop),
@@ -934,6 +940,10 @@ struct World {
     generations: BTreeMap<WorkerId, Generation>,
     on_bus: Vec<ChildId>,
     connected: Vec<[ChildId; 2]>,
+    /// Who may do what a leader does.
+    leader: Option<ChildId>,
+    /// Who has been told not to.
+    resigning: Option<ChildId>,
     terminated: u32,
     closed: bool,
     finished: bool,
@@ -967,6 +977,14 @@ impl World {
                     self.connected.push(pair);
                 }
                 Action::BusJoined { child } => self.joined(child),
+                Action::Grant { child } => {
+                    assert!(self.alive[&child].get() < self.workers && !self.stopped.contains(&child));
+                    assert_eq!((self.leader.replace(child), self.resigning), (None, None), "one at a time");
+                }
+                Action::Revoke { child } => {
+                    assert_eq!(self.leader.take(), Some(child));
+                    self.resigning = Some(child);
+                }
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -1032,6 +1050,8 @@ impl World {
 
     fn bury(&mut self, child: ChildId) {
         self.on_bus.retain(|member| *member != child);
+        self.leader = self.leader.filter(|leader| *leader != child);
+        self.resigning = self.resigning.filter(|leader| *leader != child);
         self.alive.remove(&child);
         self.reads.retain(|(_, reader)| *reader != child);
         self.asked.retain(|(_, reader, _)| *reader != child);
@@ -1059,6 +1079,11 @@ impl World {
                 Event::Released { child, slot, part }
             }
             Happening::Join(n) => Event::BusJoin { child: self.pick(n)? },
+            Happening::Candidate(n) => {
+                let child = self.pick(n)?;
+                (self.alive[&child].get() < self.workers).then_some(Event::Candidate { child })?
+            }
+            Happening::Resign => Event::Resigned { child: self.resigning.take()? },
             Happening::Drained(n) => Event::Drained { child: self.pick(n)?, report: WorkerReport::default() },
             Happening::Drop(n) => {
                 let (desk, child) = *self.reads.get(n.checked_rem(self.reads.len())?)?;

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::Proxy;
 use super::connections::Order;
 use super::lifeline::{self, Control, Hears};
-use super::{DrainTrigger, Limits, Parts, Plan, Road, Sockets, Worker, all_tcp};
+use super::{DrainTrigger, Limits, Office, Parts, Plan, Road, Sockets, Worker, all_tcp};
 use crate::bus::{Bus, BusPeer, Wiring};
 use crate::config::Config;
 use crate::connection::Registry;
@@ -79,7 +79,15 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     let (bus, wiring) = bus(&welcome, &registry, &control);
-    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring, ports };
+    let office = office(&control);
+    let hears = Hears {
+        orders: sender,
+        drain: trigger.clone(),
+        registry: registry.clone(),
+        wiring,
+        office: Arc::clone(&office),
+        ports,
+    };
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
     let shared = shared(&welcome, table)?;
@@ -117,6 +125,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         // What a proxy forwards keeps its session in its worker.
         sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
+        office,
         redis: config.redis.clone(),
     });
     report_panics(worker.clone());
@@ -190,6 +199,13 @@ fn bus(welcome: &Welcome, registry: &Registry, control: &Arc<Control>) -> (Bus, 
     // If this cannot be said now, it is said again.
     let ask = move || drop(control.send(&FromWorker::BusJoin, &[]));
     Bus::among(me, welcome.workers, registry.row().clone(), ask)
+}
+
+/// Where the supervisor's words about the leadership go.
+fn office(control: &Arc<Control>) -> Arc<Office> {
+    let control = Arc::clone(control);
+    // A supervisor that is gone is the lifeline's business.
+    Office::new(Box::new(move |message| drop(control.send(&message, &[]))))
 }
 
 fn placement(welcome: &Welcome) -> Option<KernelHash> {

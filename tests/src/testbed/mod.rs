@@ -21,6 +21,7 @@ use crate::journal::{self, Journal};
 
 mod affinity;
 mod bus;
+pub mod leadership;
 mod session;
 pub mod socketio;
 pub mod websocket;
@@ -56,7 +57,7 @@ struct Shared {
 }
 
 impl Testbed {
-    /// The state of this worker.
+    /// The state of this worker. To be called inside its runtime.
     ///
     /// # Errors
     /// When the journal that the environment names cannot be opened.
@@ -68,6 +69,7 @@ impl Testbed {
             leaked: Mutex::default(),
             subscribed: bus::Subscribed::default(),
         };
+        leadership::lead(worker);
         Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }
 

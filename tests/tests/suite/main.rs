@@ -28,6 +28,7 @@ mod inflight;
 mod jar;
 mod keys;
 mod kill_under_load;
+mod leadership;
 mod limits;
 mod listen;
 mod messages;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         reload::rows(),
         reload_load::rows(),
         recycle::rows(),
+        leadership::rows(),
         shutdown::rows(),
         actix::rows(),
     ];
