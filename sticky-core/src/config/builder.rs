@@ -47,6 +47,7 @@ pub struct ClusterBuilder {
     pub(super) tunnel_idle_timeout: Option<Option<Duration>>,
     pub(super) hash_seed: Option<u64>,
     pub(super) boot_timeout: Option<Duration>,
+    pub(super) prepare_timeout: Option<Duration>,
     pub(super) heartbeat_timeout: Option<Duration>,
     pub(super) shutdown_timeout: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
@@ -305,6 +306,15 @@ impl ClusterBuilder {
     /// Default: `1m`.
     pub fn boot_timeout(mut self, timeout: Duration) -> Self {
         self.boot_timeout = Some(timeout);
+        self
+    }
+
+    /// How long what [`Cluster::prepare`](crate::Cluster::prepare) does may take, 10 ms to 24 h. After that it is killed, and the
+    /// start or the reload has failed.
+    ///
+    /// Default: `10m`.
+    pub fn prepare_timeout(mut self, timeout: Duration) -> Self {
+        self.prepare_timeout = Some(timeout);
         self
     }
 

@@ -95,6 +95,7 @@ pub(crate) struct Config {
     /// None draws one at start.
     pub(crate) hash_seed: Option<u64>,
     pub(crate) boot_timeout: Duration,
+    pub(crate) prepare_timeout: Duration,
     pub(crate) heartbeat_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,

@@ -86,6 +86,7 @@ impl Resolver<'_> {
             tunnel_idle_timeout: self.value(&settings::TUNNEL_IDLE_TIMEOUT, builder.tunnel_idle_timeout).flatten(),
             hash_seed: self.value(&settings::HASH_SEED, builder.hash_seed),
             boot_timeout: self.duration(&settings::BOOT_TIMEOUT, builder.boot_timeout, 60),
+            prepare_timeout: self.duration(&settings::PREPARE_TIMEOUT, builder.prepare_timeout, 600),
             heartbeat_timeout: self.duration(&settings::HEARTBEAT_TIMEOUT, builder.heartbeat_timeout, 30),
             shutdown_timeout: self.duration(&settings::SHUTDOWN_TIMEOUT, builder.shutdown_timeout, 25),
             drain_timeout: self.duration(&settings::DRAIN_TIMEOUT, builder.drain_timeout, 300),

@@ -104,7 +104,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 46] = [
+pub(super) static SETTINGS: [&Setting; 47] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -132,6 +132,7 @@ pub(super) static SETTINGS: [&Setting; 46] = [
     &TUNNEL_IDLE_TIMEOUT,
     &HASH_SEED,
     &BOOT_TIMEOUT,
+    &PREPARE_TIMEOUT,
     &HEARTBEAT_TIMEOUT,
     &SHUTDOWN_TIMEOUT,
     &DRAIN_TIMEOUT,
@@ -394,6 +395,15 @@ pub(super) static BOOT_TIMEOUT: Setting = Setting {
     default: "1m",
     allowed: durations(TEN_MILLIS, HOUR),
     about: "how long a worker has from its start until it is ready",
+};
+
+pub(super) static PREPARE_TIMEOUT: Setting = Setting {
+    name: "prepare_timeout",
+    variable: Some("STICKY_PREPARE_TIMEOUT"),
+    fallbacks: &[],
+    default: "10m",
+    allowed: durations(TEN_MILLIS, DAY),
+    about: "how long `Cluster::prepare` may take before the start or the reload has failed",
 };
 
 pub(super) static HEARTBEAT_TIMEOUT: Setting = Setting {

@@ -40,6 +40,8 @@ pub(crate) enum ToWorker {
     BusPeer(BusPeerOrder),
     /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
     BusJoined,
+    /// The answer to the hello of a process that prepares: do it, then say [`FromWorker::Prepared`] and end.
+    Prepare,
     /// It leads.
     Grant,
     /// Lead no more, then answer [`FromWorker::Resigned`].
@@ -185,6 +187,8 @@ pub(crate) enum FromWorker {
     Candidate,
     /// The answer to [`ToWorker::Revoke`]: nobody in this process does anything as the leader any more.
     Resigned,
+    /// The answer to [`ToWorker::Prepare`].
+    Prepared,
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -275,6 +279,7 @@ mod tests {
             r#"{"type":"bus_peer","worker":3,"generation":7}"#,
         );
         golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
+        golden(ToWorker::Prepare, r#"{"type":"prepare"}"#);
         golden(ToWorker::Grant, r#"{"type":"grant"}"#);
         golden(ToWorker::Revoke, r#"{"type":"revoke"}"#);
     }
@@ -296,6 +301,7 @@ mod tests {
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
+        golden(FromWorker::Prepared, r#"{"type":"prepared"}"#);
         golden(FromWorker::Candidate, r#"{"type":"candidate"}"#);
         golden(FromWorker::Resigned, r#"{"type":"resigned"}"#);
         golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);

@@ -307,6 +307,7 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
         FromWorker::BusJoin => Event::BusJoin { child },
         FromWorker::Candidate => Event::Candidate { child },
         FromWorker::Resigned => Event::Resigned { child },
+        FromWorker::Prepared => Event::Prepared { child },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

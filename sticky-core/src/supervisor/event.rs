@@ -35,6 +35,8 @@ pub(crate) enum Event {
     Candidate { child: ChildId },
     /// It leads no more.
     Resigned { child: ChildId },
+    /// It has prepared what it was started for.
+    Prepared { child: ChildId },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -89,6 +91,8 @@ pub(crate) enum Program {
 pub(crate) enum Action {
     /// Start a process.
     Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize, program: Program },
+    /// Start the process that prepares.
+    Prepare { child: ChildId, program: Program },
     /// Look for the program where it was called: what is there now is [`Program::New`].
     FindProgram,
     /// It is its slot's process from now on: what is started in its place has its program.
@@ -412,10 +416,24 @@ impl BootFailureKind {
     }
 }
 
+impl BootFailure {
+    /// For words that are several lines.
+    pub(super) fn on_one_line(&self) -> String {
+        self.to_string().lines().collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl fmt::Display for BootFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = self.who;
         match &self.what {
+            BootFailureKind::Ended(Ended::Code(0)) if who == Post::Preparation => {
+                write!(f, "{who} exited with status 0 before it was done: does the program reach sticky?")?;
+            }
+            BootFailureKind::Ended(how) if who == Post::Preparation => write!(f, "{who} {how}")?,
+            BootFailureKind::Timeout(after) if who == Post::Preparation => {
+                write!(f, "{who} was not done within {after:?} (prepare_timeout, STICKY_PREPARE_TIMEOUT)")?;
+            }
             what @ (BootFailureKind::Spawn(_) | BootFailureKind::Hung) => write!(f, "{who} {}", what.verb())?,
             BootFailureKind::Ended(how) => write!(f, "{who} {how} before it was ready")?,
             BootFailureKind::Timeout(after) => write!(

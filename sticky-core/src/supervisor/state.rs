@@ -11,6 +11,7 @@
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
 mod leadership;
+mod prepare;
 mod recycling;
 mod reload;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use self::leadership::Leader;
+use self::prepare::Preparer;
 use self::reload::{MOST_RETIRED, Reload};
 use super::event::{
     Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
@@ -53,6 +55,8 @@ pub(crate) struct Policy {
     /// The slots that forward to them, which follow.
     pub(crate) proxies: u16,
     pub(crate) boot_timeout: Duration,
+    /// How long it may take to prepare a set of generations; none if there is nothing to prepare.
+    pub(crate) prepare_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) exit_timeout: Duration,
@@ -196,6 +200,8 @@ pub(crate) struct State {
     /// Asked for while another was under way.
     next_reload: Option<Scope>,
     leader: Leader,
+    /// The process that prepares the next set of generations.
+    preparer: Option<Preparer>,
     next_child: u64,
     draws: u64,
     report: Report,
@@ -228,6 +234,7 @@ impl State {
             reload: None,
             next_reload: None,
             leader: Leader::Nobody,
+            preparer: None,
             next_child: 0,
             draws: 0,
             report: Report::default(),
@@ -249,8 +256,8 @@ impl State {
         if self.phase == Phase::Finished {
             return Vec::new();
         }
-        match event {
-            Event::Start => (0..self.slots.len()).for_each(|slot| self.spawn(now, slot)),
+        match self.of_slots(now, event) {
+            Event::Start => self.begin(now),
             Event::Tick => {}
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
@@ -269,7 +276,8 @@ impl State {
             Event::Continued { child } => self.set_stopped(now, child, false),
             Event::Silent { child } => self.silent(now, child),
             Event::Used(usage) => self.used(&usage),
-            Event::Reload(scope) => self.reload(scope),
+            Event::Prepared { .. } => {}
+            Event::Reload(scope) => self.reload(now, scope),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
@@ -297,7 +305,13 @@ impl State {
             Reader::Releasing(_, until) => Some(until),
             _ => None,
         });
-        children.chain(slots).chain(releases).chain(self.kill_due()).chain(self.give_up_due()).min()
+        children
+            .chain(slots)
+            .chain(releases)
+            .chain(self.kill_due())
+            .chain(self.give_up_due())
+            .chain(self.preparer_due())
+            .min()
     }
 
     /// When whoever has not drained is killed.
@@ -320,6 +334,13 @@ impl State {
 
     // === What happened ===
 
+    /// Starts the first generation, after what must come before that.
+    fn begin(&mut self, now: Instant) {
+        if !self.begin_to_prepare(now, Program::Same) {
+            (0..self.slots.len()).for_each(|slot| self.spawn(now, slot));
+        }
+    }
+
     /// Starts a slot's process anew, after it has ended.
     fn spawn(&mut self, now: Instant, index: usize) {
         self.slots[index].respawn_at = None;
@@ -327,8 +348,7 @@ impl State {
     }
 
     fn start(&mut self, now: Instant, index: usize, program: Program) -> ChildId {
-        let child = ChildId(self.next_child);
-        self.next_child += 1;
+        let child = self.new_child();
         let taken = |seat: &usize| self.children.values().any(|child| child.seat == *seat);
         let seat = (0..).find(|seat| !taken(seat)).unwrap_or_default();
         let slot = worker(index);
@@ -355,6 +375,11 @@ impl State {
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
+    }
+
+    fn new_child(&mut self) -> ChildId {
+        self.next_child += 1;
+        ChildId(self.next_child - 1)
     }
 
     fn ready(&mut self, now: Instant, id: ChildId, adopts: bool) {
@@ -570,6 +595,7 @@ impl State {
             slot.emptied = [self.phase == Phase::Booting; Part::ALL.len()];
         }
         self.phase = Phase::ShuttingDown { since: now, deadline: now + timeout, listening: true };
+        self.end_preparer(now + timeout);
         // Somebody must empty the queue of a slot that nobody reads right now: before the drain, which empties it.
         self.settle_readers(now);
         for (&id, child) in &mut self.children {
@@ -596,6 +622,7 @@ impl State {
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
+        self.kill_preparer();
         for (&id, child) in &mut self.children {
             child.stage = Stage::Killed;
             self.out.push(Action::Signal { child: id, signal: ChildSignal::Kill });
@@ -611,6 +638,7 @@ impl State {
             self.overdue(now, id);
         }
         self.kill_late(now);
+        self.kill_late_preparer(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -644,6 +672,9 @@ impl State {
     fn give_up(&mut self) {
         for child in std::mem::take(&mut self.children).into_values() {
             self.out.push(Action::Note(Note::Unkillable { who: self.post(child.slot) }));
+        }
+        if self.preparer.take().is_some() {
+            self.out.push(Action::Note(Note::Unkillable { who: Post::Preparation }));
         }
         for slot in &mut self.slots {
             slot.readers = [Reader::Nobody; Part::ALL.len()];
@@ -791,7 +822,7 @@ impl State {
     }
 
     fn finish_if_over(&mut self) {
-        if !self.children.is_empty() {
+        if !self.children.is_empty() || self.preparer.is_some() {
             return;
         }
         let outcome = match &self.phase {

@@ -9,6 +9,8 @@ use crate::config::Memory;
 
 #[path = "state/leadership_tests.rs"]
 mod leadership_tests;
+#[path = "state/prepare_tests.rs"]
+mod prepare_tests;
 #[path = "state/proxy_tests.rs"]
 mod proxy_tests;
 #[path = "state/recycling_tests.rs"]
@@ -29,6 +31,7 @@ fn policy(workers: u16, failover: Failover) -> Policy {
         workers,
         proxies: 0,
         boot_timeout: BOOT,
+        prepare_timeout: None,
         shutdown_timeout: SHUTDOWN,
         drain_timeout: DRAIN,
         exit_timeout: EXIT,
@@ -883,6 +886,8 @@ enum Happening {
     ReadyAlone(usize),
     Answer(usize),
     Join(usize),
+    Prepared,
+    PreparerEnds,
     Candidate(usize),
     Resign,
     Drained(usize),
@@ -908,6 +913,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => any.clone().prop_map(Happening::Join),
         3 => any.clone().prop_map(Happening::Candidate),
         3 => Just(Happening::Resign),
+        3 => Just(Happening::Prepared),
+        3 => Just(Happening::PreparerEnds),
         3 => any.clone().prop_map(Happening::Drained),
         1 => any.clone().prop_map(Happening::Drop),
         2 => any.clone().prop_map(Happening::Stop),
@@ -940,6 +947,8 @@ struct World {
     generations: BTreeMap<WorkerId, Generation>,
     on_bus: Vec<ChildId>,
     connected: Vec<[ChildId; 2]>,
+    /// Who prepares what all need.
+    preparer: Option<ChildId>,
     /// Who may do what a leader does.
     leader: Option<ChildId>,
     /// Who has been told not to.
@@ -977,6 +986,10 @@ impl World {
                     self.connected.push(pair);
                 }
                 Action::BusJoined { child } => self.joined(child),
+                Action::Prepare { child, .. } => {
+                    assert_eq!(self.preparer.replace(child), None, "one at a time");
+                    assert_eq!(self.terminated, 0, "nothing is prepared after the end has begun");
+                }
                 Action::Grant { child } => {
                     assert!(self.alive[&child].get() < self.workers && !self.stopped.contains(&child));
                     assert_eq!((self.leader.replace(child), self.resigning), (None, None), "one at a time");
@@ -985,6 +998,7 @@ impl World {
                     assert_eq!(self.leader.take(), Some(child));
                     self.resigning = Some(child);
                 }
+                Action::Signal { child, .. } if self.preparer == Some(child) => {}
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -994,9 +1008,10 @@ impl World {
                 }
                 Action::CloseListeners => self.closed = true,
                 Action::Finish(_) => {
-                    assert!(self.alive.is_empty() && self.closed, "the end comes last");
+                    assert!(self.alive.is_empty() && self.preparer.is_none() && self.closed, "the end comes last");
                     self.finished = true;
                 }
+                Action::Note(Note::Unkillable { who: Post::Preparation }) => self.preparer = None,
                 Action::Note(Note::Unkillable { who }) => {
                     let left: Vec<ChildId> = self
                         .alive
@@ -1083,6 +1098,8 @@ impl World {
                 let child = self.pick(n)?;
                 (self.alive[&child].get() < self.workers).then_some(Event::Candidate { child })?
             }
+            Happening::Prepared => Event::Prepared { child: self.preparer? },
+            Happening::PreparerEnds => Event::Exited { child: self.preparer.take()?, how: Ended::Code(0) },
             Happening::Resign => Event::Resigned { child: self.resigning.take()? },
             Happening::Drained(n) => Event::Drained { child: self.pick(n)?, report: WorkerReport::default() },
             Happening::Drop(n) => {
@@ -1146,13 +1163,16 @@ proptest! {
         reload_parallel in 1..3_u16,
         soak in 0..3_u64,
         age in prop::option::of(1..30_u64),
+        prepare in prop::option::of(1..30_u64),
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
         let reload_soak = Duration::from_secs(soak);
         let moves = moves || proxies > 0;
         let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, ..policy(workers, failover) };
+        let prepare_timeout = prepare.map(Duration::from_secs);
+        let policy = policy(workers, failover);
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, ..policy };
         let mut state = State::new(policy);
         let mut world = World { workers, ..World::default() };
         let slots = workers + proxies;
@@ -1185,6 +1205,9 @@ proptest! {
             now += SAME_SIGNAL;
             world.terminated += 1;
             world.obey(now, state.handle(now, Event::Terminate), slots);
+        }
+        if let Some(child) = world.preparer.take() {
+            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         while let Some(child) = world.pick(0) {
             world.bury(child);

@@ -121,7 +121,8 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Grant => return hears.office.grant(),
         ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
-        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } | ToWorker::Unknown => return,
+        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
+        ToWorker::Prepare | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.
     if let Err(untaken) = hears.orders.send(order) {

@@ -14,6 +14,7 @@ mod listener;
 mod lobby;
 mod opening;
 mod port;
+mod prepare;
 mod standalone;
 
 use std::fmt;
@@ -36,6 +37,7 @@ pub use leadership::{Leadership, Tenure};
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub(crate) use port::{choose as choose_port, connect as connect_to_port};
+pub(crate) use prepare::Preparation;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 

@@ -22,6 +22,7 @@ use crate::journal::{self, Journal};
 mod affinity;
 mod bus;
 pub mod leadership;
+pub mod prepare;
 mod session;
 pub mod socketio;
 pub mod websocket;

@@ -35,6 +35,7 @@ mod messages;
 mod output;
 mod pipelines;
 mod placement;
+mod prepare;
 mod proxy;
 mod recycle;
 mod reload;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         reload_load::rows(),
         recycle::rows(),
         leadership::rows(),
+        prepare::rows(),
         shutdown::rows(),
         actix::rows(),
     ];

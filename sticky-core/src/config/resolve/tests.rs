@@ -69,6 +69,7 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "first_port" => config.first_port.map(u64::from).show(),
         "hash_seed" => or(config.hash_seed.map(|seed| seed.to_string()), "drawn at start"),
         "boot_timeout" => config.boot_timeout.show(),
+        "prepare_timeout" => config.prepare_timeout.show(),
         "heartbeat_timeout" => config.heartbeat_timeout.show(),
         "shutdown_timeout" => config.shutdown_timeout.show(),
         "drain_timeout" => config.drain_timeout.show(),
@@ -132,7 +133,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -153,6 +154,7 @@ const CASES: [Case; 32] = [
     ("shutdown_timeout", |b| b.shutdown_timeout(secs(1)), "1s", "2s"),
     ("drain_timeout", |b| b.drain_timeout(secs(1)), "1s", "2s"),
     ("reload_parallel", |b| b.reload_parallel(3), "3", "4"),
+    ("prepare_timeout", |b| b.prepare_timeout(secs(1)), "1s", "2s"),
     ("reload_soak", |b| b.reload_soak(secs(1)), "1s", "2s"),
     ("max_requests", |b| b.max_requests(7), "7", "none"),
     ("max_age", |b| b.max_age(secs(1)), "1s", "none"),
@@ -292,6 +294,7 @@ fn ranges_have_their_ends() {
         ("FIRST_PORT", ["1", "65528"], &["0", "65536"]),
         ("HASH_SEED", ["0", "18446744073709551615"], &["18446744073709551616"]),
         ("BOOT_TIMEOUT", ["10ms", "1h"], &["9ms", "0s", "3600001ms"]),
+        ("PREPARE_TIMEOUT", ["10ms", "24h"], &["9ms", "0s", "86400001ms"]),
         ("HEARTBEAT_TIMEOUT", ["100ms", "1h"], &["99ms", "0s", "3600001ms"]),
         ("SHUTDOWN_TIMEOUT", ["0s", "24h"], &["86400001ms"]),
         ("DRAIN_TIMEOUT", ["0s", "24h"], &["86400001ms"]),

@@ -40,7 +40,7 @@ impl State {
     }
 
     fn may_recycle(&self) -> bool {
-        self.phase == Phase::Running && self.reload.is_none() && self.next_reload.is_none() && !self.is_replacing()
+        self.phase == Phase::Running && self.may_begin() && self.next_reload.is_none() && !self.is_replacing()
     }
 
     /// When the quota of the worker in this slot is used up, or when it is tried again to replace it.

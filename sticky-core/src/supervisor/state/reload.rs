@@ -35,6 +35,8 @@ pub(super) struct Reload {
     /// The slot that has been said to wait for its former processes.
     crowded: Option<usize>,
     cause: Cause,
+    /// What must be done before the first slot's turn is done.
+    is_prepared: bool,
 }
 
 /// Why slots get a new generation.
@@ -48,9 +50,9 @@ enum Cause {
 
 impl State {
     /// Begins a reload, or remembers that one is wanted.
-    pub(super) fn reload(&mut self, scope: Scope) {
+    pub(super) fn reload(&mut self, now: Instant, scope: Scope) {
         match self.phase {
-            Phase::Running if self.reload.is_none() => self.begin_reload(scope),
+            Phase::Running if self.may_begin() => self.begin_reload(now, scope),
             Phase::Booting | Phase::Running => {
                 // Several that wait are one: it will find the program as it is then.
                 self.next_reload = Some(self.next_reload.map_or(scope, |waiting| waiting.and(scope)));
@@ -60,7 +62,7 @@ impl State {
         }
     }
 
-    fn begin_reload(&mut self, scope: Scope) {
+    fn begin_reload(&mut self, now: Instant, scope: Scope) {
         let slots = 0..self.slots.len();
         let queue: VecDeque<usize> = slots.filter(|index| scope.includes(worker(*index))).collect();
         if queue.is_empty() {
@@ -68,13 +70,15 @@ impl State {
         }
         self.out.push(Action::FindProgram);
         self.out.push(Action::Note(Note::Reloading { slots: self.fleet(queue.iter().map(|index| worker(*index))) }));
-        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause: Cause::Asked });
+        let is_prepared = !self.begin_to_prepare(now, Program::New);
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause: Cause::Asked, is_prepared });
     }
 
     /// Begins to replace one worker that has used up its quota.
     pub(super) fn begin_recycling(&mut self, index: usize) {
         let queue = VecDeque::from([index]);
-        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause: Cause::UsedUp(worker(index)) });
+        let cause = Cause::UsedUp(worker(index));
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause, is_prepared: true });
     }
 
     /// How many slots of either kind these are.
@@ -82,6 +86,7 @@ impl State {
         slots.fold(Fleet::default(), |fleet, slot| match self.post(slot) {
             Post::Worker(_) => Fleet { workers: fleet.workers + 1, ..fleet },
             Post::Proxy(_) => Fleet { proxies: fleet.proxies + 1, ..fleet },
+            Post::Preparation => fleet,
         })
     }
 
@@ -101,12 +106,24 @@ impl State {
         }
     }
 
+    /// Whether nothing of another reload is under way.
+    pub(super) fn may_begin(&self) -> bool {
+        self.reload.is_none() && self.preparer.is_none()
+    }
+
+    /// What must be done before the first slot's turn is done.
+    pub(super) fn reload_is_prepared(&mut self) {
+        if let Some(reload) = &mut self.reload {
+            reload.is_prepared = true;
+        }
+    }
+
     /// Begins what has been asked for, or else what is due.
     fn begin_next(&mut self, now: Instant) {
-        if self.reload.is_none()
+        if self.may_begin()
             && let Some(scope) = self.next_reload.take()
         {
-            self.begin_reload(scope);
+            self.begin_reload(now, scope);
         }
         if self.reload.is_none() {
             self.recycle(now);
@@ -134,7 +151,7 @@ impl State {
     fn next_turn(&self) -> Option<usize> {
         let under_way = (0..self.slots.len()).filter(|index| self.is_being_replaced(*index)).count();
         let has_room = under_way < usize::from(self.policy.reload_parallel);
-        self.reload.as_ref().and_then(|reload| reload.queue.front().copied()).filter(|_| has_room)
+        self.reload.as_ref().filter(|reload| has_room && reload.is_prepared)?.queue.front().copied()
     }
 
     fn is_being_replaced(&self, index: usize) -> bool {
@@ -241,7 +258,7 @@ impl State {
     }
 
     /// The next generation of a slot has failed: the reload is over, and what has not been replaced stays.
-    fn stop_reload(&mut self, now: Instant, why: String) {
+    pub(super) fn stop_reload(&mut self, now: Instant, why: String) {
         let Some(Reload { done, cause, .. }) = self.reload.take() else { return };
         let others: Vec<ChildId> = self.slots.iter().filter_map(|slot| slot.next).collect();
         for id in others {
@@ -261,8 +278,7 @@ impl State {
             _ => {
                 let failure =
                     BootFailure { who: self.post(child.slot), what: what.clone(), words: child.words.clone() };
-                // Words may be several lines; this is to be one.
-                format!("the new {failure}").lines().collect::<Vec<_>>().join(" ")
+                format!("the new {}", failure.on_one_line())
             }
         };
         self.stop_reload(now, why);

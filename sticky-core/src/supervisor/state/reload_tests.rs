@@ -16,7 +16,7 @@ pub(super) fn hup() -> Event {
     Event::Reload(Scope::All)
 }
 
-fn spawn_new(id: u64, at: u16, generation: u32, seat: usize) -> Action {
+pub(super) fn spawn_new(id: u64, at: u16, generation: u32, seat: usize) -> Action {
     let (generation, program) = (Generation::new(generation), Program::New);
     Action::Spawn { child: child(id), slot: slot(at), generation, seat, program }
 }
