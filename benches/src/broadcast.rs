@@ -46,7 +46,7 @@ const WHOLE: Extent = Extent { repeats: 5, rounds: 200, pairs: 30 };
 /// To see whether it works.
 const SHORT: Extent = Extent { repeats: 1, rounds: 20, pairs: 6 };
 
-static SIDES: [Side; 4] = [
+static SIDES: [Side; 5] = [
     Side { name: "sticky, bus", program: "bench-socketio", env: |workers| sticky(workers, None) },
     Side {
         name: "sticky, Redis",
@@ -54,6 +54,7 @@ static SIDES: [Side; 4] = [
         env: |workers| sticky(workers, std::env::var("BENCH_REDIS").ok()),
     },
     Side { name: "one process", program: "bench-socketio", env: |_| vec![("BENCH_PLAIN", "1".to_owned())] },
+    Side { name: "sends alone", program: "bench-socketio", env: |_| vec![("BENCH_SENDS", CLIENTS.to_string())] },
     Side { name: "Node", program: "bench-node-socketio", env: node },
 ];
 

@@ -1,5 +1,7 @@
-//! Socket.IO: what it costs that a polling session's id names its worker. The same server with the layer and without it, both
-//! with one worker and by the same dispatch, so that nothing else differs.
+//! Socket.IO: what it costs that a polling session's id names its worker. The same server with tags and without them, by the
+//! same dispatch; and without all of our layer, which also ends polls when the worker drains. There are two workers, for one
+//! alone gives no tags; by a key in the handshake all sessions begin on the same one, and each keeps to one connection, so
+//! that it stays there without a tag, too.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -16,7 +18,7 @@ use crate::stats::Summary;
 const SESSIONS: usize = 16;
 /// Rounds that do not count; in each, every session sends a message and polls for its echo.
 const WARM_UP: usize = 20;
-const ROUNDS: usize = 400;
+const ROUNDS: usize = 2_500;
 /// No request takes longer.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Tagging may take so much of a poll.
@@ -24,51 +26,56 @@ const BAR: f64 = 1.02;
 /// Polls in vain until something has gone wrong.
 const MOST_POLLS: usize = 20;
 
-static TAGGED: Side = Side { name: "tagged", program: "bench-socketio", env: |_| polls("tagged") };
-static PLAIN: Side = Side { name: "plain", program: "bench-socketio", env: |_| polls("plain") };
+static TAGGED: Side = Side { name: "tagged", program: "bench-socketio", env: |_| polls("layer", TAGS) };
+static UNTAGGED: Side = Side { name: "untagged", program: "bench-socketio", env: |_| polls("layer", KEY) };
+static BARE: Side = Side { name: "bare", program: "bench-socketio", env: |_| polls("bare", KEY) };
 
-fn polls(kind: &str) -> Vec<(&'static str, String)> {
+/// By what sessions stay where they are.
+const TAGS: &str = "engine-io|header:x-key";
+const KEY: &str = "header:x-key";
+
+fn polls(kind: &str, affinity: &str) -> Vec<(&'static str, String)> {
     let own = |text: &str| text.to_owned();
     vec![
         ("BENCH_POLLS", own(kind)),
         ("STICKY_LISTEN", own("127.0.0.1:0")),
-        ("STICKY_WORKERS", own("1")),
+        ("STICKY_WORKERS", own("2")),
         ("STICKY_THREADS_PER_WORKER", own("1")),
-        ("STICKY_AFFINITY", own("engine-io")),
+        ("STICKY_AFFINITY", own(affinity)),
     ]
 }
 
-/// Measures this many pairs and prints the line.
+/// Measures so often, all sides in turn, and prints the lines.
 ///
 /// # Errors
 ///
 /// When a side does not start, or loses a session.
-pub fn run(pairs: usize) -> Result<(), Box<dyn Error>> {
+pub fn run(repeats: usize) -> Result<(), Box<dyn Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let measure = |side| runtime.block_on(measure(side));
-    let (mut tagged, mut plain) = (Vec::new(), Vec::new());
-    for pair in 0..pairs {
-        eprint!("\rtagging, pair {} of {pairs}          ", pair + 1);
-        if pair % 2 == 0 {
-            tagged.push(measure(&TAGGED)?);
-            plain.push(measure(&PLAIN)?);
-        } else {
-            plain.push(measure(&PLAIN)?);
-            tagged.push(measure(&TAGGED)?);
+    let mut sides = [(&TAGGED, Vec::new()), (&UNTAGGED, Vec::new()), (&BARE, Vec::new())];
+    for repeat in 0..repeats {
+        eprint!("\rtagging, {} of {repeats}          ", repeat + 1);
+        // None is always the first.
+        for index in (0..sides.len()).map(|index| (index + repeat) % 3) {
+            let (side, measured) = &mut sides[index];
+            measured.push(runtime.block_on(measure(side))?);
         }
     }
     eprintln!();
-    let ratios: Vec<f64> = tagged.iter().zip(&plain).map(|(tagged, plain)| tagged / plain).collect();
+    let [(_, tagged), (_, untagged), (_, bare)] = &sides;
+    println!("polls and POSTs, CPU of each, {repeats} times:");
+    print("with tags ÷ without", tagged, untagged, Some(BAR));
+    print("with all of the layer ÷ without", tagged, bare, None);
+    Ok(())
+}
+
+fn print(what: &str, ours: &[f64], others: &[f64], bar: Option<f64>) {
+    let ratios: Vec<f64> = ours.iter().zip(others).map(|(ours, others)| ours / others).collect();
     let ratio = Summary::of(&ratios);
     let bounds = ratio.bounds.map_or("too few for bounds".to_owned(), |(low, high)| format!("{low:.3}–{high:.3}"));
-    println!(
-        "polls and POSTs with tags ÷ without: {:.3} ({bounds}), {:.1} µs ÷ {:.1} µs of CPU, {pairs} pairs, at most {BAR}: {:?}",
-        ratio.median,
-        Summary::of(&tagged).median,
-        Summary::of(&plain).median,
-        ratio.verdict(BAR)
-    );
-    Ok(())
+    let verdict = bar.map(|bar| format!(", at most {bar}: {:?}", ratio.verdict(bar))).unwrap_or_default();
+    let [ours, others] = [ours, others].map(|values| Summary::of(values).median);
+    println!("{what:32} {:.3} ({bounds}), {ours:.1} µs ÷ {others:.1} µs{verdict}", ratio.median);
 }
 
 /// The CPU time of one request in microseconds.
@@ -76,6 +83,10 @@ async fn measure(side: &Side) -> Result<f64, Box<dyn Error>> {
     let running = side.start(1)?;
     let opening = (0..SESSIONS).map(|_| Session::open(running.address()));
     let mut sessions = try_join_all(opening).await?;
+    let has_tags = std::ptr::eq(side, &TAGGED);
+    if sessions.iter().any(|session| session.has_tag() != has_tags) {
+        return Err("an id has a tag where none should be, or none where one should be".into());
+    }
     rounds(&mut sessions, WARM_UP).await?;
     let before = running.cpu()?;
     let requests = rounds(&mut sessions, ROUNDS).await?;
@@ -107,13 +118,18 @@ impl Session {
         stream.set_nodelay(true)?;
         let mut session =
             Self { stream: BufReader::new(stream), target: "/socket.io/?EIO=4&transport=polling".to_owned() };
-        let handshake = session.request("GET", "").await?;
+        let handshake = session.request_with("x-key: all\r\n", "GET", "").await?;
         let id = handshake.split('"').nth(3).ok_or("no handshake")?;
         session.target.push_str("&sid=");
         session.target.push_str(id);
         session.request("POST", "40").await?;
         session.poll("40").await?;
         Ok(session)
+    }
+
+    /// Whether the id names its worker.
+    fn has_tag(&self) -> bool {
+        self.target.rsplit_once('=').is_some_and(|(_, id)| id.contains('.'))
     }
 
     /// A message and its echo; answers how many requests it took.
@@ -141,8 +157,14 @@ impl Session {
 
     /// The answer's body.
     async fn request(&mut self, method: &str, body: &str) -> Result<String, Box<dyn Error>> {
+        self.request_with("", method, body).await
+    }
+
+    /// The same with more lines in the head.
+    async fn request_with(&mut self, lines: &str, method: &str, body: &str) -> Result<String, Box<dyn Error>> {
+        let (target, length) = (&self.target, body.len());
         let head =
-            format!("{method} {} HTTP/1.1\r\nhost: bench\r\ncontent-length: {}\r\n\r\n{body}", self.target, body.len());
+            format!("{method} {target} HTTP/1.1\r\nhost: bench\r\n{lines}content-length: {length}\r\n\r\n{body}");
         self.stream.get_mut().write_all(head.as_bytes()).await?;
         let (mut line, mut length, mut is_first) = (String::new(), 0, true);
         loop {

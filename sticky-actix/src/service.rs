@@ -67,10 +67,18 @@ where
     R: Into<Response<B>>,
     B: MessageBody,
 {
-    let mut response = match answering.await {
-        Ok(response) => response.into().map_body(|_, body| EitherBody::left(body)),
-        Err(failure) => failure.map_body(|_, body| EitherBody::right(body)),
-    };
+    match answering.await {
+        Ok(response) => Ok(finish(response.into(), in_flight, asks_for_upgrade, EitherBody::left)),
+        Err(failure) => Ok(finish(failure, in_flight, asks_for_upgrade, EitherBody::right)),
+    }
+}
+
+fn finish<B, E>(
+    mut response: Response<B>,
+    in_flight: Option<InFlight>,
+    asks_for_upgrade: bool,
+    either: impl FnOnce(B) -> E,
+) -> Response<AnswerBody<E>> {
     let status = response.status();
     let fields = &mut Headers(response.headers_mut());
     let is_last = in_flight.as_ref().is_some_and(|in_flight| in_flight.answer(status.as_u16(), fields));
@@ -79,7 +87,7 @@ where
     if is_last || asks_for_upgrade && status != StatusCode::SWITCHING_PROTOCOLS {
         response.head_mut().set_connection_type(ConnectionType::Close);
     }
-    Ok(response.map_body(|_, body| AnswerBody { body, in_flight }))
+    response.map_body(|_, body| AnswerBody { body: either(body), in_flight })
 }
 
 /// What follows a request that asks for another protocol. actix takes that for its body, and does not see that none comes

@@ -2,6 +2,8 @@
 //! speaks by then.
 
 mod client;
+#[cfg(cluster)]
+mod quiet;
 mod stream;
 
 use std::io::{self, IoSlice};
@@ -16,6 +18,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 pub use self::client::ClientAddr;
+#[cfg(cluster)]
+pub(crate) use self::quiet::QuietStream;
 pub(crate) use self::stream::Stream;
 use crate::dispatch::handoff::exchange::Shutdown;
 use crate::dispatch::handoff::guard::{Guard, Step};

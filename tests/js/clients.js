@@ -147,11 +147,12 @@ const cases = {
     async reloaded(url, workers, version, supervisor) {
         const sockets = [];
         for (const settings of [POLLING, WEBSOCKET, {}]) sockets.push(...(await burst(url, workers, { ...settings, version })));
-        const [old, now, reasons] = [new Set(), new Map(), new Set()];
+        const [old, now, reasons, refused] = [new Set(), new Map(), new Set(), []];
         for (const socket of sockets) old.add(await ask(socket, "pid"));
         assert.equal(old.size, Number(workers));
         for (const socket of sockets) {
             socket.on("disconnect", (reason) => reasons.add(reason));
+            socket.on("connect_error", ({ message, context }) => refused.push(context?.responseText || message));
             socket.on("connect", () => socket.emit("pid", (pid) => now.set(socket, pid)));
         }
         process.kill(Number(supervisor), "SIGHUP");
@@ -159,6 +160,7 @@ const cases = {
         await until("every client is served by a new worker", () => sockets.every(isServedAnew), 100_000);
         // Told by the server to go, a client would not come back by itself.
         assert.deepEqual([...reasons].filter((reason) => !["transport close", "transport error"].includes(reason)), []);
+        assert.deepEqual(refused, [], "whoever connects anew is let in at once");
         const heard = Promise.all(sockets.map((socket) => next(socket, "hello")));
         sockets[0].emit("broadcast");
         await heard;

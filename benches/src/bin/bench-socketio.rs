@@ -1,16 +1,23 @@
 //! A Socket.IO server that emits to everybody what one client sends: under sticky, or as one process (`BENCH_PLAIN`). With
-//! `BENCH_POLLS` one that answers polls, `tagged` or not.
+//! `BENCH_SENDS` (how many clients) it does nothing but send it. With `BENCH_POLLS` it answers polls, with our `layer` or not.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 
 use axum::Router;
 use sticky_socketio::extract::{Data, SocketRef};
 use sticky_socketio::{BoxError, Cluster, SocketIo, TagLayer};
+use tokio_tungstenite::tungstenite::{self, Message, WebSocket};
 
 fn main() -> Result<(), BoxError> {
     if std::env::var_os("BENCH_PLAIN").is_some() {
         return plain();
     }
+    if let Ok(clients) = std::env::var("BENCH_SENDS") {
+        return sends(clients.parse()?);
+    }
     if let Ok(kind) = std::env::var("BENCH_POLLS") {
-        return polls(kind == "tagged");
+        return polls(kind == "layer");
     }
     sticky_socketio::serve(|io| async move { Ok(io.ns("/", on_connect).await?) })
         .cluster(Cluster::builder().build()?)
@@ -24,8 +31,8 @@ async fn on_connect(socket: SocketRef) {
     });
 }
 
-/// Answers polls, whose sessions' ids have tags or not.
-fn polls(is_tagged: bool) -> Result<(), BoxError> {
+/// Answers polls.
+fn polls(has_layer: bool) -> Result<(), BoxError> {
     let cluster = sticky_socketio::cluster_builder().build()?;
     let serve = sticky_axum::serve_with(cluster, move |worker| async move {
         let (layer, io) = socketioxide::SocketIo::new_layer();
@@ -34,7 +41,7 @@ fn polls(is_tagged: bool) -> Result<(), BoxError> {
                 socket.emit("echo", &number).ok();
             });
         });
-        Ok(match is_tagged {
+        Ok(match has_layer {
             true => Router::new().layer((TagLayer::new(&worker, "/socket.io"), layer)),
             false => Router::new().layer(layer),
         })
@@ -61,4 +68,32 @@ fn plain() -> Result<(), BoxError> {
         }
         Ok(())
     })
+}
+
+/// What no server can do without: one system call for each client. The last client to come speaks.
+fn sends(clients: usize) -> Result<(), BoxError> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    eprintln!("listening on http://{}", listener.local_addr()?);
+    let mut all = listener.incoming().take(clients).map(join).collect::<Result<Vec<_>, _>>()?;
+    loop {
+        let spoken = all.last_mut().ok_or("nobody came")?.read()?;
+        let Some(number) = spoken.to_text()?.strip_prefix("42[\"broadcast\",") else { continue };
+        let text = format!("42[\"hello\",{number}");
+        let frame = [&[0x81, u8::try_from(text.len())?], text.as_bytes()].concat();
+        for client in &mut all {
+            client.get_mut().write_all(&frame)?;
+        }
+    }
+}
+
+/// A client in the main namespace.
+fn join(stream: Result<TcpStream, std::io::Error>) -> Result<WebSocket<TcpStream>, BoxError> {
+    let stream = stream?;
+    stream.set_nodelay(true)?;
+    let mut client = tungstenite::accept(stream)?;
+    let open = r#"0{"sid":"0","upgrades":[],"pingInterval":600000,"pingTimeout":600000,"maxPayload":1000000}"#;
+    client.send(Message::text(open))?;
+    while client.read()?.to_text()? != "40" {}
+    client.send(Message::text(r#"40{"sid":"0"}"#))?;
+    Ok(client)
 }

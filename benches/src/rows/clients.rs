@@ -35,6 +35,8 @@ pub enum Load {
 pub enum Keys {
     /// Always the same one.
     Fixed,
+    /// The same, but no request is the same as the last.
+    FixedVaried,
     /// Two keys of different workers in turn.
     Alternating,
     /// Any of this many for each request, each as likely; the same ones on all connections.
@@ -56,6 +58,7 @@ impl Load {
             Self::Keyed(Keys::Fixed, head) => {
                 everyone().map(|one| client(one, request(one, head, "/", host))).collect()
             }
+            Self::Keyed(Keys::FixedVaried, head) => everyone().map(|one| varied(one, head, host)).collect(),
             Self::Keyed(Keys::Alternating, head) => alternating(identities, head, host),
             Self::Keyed(Keys::Random(_), head) => random(identities, head, host),
             Self::KeyedConnections(head) => one_request_each(everyone(), head, host),
@@ -108,6 +111,12 @@ fn client(identity: &Identity, request: Request) -> Client {
         interval: None,
         group: Group::Ordinary,
     }
+}
+
+/// Asks as [`client`] does, each time with another query.
+fn varied(identity: &Identity, head: Head, host: &str) -> Client {
+    let requests = (0..8).map(|number| request(identity, head, &format!("/?n={number}"), host)).collect();
+    Client { asks: Asks::Requests(requests, Order::InTurn), ..client(identity, request(identity, head, "/", host)) }
 }
 
 fn one_request_each<'a>(everyone: impl Iterator<Item = &'a Identity>, head: Head, host: &str) -> Vec<Client> {

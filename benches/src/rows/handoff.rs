@@ -103,6 +103,13 @@ pub(super) const ROWS: &[Row] = &[
         metrics: INFORMATION,
         ..FIXED
     },
+    Row {
+        name: "handoff/varied",
+        about: "as handoff/fixed, but no head is the same as the last one: handoff against plain axum",
+        load: Load::Keyed(Keys::FixedVaried, Head::Bare),
+        metrics: INFORMATION,
+        ..FIXED
+    },
     BROWSER,
     Row {
         name: "handoff/browser-nginx",

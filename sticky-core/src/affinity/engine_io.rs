@@ -47,9 +47,9 @@ impl SessionTag {
 
     /// The id and the tag of a session, if that is what this is: there is one way to write each.
     pub fn split(tagged: &str) -> Option<(&str, Self)> {
-        let (id, number) = tagged.split_once(SEPARATOR)?;
-        let is_id =
-            id.len() == ID_LENGTH && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let (id, tag) = tagged.split_at_checked(ID_LENGTH)?;
+        let number = tag.strip_prefix(SEPARATOR)?;
+        let is_id = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
         let is_canonical = number == "0" || (number.len() <= 3 && !number.starts_with(['0', '+']));
         let slot = number.parse().ok().filter(|slot| is_id && is_canonical && *slot < MAX_WORKERS)?;
         Some((id, Self(WorkerId::new(slot))))
@@ -76,9 +76,10 @@ pub(super) enum Session {
 impl Session {
     /// Reads a query as the engine does: names as they are, and the first of each.
     pub(super) fn of(query: &str) -> Option<Self> {
-        match parameter(query, "EIO")? {
+        let [version, id] = parameters(query, ["EIO=", "sid="]);
+        match version? {
             "3" => Some(Self::Untagged),
-            "4" => match parameter(query, "sid") {
+            "4" => match id {
                 None => Some(Self::New),
                 Some(id) => SessionTag::split(id).map(|(_, tag)| Self::In(tag.worker())),
             },
@@ -87,9 +88,27 @@ impl Session {
     }
 }
 
-fn parameter<'a>(query: &'a str, name: &str) -> Option<&'a str> {
-    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-    pairs.find(|(found, _)| *found == name).map(|(_, value)| value)
+/// The values of a query's first parameters with these names, which are given with their `=`: names as they are. For
+/// integrations.
+///
+/// ```
+/// let query = "EIO=4&transport=polling&sid=a&sid=b";
+/// assert_eq!(sticky_core::integration::parameters(query, ["sid=", "EIO=", "t="]), [Some("a"), Some("4"), None]);
+/// ```
+pub fn parameters<'a, const N: usize>(query: &'a str, names: [&str; N]) -> [Option<&'a str>; N] {
+    let mut values = [None; N];
+    let mut rest = Some(query);
+    while let Some(pairs) = rest {
+        let end = memchr::memchr(b'&', pairs.as_bytes());
+        rest = end.map(|end| &pairs[end + 1..]);
+        let pair = &pairs[..end.unwrap_or(pairs.len())];
+        for (name, value) in names.iter().zip(&mut values) {
+            if let Some(found) = pair.strip_prefix(name) {
+                value.get_or_insert(found);
+            }
+        }
+    }
+    values
 }
 
 #[cfg(test)]

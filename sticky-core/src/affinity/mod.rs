@@ -22,7 +22,7 @@ use std::net::IpAddr;
 
 pub(crate) use self::client_address::{AddressHeader, Peer, ProxyTrust};
 use self::engine_io::Session;
-pub use self::engine_io::SessionTag;
+pub use self::engine_io::{SessionTag, parameters};
 pub(crate) use self::key::{AffinityKey, KeyHasher};
 use self::path::PathPattern;
 pub use self::path::PathProblem;

@@ -18,6 +18,9 @@ use tokio::net::TcpStream;
 #[cfg(unix)]
 use tokio::net::UnixStream;
 
+#[cfg(cluster)]
+use super::quiet::QuietStream;
+
 /// A socket that was accepted, and who is at its other end.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -49,6 +52,9 @@ enum Socket {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    /// One that another process has had: mostly one end of a pair, the other of which is a proxy's.
+    #[cfg(cluster)]
+    Quiet(QuietStream),
 }
 
 impl Stream {
@@ -71,7 +77,7 @@ impl Stream {
     #[cfg(cluster)]
     pub(crate) fn from_fd(socket: OwnedFd, is_unix: bool, peer: Option<SocketAddr>) -> io::Result<Self> {
         let socket = if is_unix {
-            Socket::Unix(UnixStream::from_std(socket.into())?)
+            Socket::Quiet(QuietStream::new(socket)?)
         } else {
             Socket::Tcp(TcpStream::from_std(socket.into())?)
         };
@@ -88,6 +94,8 @@ impl Stream {
             Socket::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream.into_std()?)?),
             #[cfg(unix)]
             Socket::Unix(stream) => Socket::Unix(UnixStream::from_std(stream.into_std()?)?),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Socket::Quiet(QuietStream::new(stream.into_fd())?),
         };
         // What has been read from is written to next.
         let eager = if self.eager == Eager::ToRead { Eager::ToRead } else { Eager::ToWrite };
@@ -104,6 +112,7 @@ impl Stream {
         Ok(match self.socket {
             Socket::Tcp(stream) => stream.into_std()?.into(),
             Socket::Unix(stream) => stream.into_std()?.into(),
+            Socket::Quiet(stream) => stream.into_fd(),
         })
     }
 
@@ -124,14 +133,18 @@ impl Stream {
     /// Writes without waiting for the runtime, if that is worth a try: the number of bytes.
     #[cfg(cluster)]
     fn write_eagerly(&mut self, bufs: &[IoSlice<'_>]) -> Option<usize> {
-        let is_worth_it = std::mem::replace(&mut self.eager, Eager::Not) == Eager::ToWrite;
-        is_worth_it.then(|| rustix::io::writev(&self.socket, bufs).ok()).flatten().filter(|length| *length > 0)
+        if std::mem::replace(&mut self.eager, Eager::Not) != Eager::ToWrite {
+            return None;
+        }
+        let written = if is_small(bufs) { send(&self.socket, bufs) } else { rustix::io::writev(&self.socket, bufs) };
+        // An error will come again in the usual way.
+        written.ok().filter(|length| *length > 0)
     }
 
     /// Whether this is a unix socket.
     #[cfg(cluster)]
     pub(crate) fn is_unix(&self) -> bool {
-        matches!(self.socket, Socket::Unix(_))
+        matches!(self.socket, Socket::Unix(_) | Socket::Quiet(_))
     }
 
     /// The other side's address, an IPv4-mapped one as IPv4; `None` on a unix socket.
@@ -149,21 +162,42 @@ impl Stream {
             Socket::Tcp(stream) => stream.local_addr().ok().map(canonical),
             #[cfg(unix)]
             Socket::Unix(_) => None,
+            #[cfg(cluster)]
+            Socket::Quiet(_) => None,
         }
     }
 }
 
-/// Writes little in one piece: for the kernel several pieces are more work than another copy (5 % of an answer).
+/// Whether these are few bytes altogether, but not none.
 #[cfg(cluster)]
-fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+fn is_small(bufs: &[IoSlice<'_>]) -> bool {
+    (1..=SMALL).contains(&bufs.iter().map(|buf| buf.len()).sum())
+}
+
+/// Writes little in one piece, without waiting: for the kernel several pieces are more work than another copy (5 % of an
+/// answer).
+///
+/// # Panics
+///
+/// When it is not [small](is_small).
+#[cfg(cluster)]
+fn send(socket: impl AsFd, bufs: &[IoSlice<'_>]) -> rustix::io::Result<usize> {
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    if let [buf] = bufs {
+        return rustix::net::send(socket, buf, flags);
+    }
     let mut space = [MaybeUninit::uninit(); SMALL];
     let mut all = ReadBuf::uninit(&mut space);
     bufs.iter().for_each(|buf| all.put_slice(buf));
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    rustix::net::send(socket, all.filled(), flags)
+}
+
+/// As [`send`], when the runtime knows that there is room.
+#[cfg(cluster)]
+fn poll_send(stream: &TcpStream, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
     loop {
         ready!(stream.poll_write_ready(cx))?;
-        let sent = stream.try_io(Interest::WRITABLE, || Ok(rustix::net::send(stream, all.filled(), flags)?));
-        match sent {
+        match stream.try_io(Interest::WRITABLE, || Ok(send(stream, bufs)?)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             sent => return Poll::Ready(sent),
         }
@@ -186,6 +220,8 @@ impl AsyncRead for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -201,6 +237,8 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_write(cx, buf),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -216,12 +254,12 @@ impl AsyncWrite for Stream {
         }
         match &mut stream.socket {
             #[cfg(cluster)]
-            Socket::Tcp(stream) if bufs.iter().map(|buf| buf.len()).sum::<usize>() <= SMALL => {
-                poll_send(stream, cx, bufs)
-            }
+            Socket::Tcp(stream) if is_small(bufs) => poll_send(stream, cx, bufs),
             Socket::Tcp(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -239,6 +277,8 @@ impl AsyncWrite for Stream {
             Socket::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             #[cfg(unix)]
             Socket::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -249,6 +289,7 @@ impl AsFd for Socket {
         match self {
             Self::Tcp(stream) => stream.as_fd(),
             Self::Unix(stream) => stream.as_fd(),
+            Self::Quiet(stream) => stream.as_fd(),
         }
     }
 }
@@ -259,6 +300,8 @@ impl std::os::fd::AsRawFd for Stream {
         match &self.socket {
             Socket::Tcp(stream) => stream.as_raw_fd(),
             Socket::Unix(stream) => stream.as_raw_fd(),
+            #[cfg(cluster)]
+            Socket::Quiet(stream) => stream.as_raw_fd(),
         }
     }
 }

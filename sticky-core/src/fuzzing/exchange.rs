@@ -131,18 +131,18 @@ impl<'a> Play<'a> {
         if bytes.is_empty() {
             return self.exchange.eof();
         }
-        let mut head = self.exchange.peek(bytes);
-        if let Some(head) = &mut head {
-            let view = head.view(bytes);
-            self.model.open(Some((view.method(), view.headers().count())));
-            if self.numbers.choose(4) != 1 && self.exchange.serve_in_place(head, bytes) {
+        let Some(head) = self.exchange.peek(bytes) else { return self.exchange.keep(bytes, None) };
+        let view = head.view(bytes);
+        self.model.open(Some((view.method(), view.headers().count())));
+        let tried = if self.numbers.choose(4) == 1 { Err(head) } else { self.exchange.serve_in_place(head, bytes) };
+        match tried {
+            Ok(()) => {
                 self.served();
                 assert!(self.model.may_have() >= bytes.len(), "more than one message");
                 self.model.taken += bytes.len();
-                return;
             }
+            Err(head) => self.exchange.keep(bytes, Some(head)),
         }
-        self.exchange.keep(bytes, head);
     }
 
     fn take_from_client(&mut self, at_most: usize) -> &'a [u8] {

@@ -35,6 +35,7 @@ pub(super) fn check(input: &[u8]) {
     let whole = reader.poll(text);
     compare(&whole, text, max_len, rule);
     assert_same(&whole, &new().poll(text));
+    repeat(reader, &whole, text);
 
     let mut seen = 0;
     let mut in_pieces = new();
@@ -56,6 +57,20 @@ pub(super) fn check(input: &[u8]) {
     if !is_partial(&outcome) {
         assert!(matches!(in_pieces.poll(b"GET / HTTP/1.1\r\n\r\n"), Outcome::Request(_)), "ready for the next one");
     }
+}
+
+/// A reader that has served this head knows it again, and nothing else.
+fn repeat(mut reader: HeadReader, whole: &Outcome, text: &[u8]) {
+    let Outcome::Request(head) = whole else { return };
+    for _ in 0..3 {
+        let again = reader.poll(text);
+        assert_same(&again, whole);
+        let Outcome::Request(again) = again else { return };
+        look(&again, text);
+        reader.remember(again, text);
+    }
+    assert!(is_partial(&reader.poll(&text[..head.len() - 1])), "a head without its last byte");
+    assert_same(&reader.poll(text), whole);
 }
 
 fn is_partial(outcome: &Outcome) -> bool {

@@ -28,6 +28,7 @@ pub use self::fields::{Field, Fields};
 #[cfg(any(test, feature = "proxy"))]
 pub(crate) use self::keeper::came_by_https;
 pub(crate) use self::keeper::{Keeper, Visit};
+pub use crate::affinity::parameters;
 
 /// Has a program that a worker starts killed when the worker is.
 ///

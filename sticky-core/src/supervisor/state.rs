@@ -763,7 +763,8 @@ impl State {
             return;
         }
         let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
-        let down = workers.filter(|(_, slot)| slot.down_since.is_some()).map(|(index, _)| worker(index));
+        let is_down = |index: usize, slot: &Slot| slot.down_since.is_some() || self.has_stand_in_still(index);
+        let down = workers.filter(|(index, slot)| is_down(*index, slot)).map(|(index, _)| worker(index));
         let down: Vec<WorkerId> = down.collect();
         if down != self.known_down {
             self.known_down.clone_from(&down);
@@ -776,6 +777,17 @@ impl State {
         if ports != self.known_ports {
             self.known_ports.clone_from(&ports);
             self.out.push(Action::Ports { ports });
+        }
+    }
+
+    /// Whether another slot's process still reads this one's channel: it takes up what is sent there, whoever runs by now,
+    /// so that a connection that is made meanwhile does not lead to the slot.
+    fn has_stand_in_still(&self, index: usize) -> bool {
+        match self.slots[index].readers[Part::Channel.index()] {
+            Reader::Nobody => false,
+            Reader::Child(id) | Reader::Releasing(id, _) => {
+                self.children.get(&id).is_some_and(|reader| reader.slot != worker(index))
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use http::uri::PathAndQuery;
 use http::{Method, Uri};
 use sticky_core::SessionTag;
+use sticky_core::integration::parameters;
 
 /// What the answer to a handshake begins with.
 const BEFORE_ID: &[u8] = b"0{\"sid\":\"";
@@ -37,7 +38,7 @@ pub(super) enum Version {
 }
 
 /// What the query of an engine's request says, as far as it matters here: one look at it for everything.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Query<'a> {
     version: Option<&'a str>,
     transport: Option<&'a str>,
@@ -46,20 +47,10 @@ pub(super) struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
+    /// The first of each counts, as it does for the engine.
     pub(super) fn of(uri: &'a Uri) -> Self {
-        let mut said = Self::default();
-        for pair in uri.query().unwrap_or_default().split('&') {
-            let Some((name, value)) = pair.split_once('=') else { continue };
-            let field = match name {
-                "EIO" => &mut said.version,
-                "transport" => &mut said.transport,
-                "sid" => &mut said.id,
-                _ => continue,
-            };
-            // The first counts, as it does for the engine.
-            field.get_or_insert(value);
-        }
-        said
+        let [version, transport, id] = parameters(uri.query().unwrap_or_default(), ["EIO=", "transport=", "sid="]);
+        Self { version, transport, id }
     }
 
     pub(super) fn ask(&self, method: &Method) -> Ask {
@@ -84,9 +75,11 @@ impl<'a> Query<'a> {
         let target = uri.path_and_query()?.as_str();
         // A part of the target, so where it is can be told from where they are.
         let tag = id.as_ptr() as usize - target.as_ptr() as usize + plain.len();
-        let mut shorter = Vec::with_capacity(target.len());
+        let length = id.len() - plain.len();
+        // Of exactly that size: no more memory is taken when it is made a target.
+        let mut shorter = Vec::with_capacity(target.len() - length);
         shorter.extend_from_slice(&target.as_bytes()[..tag]);
-        shorter.extend_from_slice(&target.as_bytes()[tag + id.len() - plain.len()..]);
+        shorter.extend_from_slice(&target.as_bytes()[tag + length..]);
         let target = PathAndQuery::from_maybe_shared(Bytes::from(shorter)).ok()?;
         if uri.authority().is_none() {
             return Some(Uri::from(target));

@@ -9,7 +9,7 @@ const VERSIONS = { 2: io2, 3: io3, 4: io4 };
 const PATIENCE = Number(process.env.PATIENCE ?? 20_000);
 
 // A whole case may take so long on a busy machine.
-const WHOLE = 140_000;
+const WHOLE = 280_000;
 
 const open = new Set();
 

@@ -55,10 +55,12 @@ export class Session {
         return (await this.checked(request(this.url, { agent: this.agent }))).text.split("\x1e");
     }
 
-    /** Polls until there is such a packet, which it answers. */
+    /** Polls until there is such a packet, and returns it. Answers pings meanwhile: without that a slow session ends. */
     async find(wanted) {
         for (let polls = 0; polls < 20; polls++) {
-            const found = (await this.poll()).find((packet) => packet.startsWith(wanted));
+            const packets = await this.poll();
+            if (packets.includes("2")) await this.post("3");
+            const found = packets.find((packet) => packet.startsWith(wanted));
             if (found) return found;
         }
         throw new Error(`no ${wanted} came`);

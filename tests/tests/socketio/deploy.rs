@@ -5,21 +5,47 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use serde::Deserialize;
 use serde_yaml_ng::{Deserializer, Value};
+use sticky_tests::Redis;
 
-use crate::bed::row;
+use crate::bed::{Framework, case, row};
 
 const KUBERNETES: &str = include_str!("../../../examples/deploy/kubernetes.yaml");
 const SETTINGS: &str = include_str!("../../../sticky-core/src/config/settings.md");
 
 pub(crate) fn rows() -> Vec<Trial> {
-    vec![row("deploy/kubernetes".to_owned(), kubernetes)]
+    vec![
+        row("deploy/kubernetes".to_owned(), kubernetes),
+        row("deploy/kubernetes_settings_are_taken".to_owned(), settings_are_taken),
+    ]
+}
+
+fn manifest() -> Vec<Value> {
+    Deserializer::from_str(KUBERNETES)
+        .map(|document| Value::deserialize(document).expect("a document of YAML"))
+        .collect()
+}
+
+fn pod(all: &[Value]) -> &Value {
+    &object(all, "Deployment", "chat")["spec"]["template"]["spec"]
+}
+
+/// A program takes every value as it is there, but for where Redis is.
+fn settings_are_taken() {
+    let mut launch = Framework::Axum.launch();
+    let redis = Redis::start(launch.folder());
+    for variable in pod(&manifest())["containers"][0]["env"].as_sequence().expect("variables") {
+        let [name, value] = ["name", "value"].map(|part| variable[part].as_str().expect("a text").to_owned());
+        launch = launch.env(&name, if name == "STICKY_REDIS_URL" { redis.url() } else { value });
+    }
+    let cluster = launch.up();
+    let workers = cluster.workers().len().try_into().expect("some workers");
+    case("clients.js", "broadcast", &cluster, workers).arg(4).run();
+    cluster.stop();
 }
 
 fn kubernetes() {
-    let all: Vec<Value> = Deserializer::from_str(KUBERNETES)
-        .map(|document| Value::deserialize(document).expect("a document of YAML"))
-        .collect();
-    let pod = &object(&all, "Deployment", "chat")["spec"]["template"]["spec"];
+    let all = manifest();
+    let pod = pod(&all);
     let chat = &pod["containers"][0];
     let port = default_of("STICKY_LISTEN").trim_start_matches(':').split(',').next().expect("a port").to_owned();
     for at in [&chat["ports"][0]["containerPort"], &chat["readinessProbe"]["tcpSocket"]["port"]] {

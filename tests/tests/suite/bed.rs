@@ -185,6 +185,12 @@ impl Bed {
         !self.is_actix()
     }
 
+    /// Whether the client of a WebSocket that has ended its half gets all that is still to come. Where it may not, that depends
+    /// on whether the end is read before the answer is written.
+    pub(crate) fn answers_half_closed_sockets(&self) -> bool {
+        !self.is_actix()
+    }
+
     fn is_actix(&self) -> bool {
         self.framework == Framework::Actix
     }

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use sticky_tests::client::send_in_pieces;
+use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process;
 use sticky_tests::{Client, Connection, Random, Request, Response, TestCluster, journal};
 
@@ -332,7 +333,8 @@ fn hostile_clients_move_nobody(bed: &Bed) {
     let cluster = by_header(bed, 4).env("STICKY_HEAD_TIMEOUT", LIMIT_TEXT).up();
     let mut random = Random::drawn();
     let keys: Vec<Key> = fresh(&mut random, 64).into_iter().map(|name| Key::learn(&cluster.client(), name)).collect();
-    let client = cluster.client();
+    // What is only slow is not harmed.
+    let client = cluster.client().timeout(PATIENCE);
     let before = behave(&client, &keys, Duration::from_secs(1));
     let done = AtomicBool::new(false);
     let attacks: [fn(&Client, &[Key]); 5] = [ping_pong, send_shapes, drip_heads, send_huge_heads, vanish];

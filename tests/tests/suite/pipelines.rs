@@ -4,6 +4,7 @@ use std::io::Write;
 use std::thread;
 
 use sticky_tests::client::send_in_pieces;
+use sticky_tests::cluster::PATIENCE;
 use sticky_tests::{Client, Connection, Random, Request, Response, journal};
 
 use crate::bed::{Bed, Row};
@@ -89,7 +90,7 @@ fn run_pipelines(bed: &Bed, choose: Choose) {
     let random = Random::drawn();
     thread::scope(|scope| {
         for number in 0..CONNECTIONS {
-            let (client, keys, mut random) = (cluster.client(), &keys, random.fork(number));
+            let (client, keys, mut random) = (cluster.client().timeout(PATIENCE), &keys, random.fork(number));
             scope.spawn(move || {
                 let mut connection = client.connect().expect("a connection");
                 for round in 0..PIPELINES {

@@ -243,17 +243,22 @@ impl Exchange {
         }
     }
 
-    /// It is for this worker, and the framework has it: `true`. Not if there is more in these bytes than one message.
-    pub(crate) fn serve_in_place(&mut self, head: &mut Head, bytes: &[u8]) -> bool {
+    /// It is for this worker, and the framework has it.
+    ///
+    /// # Errors
+    ///
+    /// The head, if there is more in these bytes than one message: nothing has changed.
+    pub(crate) fn serve_in_place(&mut self, head: Head, bytes: &[u8]) -> Result<(), Head> {
         let mut body = RequestBody::new(head.facts().body);
         let length = head.len() + body.consume(&bytes[head.len()..]);
         if length < bytes.len() {
-            return false;
+            return Err(head);
         }
-        self.begin(head.facts(), body, 0);
-        self.reader.recycle(head);
+        let facts = head.facts();
+        self.reader.remember(head, bytes);
+        self.begin(facts, body, 0);
         self.finish_message();
-        true
+        Ok(())
     }
 
     /// What has been read goes the usual way, with the head that it begins with.
@@ -449,6 +454,9 @@ impl Exchange {
         self.inbound = Inbound::Message(Message { cleared, body, switch: facts.switch });
         self.standing = Standing::Used;
         self.reader.refuse_preface();
+        if facts.switch != Switch::None {
+            self.reader.forget();
+        }
     }
 
     /// Whether the connection can move now: nothing is outstanding, nobody has said close, and the client may still
@@ -573,7 +581,6 @@ impl Exchange {
             Inbound::Aside(_) | Inbound::Closed => Phase::Over,
             Inbound::Message(_) => Phase::Message,
             _ if self.is_lost() => Phase::Lost,
-            Inbound::Switching => Phase::Message,
             _ if !self.is_settled() => Phase::Message,
             _ if self.is_last => Phase::Over,
             Inbound::Refused(_) => Phase::Over,

@@ -417,19 +417,20 @@ impl Guard {
             self.exchange.eof();
             return Poll::Ready(Ok(false));
         }
-        let mut head = self.exchange.peek(bytes);
-        let verdict = head.as_ref().map(|head| self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr()));
-        if let (Some(head), Some(Verdict::Serve)) = (&mut head, verdict)
-            && self.exchange.serve_in_place(head, bytes)
-        {
+        let Some(head) = self.exchange.peek(bytes) else {
+            self.exchange.keep(bytes, None);
+            buf.set_filled(before);
+            return Poll::Ready(Ok(false));
+        };
+        let verdict = self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr());
+        let tried = if verdict == Verdict::Serve { self.exchange.serve_in_place(head, bytes) } else { Err(head) };
+        let Err(head) = tried else {
             self.begin();
             return Poll::Ready(Ok(true));
-        }
-        self.exchange.keep(bytes, head);
+        };
+        self.exchange.keep(bytes, Some(head));
         buf.set_filled(before);
-        if let Some(verdict) = verdict {
-            self.obey(verdict);
-        }
+        self.obey(verdict);
         Poll::Ready(Ok(false))
     }
 

@@ -16,6 +16,9 @@ use super::tokens::{self, ConnectionOptions, Version};
 /// The default bound of a head in bytes. Bounds are `u16`: positions in a head are kept in 16 bits.
 pub(crate) const MAX_HEAD: u16 = 32 * 1024;
 
+/// Of longer heads nothing is kept for the next one. A connection that waits for its next message holds as much.
+const MAX_REMEMBERED: usize = 1024;
+
 /// As many headers as hyper accepts.
 const MAX_HEADERS: usize = 100;
 
@@ -47,21 +50,32 @@ pub(crate) enum PrefaceRule {
     Refused,
 }
 
-/// Looks for the end of a head without looking at any byte twice, except to parse the whole.
+/// Looks for the end of a head without looking at any byte twice, except to parse the whole; a head that is the same as
+/// the one before is not parsed again.
 #[derive(Debug)]
 pub(crate) struct HeadReader {
     max_len: u16,
     preface: PrefaceRule,
     /// How much of the buffer has been searched for the end of the head.
     seen: usize,
-    /// Room for the headers of the next head.
-    spare: Vec<HeaderSpan>,
+    last: Option<Box<Last>>,
+    /// The first head that is served is not kept: many connections close or move before there is another.
+    has_served: bool,
+}
+
+/// The head that was served last. Most clients that keep a connection say the same again and again.
+#[derive(Debug)]
+struct Last {
+    /// The bytes it was found in. Whatever begins with them begins with the same head: it ends where they end.
+    bytes: Vec<u8>,
+    /// None while somebody has it.
+    head: Option<Head>,
 }
 
 impl HeadReader {
     /// A reader for heads of at most `max_len` bytes.
     pub(crate) fn new(max_len: u16, preface: PrefaceRule) -> Self {
-        Self { max_len, preface, seen: 0, spare: Vec::new() }
+        Self { max_len, preface, seen: 0, last: None, has_served: false }
     }
 
     /// The bound it was made with.
@@ -74,10 +88,30 @@ impl HeadReader {
         self.preface = PrefaceRule::Refused;
     }
 
-    /// Takes from a head that nobody will look at any more what the next one can use.
-    pub(crate) fn recycle(&mut self, head: &mut Head) {
-        self.spare = mem::take(&mut head.headers);
-        self.spare.clear();
+    /// Keeps a head that nobody will look at any more for the next one, which may be the same. `buffer` must begin with the
+    /// bytes it was found in.
+    pub(crate) fn remember(&mut self, head: Head, buffer: &[u8]) {
+        let bytes = &buffer[..head.len()];
+        if !mem::replace(&mut self.has_served, true) || bytes.len() > MAX_REMEMBERED {
+            return self.forget();
+        }
+        let last = self.last.get_or_insert_with(|| Box::new(Last { bytes: Vec::new(), head: None }));
+        if last.bytes != bytes {
+            last.bytes.clear();
+            last.bytes.extend_from_slice(bytes);
+        }
+        last.head = Some(head);
+    }
+
+    /// Holds no memory for heads any more.
+    pub(crate) fn forget(&mut self) {
+        self.last = None;
+    }
+
+    /// Whether it holds any.
+    #[cfg(test)]
+    pub(crate) fn remembers(&self) -> bool {
+        self.last.is_some()
     }
 
     /// How many bytes of empty lines are in front of the next head. The caller takes them off before it polls: they
@@ -122,6 +156,9 @@ impl HeadReader {
     fn request(&mut self, bytes: &[u8]) -> Outcome {
         // Nearly every head arrives whole: then one pass of the parser is all.
         if self.seen == 0 {
+            if let Some(head) = self.repeated(bytes) {
+                return Outcome::Request(head);
+            }
             let outcome = self.parse(bytes);
             if !matches!(outcome, Outcome::Partial) {
                 return outcome;
@@ -136,6 +173,20 @@ impl HeadReader {
             Ok(None) if bytes.len() >= self.max_len() => Outcome::Refused(Refusal::HeadTooLarge),
             Ok(None) => Outcome::Partial,
         }
+    }
+
+    /// The last head, if it is here again.
+    fn repeated(&mut self, bytes: &[u8]) -> Option<Head> {
+        let last = self.last.as_mut()?;
+        if bytes.starts_with(&last.bytes) { last.head.take() } else { None }
+    }
+
+    /// Room for the headers of the next head.
+    fn room(&mut self) -> Vec<HeaderSpan> {
+        let mut headers =
+            self.last.as_mut().and_then(|last| last.head.take()).map_or_else(Vec::new, |head| head.headers);
+        headers.clear();
+        headers
     }
 
     /// The end of the empty line that ends the head, searched for in the bytes that are new.
@@ -162,12 +213,10 @@ impl HeadReader {
         match request.parse_with_uninit_headers(bytes, &mut slots) {
             Ok(httparse::Status::Partial) => Outcome::Partial,
             Ok(httparse::Status::Complete(len)) if len > self.max_len() => Outcome::Refused(Refusal::HeadTooLarge),
-            Ok(httparse::Status::Complete(len)) => {
-                match Head::judge(&bytes[..len], &request, mem::take(&mut self.spare)) {
-                    Ok(head) => Outcome::Request(head),
-                    Err(refusal) => Outcome::Refused(refusal),
-                }
-            }
+            Ok(httparse::Status::Complete(len)) => match Head::judge(&bytes[..len], &request, self.room()) {
+                Ok(head) => Outcome::Request(head),
+                Err(refusal) => Outcome::Refused(refusal),
+            },
             Err(error) => Outcome::Refused(refusal(error, bytes)),
         }
     }

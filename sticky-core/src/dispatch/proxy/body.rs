@@ -11,11 +11,12 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Sleep, sleep};
 
+use super::direct::DirectBody;
 use super::pool::Lease;
 use crate::cluster::BoxError;
 use crate::http::RequestBody;
 
-type BodyResult = Option<Result<Frame<Bytes>, hyper::Error>>;
+type BodyResult = Option<Result<Frame<Bytes>, BoxError>>;
 
 /// How long a client that waits for 100 is left waiting by a worker that says nothing: not every server says it.
 const CONTINUE_TIME: Duration = Duration::from_secs(1);
@@ -171,6 +172,8 @@ pub(super) enum Answer {
     Whole(Option<Bytes>),
     /// What a worker sends, over a connection that can be used again after the end of it.
     Stream { body: Incoming, lease: Option<Lease> },
+    /// The same, read here.
+    Direct(Box<DirectBody>),
 }
 
 impl Answer {
@@ -190,7 +193,7 @@ impl Answer {
 
 impl Body for Answer {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<BodyResult> {
         match &mut *self {
@@ -202,8 +205,9 @@ impl Body for Answer {
                 {
                     lease.end();
                 }
-                Poll::Ready(frame)
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
             }
+            Self::Direct(body) => body.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(BoxError::from))),
         }
     }
 
@@ -211,6 +215,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream { body, .. } => body.is_end_stream(),
+            Self::Direct(body) => body.is_over(),
         }
     }
 
@@ -218,6 +223,7 @@ impl Body for Answer {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Stream { body, .. } => body.size_hint(),
+            Self::Direct(body) => body.size_hint(),
         }
     }
 }

@@ -2,21 +2,24 @@
 
 use std::convert::Infallible;
 use std::error::Error as _;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::{COOKIE, EXPECT, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::time::{interval, timeout};
 
 use super::body::{Answer, Gate, Outgoing, Progress};
+use super::direct::{self, Direct, DirectBody, Framing, Head, Loan, Lost};
 use super::fault::Fault;
-use super::headers;
+use super::headers::{self, Words};
 use super::pool::{Era, Lease, Pool, Sender};
 use super::tunnel;
 use super::upstream::Upstreams;
@@ -69,8 +72,34 @@ pub(super) struct Forwarder {
     upstreams: Upstreams,
     /// What is known of sessions in each slot, where workers do not know it themselves.
     sessions: Vec<Arc<Sessions>>,
-    pool: Arc<Pool>,
+    pool: Arc<Pool<Sender>>,
+    /// Those that are not handed to anybody.
+    direct: Arc<Pool<Direct>>,
     settings: Settings,
+}
+
+/// Who is at the other end of a connection.
+#[derive(Debug)]
+pub(super) struct Visitor {
+    client: ClientAddr,
+    /// What was said of him last.
+    words: Mutex<Option<Words>>,
+}
+
+impl Visitor {
+    pub(super) fn new(client: ClientAddr) -> Self {
+        Self { client, words: Mutex::new(None) }
+    }
+
+    /// What is to be said of who sends the present request, mostly the same as before.
+    fn words(&self, by_https: bool) -> Words {
+        let client = self.client.get();
+        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
+        if !words.as_ref().is_some_and(|words| words.are_of(client, by_https)) {
+            *words = None;
+        }
+        words.get_or_insert_with(|| Words::of(client, by_https)).clone()
+    }
 }
 
 /// A request as it goes to its worker.
@@ -97,8 +126,9 @@ struct Inbound {
 impl Forwarder {
     pub(super) fn new(judge: Arc<Judge>, mut road: Road, row: Row, settings: Settings) -> Self {
         let sessions = std::mem::take(&mut road.sessions);
-        let pool = Arc::new(Pool::new(road.channels.len()));
-        Self { judge, upstreams: Upstreams::new(road, settings.patience, row), sessions, pool, settings }
+        let slots = road.channels.len();
+        let (pool, direct) = (Arc::new(Pool::new(slots)), Arc::new(Pool::new(slots)));
+        Self { judge, upstreams: Upstreams::new(road, settings.patience, row), sessions, pool, direct, settings }
     }
 
     /// Closes connections that nobody needs, until it is dropped.
@@ -107,6 +137,7 @@ impl Forwarder {
         loop {
             ticks.tick().await;
             self.pool.tidy();
+            self.direct.tidy();
         }
     }
 
@@ -114,16 +145,17 @@ impl Forwarder {
     pub(super) async fn forward(
         self: Arc<Self>,
         request: Request<RequestBody>,
-        client: ClientAddr,
+        visitor: Arc<Visitor>,
     ) -> Result<Response<Answer>, Infallible> {
-        Ok(self.try_forward(request, &client).await.unwrap_or_else(Fault::response))
+        Ok(self.try_forward(request, &visitor).await.unwrap_or_else(Fault::response))
     }
 
     async fn try_forward(
         &self,
         mut request: Request<RequestBody>,
-        client: &ClientAddr,
+        visitor: &Visitor,
     ) -> Result<Response<Answer>, Fault> {
+        let client = &visitor.client;
         let (peer, verdict) = client.forwarding();
         let slot = self.slot(verdict)?;
         let protocol = self.protocol(&request)?;
@@ -133,12 +165,15 @@ impl Forwarder {
         let gate = prepare(&mut parts, protocol)?;
         let is_trusted = self.judge.trusts(peer);
         let by_https = is_trusted && came_by_https(&parts.headers);
-        headers::speak_for(&mut parts.headers, client.get(), is_trusted, by_https);
+        headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
+        if downstream.is_none() && body.is_end_stream() && !self.upstreams.are_ports() {
+            return self.in_time(self.ask(slot, &parts, client.get())).await;
+        }
         let origin = self.origin(&parts.headers, client.get());
         let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
         let (body, sent) = Outgoing::new(body, gate);
         let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin };
-        let mut inbound = self.exchange(outbound).await?;
+        let mut inbound = self.in_time(self.send(outbound)).await?;
         if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
             visit.at(sessions).response(inbound.response.headers_mut());
         }
@@ -182,12 +217,56 @@ impl Forwarder {
         }
     }
 
-    /// Sends the request and waits for the head of its response.
-    async fn exchange(&self, outbound: Outbound) -> Result<Inbound, Fault> {
+    /// Waits for the head of a response, as long as that may take.
+    async fn in_time<T>(&self, response: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         match self.settings.response_timeout {
-            Some(limit) => timeout(limit, self.send(outbound)).await.unwrap_or(Err(Fault::TimedOut)),
-            None => self.send(outbound).await,
+            Some(limit) => timeout(limit, response).await.unwrap_or(Err(Fault::TimedOut)),
+            None => response.await,
         }
+    }
+
+    /// Sends a request without a body to a worker of ours, and again as long as it is certain that none has seen it.
+    async fn ask(
+        &self,
+        mut slot: WorkerId,
+        parts: &Parts,
+        client: Option<SocketAddr>,
+    ) -> Result<Response<Answer>, Fault> {
+        let request = direct::written(parts);
+        for attempt in 1..=ATTEMPTS {
+            let under_way = self.judge.note_under_way(slot);
+            let era = self.era(slot);
+            // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
+            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
+            let mut connection = match used {
+                Some(connection) => connection,
+                None => match self.upstreams.connect_directly(slot).await {
+                    Ok(connection) => connection,
+                    Err(fault) => {
+                        slot = self.another(slot, &request, client).ok_or(fault)?;
+                        continue;
+                    }
+                },
+            };
+            match connection.ask(&request, &parts.method).await {
+                Ok(head) => {
+                    let loan = Loan {
+                        pool: Arc::clone(&self.direct),
+                        slot,
+                        era,
+                        goes_on: head.goes_on,
+                        _under_way: under_way,
+                    };
+                    return answer_directly(head, connection, loan);
+                }
+                Err(Lost::Unseen) => {}
+                Err(Lost::Broken(error)) => {
+                    tracing::debug!(target: "sticky", %error, %slot, "a worker has broken off");
+                    return Err(Fault::BrokenOff);
+                }
+            }
+        }
+        Err(Fault::BrokenOff)
     }
 
     /// Sends the request, and again as long as it is certain that no worker has seen it.
@@ -200,7 +279,8 @@ impl Forwarder {
             let (mut sender, is_used) = match self.sender(slot, era, attempt == 1).await {
                 Ok(found) => found,
                 Err(fault) => {
-                    slot = self.another(slot, &request, &origin).ok_or(fault)?;
+                    let head = head_of(&request, &origin.cookies);
+                    slot = self.another(slot, &head, origin.client).ok_or(fault)?;
                     continue;
                 }
             };
@@ -234,25 +314,22 @@ impl Forwarder {
     async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
         let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
         // A worker that stands still would not answer; who takes up a new connection does.
-        let used = match era {
-            Some(_) if may_be_used => self.pool.take(slot, era, at_most).await,
-            _ => None,
-        };
-        match used {
-            Some(sender) => Ok((sender, true)),
-            None => Ok((self.upstreams.connect(slot, || self.judge.is_out(slot)).await?, false)),
+        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, at_most)) {
+            if sender.is_ready().await {
+                return Ok((sender, true));
+            }
         }
+        Ok((self.upstreams.connect(slot, || self.judge.is_out(slot)).await?, false))
     }
 
     /// The worker of a request whose own is out by now, as its next requests will find it.
-    fn another(&self, slot: WorkerId, request: &Request<Outgoing>, origin: &Origin) -> Option<WorkerId> {
+    fn another(&self, slot: WorkerId, request: &[u8], client: Option<SocketAddr>) -> Option<WorkerId> {
         if !self.judge.is_out(slot) {
             return None;
         }
-        let bytes = head_of(request, &origin.cookies);
-        let Outcome::Request(head) = HeadReader::new(MAX_HEAD, PrefaceRule::Refused).poll(&bytes) else { return None };
-        let client = origin.client.map(|client| client.ip());
-        self.slot(self.judge.verdict(&Opening::Request(head.view(&bytes)), client)).ok().filter(|other| *other != slot)
+        let Outcome::Request(head) = HeadReader::new(MAX_HEAD, PrefaceRule::Refused).poll(request) else { return None };
+        let client = client.map(|client| client.ip());
+        self.slot(self.judge.verdict(&Opening::Request(head.view(request)), client)).ok().filter(|other| *other != slot)
     }
 
     /// Whether a request that has failed may be sent once more. What a worker of ours has not read it has not seen; of
@@ -282,6 +359,28 @@ impl Forwarder {
             _ => response.map(|body| Answer::stream(body, lease)),
         }
     }
+}
+
+/// The response to the client, of which nearly always all is here by now.
+fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Response<Answer>, Fault> {
+    let Head { mut response, framing, .. } = head;
+    let status = response.status();
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody has asked for another protocol.
+        return Err(Fault::BrokenOff);
+    }
+    let protocol = headers::upgrade(response.headers(), Version::HTTP_11);
+    headers::end_connection(response.headers_mut());
+    if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
+        headers::set_upgrade(response.headers_mut(), protocol);
+    }
+    if let Framing::Length(length) = framing
+        && let Some(body) = connection.take_whole(length)
+    {
+        loan.give_back(connection);
+        return Ok(response.map(|()| Answer::whole(body)));
+    }
+    Ok(response.map(|()| Answer::Direct(Box::new(DirectBody::new(connection, framing, loan)))))
 }
 
 /// Makes the head what the worker gets; a gate where the client waits for 100 before it sends the body.

@@ -2,31 +2,26 @@
 //!
 //! Headers that concern one connection end here (RFC 9110, 7.6.1), those that say whom a proxy speaks for are ours alone.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 
-use bytes::{BufMut, BytesMut};
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, HeaderName, SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, Entry, FORWARDED, HOST, HeaderName, SET_COOKIE, TE, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, Version};
 
 use crate::dispatch::handoff::tokens;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What only proxies may say of their clients, beside what is set anew.
-const SPOKEN_FOR: [HeaderName; 6] = [
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-forwarded-port"),
-    HeaderName::from_static("x-forwarded-prefix"),
-    HeaderName::from_static("x-forwarded-server"),
-    HeaderName::from_static("x-real-ip"),
-    HeaderName::from_static("cf-connecting-ip"),
+const SPOKEN_FOR: [&str; 6] = [
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-server",
+    "x-real-ip",
+    "cf-connecting-ip",
 ];
 
 /// What `Connection` cannot name: the application relies on it, and a client could have it removed.
@@ -41,9 +36,7 @@ pub(super) fn end_connection(headers: &mut HeaderMap) {
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
-        headers.remove(name);
-    }
+    remove(headers, |name| matches!(name, "keep-alive" | "proxy-connection" | "transfer-encoding" | "upgrade"));
     // Trailers pass, so that may be said on.
     if let Entry::Occupied(mut te) = headers.entry(TE) {
         let takes_trailers =
@@ -92,36 +85,58 @@ pub(super) fn keeps_upgrade(status: StatusCode) -> bool {
     status == StatusCode::SWITCHING_PROTOCOLS || status == StatusCode::UPGRADE_REQUIRED
 }
 
-/// Says who the client is. What the message says of that stays only as far as it came from a trusted proxy.
-pub(super) fn speak_for(headers: &mut HeaderMap, client: Option<SocketAddr>, is_trusted: bool, by_https: bool) {
-    if !is_trusted {
-        for name in SPOKEN_FOR {
-            headers.remove(name);
-        }
+/// What is said of a client to its worker.
+#[derive(Clone, Debug)]
+pub(super) struct Words {
+    client: Option<SocketAddr>,
+    by_https: bool,
+    address: Option<HeaderValue>,
+    forwarded: HeaderValue,
+}
+
+impl Words {
+    pub(super) fn of(client: Option<SocketAddr>, by_https: bool) -> Self {
+        let proto = if by_https { "https" } else { "http" };
+        let forwarded = match client {
+            None => written(format!("proto={proto}")),
+            Some(client) if client.port() != 0 => written(format!("for=\"{client}\";proto={proto}")),
+            Some(client) if client.is_ipv6() => written(format!("for=\"[{}]\";proto={proto}", client.ip())),
+            Some(client) => written(format!("for=\"{}\";proto={proto}", client.ip())),
+        };
+        let address = client.map(|client| written(client.ip().to_string()));
+        Self { client, by_https, address, forwarded }
     }
-    let proto = if by_https { "https" } else { "http" };
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    let Some(client) = client else {
-        headers.remove(X_FORWARDED_FOR);
-        headers.insert(FORWARDED, HeaderValue::from_static(if by_https { "proto=https" } else { "proto=http" }));
-        return;
-    };
-    headers.insert(X_FORWARDED_FOR, written(format_args!("{}", client.ip())));
-    let forwarded = match client.port() {
-        0 if client.is_ipv6() => written(format_args!("for=\"[{}]\";proto={proto}", client.ip())),
-        0 => written(format_args!("for=\"{}\";proto={proto}", client.ip())),
-        _ => written(format_args!("for=\"{client}\";proto={proto}")),
-    };
-    headers.insert(FORWARDED, forwarded);
+
+    /// Whether they are of this client.
+    pub(super) fn are_of(&self, client: Option<SocketAddr>, by_https: bool) -> bool {
+        (self.client, self.by_https) == (client, by_https)
+    }
+}
+
+/// Says who the client is. What the message says of that stays only as far as it came from a trusted proxy.
+pub(super) fn speak_for(headers: &mut HeaderMap, words: Words, is_trusted: bool) {
+    if !is_trusted {
+        remove(headers, |name| SPOKEN_FOR.contains(&name));
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(if words.by_https { "https" } else { "http" }));
+    headers.insert(FORWARDED, words.forwarded);
+    match words.address {
+        Some(address) => drop(headers.insert(X_FORWARDED_FOR, address)),
+        None => drop(headers.remove(X_FORWARDED_FOR)),
+    }
 }
 
 /// A value made of addresses and words of ours.
-fn written(text: std::fmt::Arguments<'_>) -> HeaderValue {
-    let mut bytes = BytesMut::with_capacity(64).writer();
-    let mut line = String::with_capacity(64);
-    let _ = line.write_fmt(text);
-    let _ = std::io::Write::write_all(&mut bytes, line.as_bytes());
-    HeaderValue::from_maybe_shared(bytes.into_inner().freeze()).unwrap_or(HeaderValue::from_static("unknown"))
+fn written(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text)).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// Removes what is there of headers that seldom are: to look at those there are takes less than to look for each.
+fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&str) -> bool) {
+    let unwanted: Vec<HeaderName> = headers.keys().filter(|name| is_unwanted(name.as_str())).cloned().collect();
+    for name in unwanted {
+        headers.remove(name);
+    }
 }
 
 /// Whether a request names its host as it must: of two nobody knows which the application takes, and HTTP/1.1 has one
@@ -220,7 +235,8 @@ mod tests {
             ("x-real-ip", "6.6.6.6"),
             ("x-forwarded-host", "evil"),
         ]);
-        speak_for(&mut headers, client.map(|client| client.parse().unwrap()), is_trusted, is_trusted);
+        let words = Words::of(client.map(|client| client.parse().unwrap()), is_trusted);
+        speak_for(&mut headers, words, is_trusted);
         lines(&headers)
     }
 
@@ -244,7 +260,7 @@ mod tests {
         for client in ["192.0.2.1:7", "192.0.2.1:0", "[2001:db8::1]:7", "[2001:db8::1]:0"] {
             let client: SocketAddr = client.parse().unwrap();
             let mut headers = HeaderMap::new();
-            speak_for(&mut headers, Some(client), false, false);
+            speak_for(&mut headers, Words::of(Some(client), false), false);
             let parts = HeadParts::new("GET", "/", &[("Forwarded", headers[FORWARDED].as_bytes())]);
             assert_eq!(forwarded_by_us(&parts.head()), Some(client));
         }

@@ -16,6 +16,7 @@
 //! worker, so nobody but a proxy can come in there, and what comes in there is true.
 
 mod body;
+mod direct;
 mod fault;
 mod forward;
 mod headers;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 
-use self::forward::Forwarder;
+use self::forward::{Forwarder, Visitor};
 use crate::config::Config;
 use crate::http;
 use crate::worker::Proxy;
@@ -55,8 +56,8 @@ async fn serve(proxy: Proxy, settings: forward::Settings) {
     let tidying = tokio::spawn(Arc::clone(&forwarder).tidy());
     let connections = worker.ready();
     http::serve_connections(connections, |connection| {
-        let (forwarder, client) = (Arc::clone(&forwarder), connection.client_addr());
-        service_fn(move |request| Arc::clone(&forwarder).forward(request, client.clone()))
+        let (forwarder, visitor) = (Arc::clone(&forwarder), Arc::new(Visitor::new(connection.client_addr())));
+        service_fn(move |request| Arc::clone(&forwarder).forward(request, Arc::clone(&visitor)))
     })
     .await;
     tidying.abort();

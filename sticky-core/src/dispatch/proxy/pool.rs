@@ -40,15 +40,23 @@ impl Sender {
         self.requests.try_send_request(request).await
     }
 
-    fn is_closed(&self) -> bool {
-        self.requests.is_closed()
-    }
-
     /// Whether it can carry a request, which it may learn in a moment.
-    async fn is_ready(&mut self) -> bool {
+    pub(super) async fn is_ready(&mut self) -> bool {
         self.requests.is_ready()
             || (!self.is_closed() && matches!(timeout(READY_TIME, self.requests.ready()).await, Ok(Ok(()))))
     }
+}
+
+impl Kept for Sender {
+    fn is_closed(&self) -> bool {
+        self.requests.is_closed()
+    }
+}
+
+/// A connection that can be used again.
+pub(super) trait Kept {
+    /// Whether the other side has closed it, as far as that is known.
+    fn is_closed(&self) -> bool;
 }
 
 /// How many are kept for one slot.
@@ -62,13 +70,13 @@ const READY_TIME: Duration = Duration::from_millis(100);
 
 /// What is idle, slot by slot, the one used last on top.
 #[derive(Debug)]
-pub(super) struct Pool {
-    slots: Vec<Mutex<Vec<Idle>>>,
+pub(super) struct Pool<C> {
+    slots: Vec<Mutex<Vec<Idle<C>>>>,
 }
 
 #[derive(Debug)]
-struct Idle {
-    sender: Sender,
+struct Idle<C> {
+    connection: C,
     since: Instant,
     era: Era,
 }
@@ -77,56 +85,57 @@ struct Idle {
 /// port of who listens by himself. What was made while the slot did not run leads to whoever stood in, and has no era.
 pub(super) type Era = Option<(u32, Option<u16>)>;
 
-impl Pool {
+impl<C: Kept> Pool<C> {
     pub(super) fn new(slots: usize) -> Self {
-        Self { slots: (0..slots).map(|_| Mutex::default()).collect() }
+        Self { slots: (0..slots).map(|_| Mutex::new(Vec::new())).collect() }
     }
 
     /// A connection to this slot of this era that was idle for less than `at_most`.
-    pub(super) async fn take(&self, slot: WorkerId, now: Era, at_most: Duration) -> Option<Sender> {
-        loop {
-            let Idle { mut sender, since, era } = self.idle(slot)?.pop()?;
+    pub(super) fn take(&self, slot: WorkerId, now: Era, at_most: Duration) -> Option<C> {
+        let mut idle = self.idle(slot)?;
+        while let Some(Idle { connection, since, era }) = idle.pop() {
             if era != now || since.elapsed() >= at_most {
                 // Those below it have been idle for longer.
-                self.idle(slot)?.clear();
+                idle.clear();
                 return None;
             }
-            if sender.is_ready().await {
-                return Some(sender);
+            if !connection.is_closed() {
+                return Some(connection);
             }
         }
+        None
     }
 
-    fn put(&self, slot: WorkerId, era: Era, sender: Sender) {
-        if sender.is_closed() || era.is_none() {
+    pub(super) fn put(&self, slot: WorkerId, era: Era, connection: C) {
+        if connection.is_closed() || era.is_none() {
             return;
         }
         let Some(mut idle) = self.idle(slot) else { return };
         if idle.len() < MOST_IDLE {
-            idle.push(Idle { sender, since: Instant::now(), era });
+            idle.push(Idle { connection, since: Instant::now(), era });
         }
     }
 
     /// Closes what has been idle for too long.
     pub(super) fn tidy(&self) {
         for slot in &self.slots {
-            lock(slot).retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE_TIME);
+            lock(slot).retain(|idle| !idle.connection.is_closed() && idle.since.elapsed() < IDLE_TIME);
         }
     }
 
-    fn idle(&self, slot: WorkerId) -> Option<MutexGuard<'_, Vec<Idle>>> {
+    fn idle(&self, slot: WorkerId) -> Option<MutexGuard<'_, Vec<Idle<C>>>> {
         self.slots.get(slot.index()).map(lock)
     }
 }
 
-fn lock(idle: &Mutex<Vec<Idle>>) -> MutexGuard<'_, Vec<Idle>> {
+fn lock<C>(idle: &Mutex<Vec<Idle<C>>>) -> MutexGuard<'_, Vec<Idle<C>>> {
     idle.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A connection that carries a response.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub(super) pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool<Sender>>,
     pub(super) slot: WorkerId,
     pub(super) era: Era,
     pub(super) sender: Sender,

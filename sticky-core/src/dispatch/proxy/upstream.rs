@@ -9,13 +9,15 @@ use hyper::client::conn::http1::Builder;
 use hyper_util::rt::TokioIo;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::direct::Direct;
 use super::fault::Fault;
 use super::pool::Sender;
 use super::wire::{Begins, Wire};
+use crate::connection::QuietStream;
 use crate::control::Port;
 use crate::dispatch::handoff::channel::{self, SendError};
 use crate::dispatch::handoff::exchange::{Moving, Standing};
@@ -85,6 +87,15 @@ impl Upstreams {
         }
     }
 
+    /// A new connection to this slot, for whoever reads and writes it himself. Not where workers listen by themselves.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::connect`].
+    pub(super) async fn connect_directly(&self, slot: WorkerId) -> Result<Direct, Fault> {
+        self.open(slot).await.map(Direct::new)
+    }
+
     async fn dial(
         &self,
         mut ports: watch::Receiver<Vec<Port>>,
@@ -126,7 +137,7 @@ impl Upstreams {
         Ok(Sender::new(requests, begins))
     }
 
-    async fn open(&self, slot: WorkerId) -> Result<UnixStream, Fault> {
+    async fn open(&self, slot: WorkerId) -> Result<QuietStream, Fault> {
         let channel = self.channels.get(slot.index()).ok_or(Fault::Unavailable)?;
         let (ours, theirs) = pair().map_err(|error| {
             tracing::warn!(target: "sticky", %error, "no connection to a worker");
@@ -139,7 +150,7 @@ impl Upstreams {
             match channel::send(channel.as_fd(), &message, theirs.as_fd()) {
                 Ok(()) => {
                     self.row.sent();
-                    return UnixStream::from_std(ours.into()).map_err(|_| Fault::Unavailable);
+                    return QuietStream::new(ours).map_err(|_| Fault::Unavailable);
                 }
                 Err(SendError::Full | SendError::TooManyInFlight) => {}
                 Err(SendError::TooLarge | SendError::Gone) => return Err(Fault::Unavailable),

@@ -46,7 +46,22 @@ fn proxies_know_at_once_who_does_not_run() {
     assert_eq!(cluster.wait(AFTER - MOMENT), []);
     let actions = cluster.wait(MOMENT);
     assert!(actions.contains(&evict(&[1])) && !actions.contains(&down(&[1])), "{actions:?}");
-    assert_eq!(cluster.tell(Event::Continued { child: child(1) }).last(), Some(&down(&[])));
+    let back = cluster.tell(Event::Continued { child: child(1) });
+    assert_eq!(back.last(), Some(&Action::Release { child: child(0), slot: slot(1), part: Part::Channel }));
+    let released = cluster.tell(Event::Released { child: child(0), slot: slot(1), part: Part::Channel });
+    assert_eq!(released.last(), Some(&down(&[])));
+}
+
+#[test]
+fn a_slot_is_down_until_its_stand_in_has_let_go() {
+    let mut cluster = behind_proxies(NEXT);
+    cluster.tell(killed(0));
+    assert!(cluster.wait(AFTER).contains(&read_channel(1, 0)));
+    let back = cluster.tell(ready(4));
+    assert!(back.contains(&Action::Release { child: child(1), slot: slot(0), part: Part::Channel }), "{back:?}");
+    assert!(!back.contains(&down(&[])), "what is sent there goes to another worker: {back:?}");
+    let released = cluster.tell(Event::Released { child: child(1), slot: slot(0), part: Part::Channel });
+    assert_eq!(released, [read_channel(4, 0), down(&[])]);
 }
 
 #[test]

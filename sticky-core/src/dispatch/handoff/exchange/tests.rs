@@ -84,12 +84,8 @@ fn one_message_after_the_other() {
 /// Reads these bytes where the framework wants them: whether it has them.
 fn serve_in_place(exchange: &mut Exchange, bytes: &[u8]) -> bool {
     assert!(exchange.awaits_head());
-    let mut head = exchange.peek(bytes);
-    let is_served = head.as_mut().is_some_and(|head| exchange.serve_in_place(head, bytes));
-    if !is_served {
-        exchange.keep(bytes, head);
-    }
-    is_served
+    let tried = exchange.peek(bytes).ok_or(None).and_then(|head| exchange.serve_in_place(head, bytes).map_err(Some));
+    tried.map_err(|head| exchange.keep(bytes, head)).is_ok()
 }
 
 #[test]
@@ -130,7 +126,9 @@ fn one_message_is_served_in_place() {
     answer(&mut exchange);
     assert!(serve_in_place(&mut exchange, &[CHUNKED, b"1\r\nx\r\n0\r\n\r\n"].concat()));
     answer(&mut exchange);
+    assert!(exchange.reader.remembers(), "the next head may be the same");
     assert!(serve_in_place(&mut exchange, UPGRADE));
+    assert!(!exchange.reader.remembers(), "no head follows");
     assert_eq!(exchange.read(), PARK, "whether a head follows is not known");
     assert_eq!(exchange.accepted(SWITCHED), Wrote::Tunnel);
     assert_eq!(exchange.phase(), Phase::Tunnel);
@@ -148,6 +146,16 @@ fn a_message_that_is_served_in_place_may_lack_some_of_its_body() {
     assert_eq!(deliver(&mut exchange), b"llo\r\n0\r\n\r\n");
     answer(&mut exchange);
     assert_eq!(exchange.read(), FETCH);
+}
+
+#[test]
+fn a_message_is_under_way_until_all_of_it_has_come_also_when_it_is_answered() {
+    let mut exchange = new();
+    assert!(serve_in_place(&mut exchange, &[POST, b"he"].concat()));
+    answer(&mut exchange);
+    assert_eq!(exchange.phase(), Phase::Message);
+    exchange.received(b"llo");
+    assert_eq!((deliver(&mut exchange).as_slice(), exchange.phase()), (&b"llo"[..], Phase::Idle));
 }
 
 #[test]

@@ -269,6 +269,83 @@ fn headers_are_counted() {
     assert!(matches!(outcome, Outcome::Refused(refusal) if refusal.status() == 431), "{outcome:?}");
 }
 
+/// Reads this head as one that is served.
+fn serve(reader: &mut HeadReader, bytes: &[u8]) -> (usize, Facts) {
+    let Outcome::Request(head) = reader.poll(bytes) else { panic!("no head: {}", bytes.escape_ascii()) };
+    let seen = (head.len(), head.facts());
+    assert_eq!(
+        head.view(bytes).headers().count(),
+        bytes[..head.len()].windows(2).filter(|end| end == b"\r\n").count() - 2
+    );
+    reader.remember(head, bytes);
+    seen
+}
+
+#[test]
+fn a_head_that_is_repeated_is_the_same_head() {
+    let mut reader = reader();
+    let heads: [&[u8]; 6] = [
+        b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nhost: h\r\n\r\nmore",
+        b"GET /a HTTP/1.1\r\nhost: h\r\ncontent-length: 4\r\n\r\nmore",
+        b"GET /b HTTP/1.1\r\nhost: h\r\n\r\n",
+        b"HEAD /a HTTP/1.0\r\nhost: h\r\nconnection: close\r\nexpect: 100-continue\r\n\r\n",
+        b"POST /a HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+    ];
+    for (index, first) in heads.iter().enumerate() {
+        for bytes in [first, first, &heads[0], &heads[5 - index], first] {
+            let fresh = head(bytes);
+            assert_eq!(serve(&mut reader, bytes), (fresh.len(), fresh.facts()));
+        }
+    }
+}
+
+#[test]
+fn what_is_repeated_is_not_parsed_again_and_what_is_not_takes_its_room() {
+    let (get, put) = (b"GET / HTTP/1.1\r\na: b\r\n\r\n", b"PUT / HTTP/1.1\r\nc: d\r\n\r\n");
+    let mut reader = reader();
+    serve(&mut reader, get);
+    // As if these bytes were another's head.
+    let (mut known, other) = (head(get), head(b"HEAD / HTTP/1.0\r\n\r\n"));
+    known.facts = other.facts();
+    let room = known.headers.as_ptr();
+    reader.remember(known, get);
+    let Outcome::Request(repeated) = reader.poll(get) else { panic!() };
+    assert_eq!(repeated.facts(), other.facts());
+    reader.remember(repeated, get);
+    let Outcome::Request(parsed) = reader.poll(put) else { panic!() };
+    assert_eq!((parsed.headers.as_ptr(), parsed.headers.len()), (room, 1));
+}
+
+#[test]
+fn what_only_begins_like_the_last_head_is_read_anew() {
+    let bytes = b"GET /a HTTP/1.1\r\nhost: h\r\n\r\n";
+    let mut reader = reader();
+    serve(&mut reader, bytes);
+    assert!(!reader.remembers(), "there may be no second one");
+    serve(&mut reader, bytes);
+    assert!(reader.remembers());
+    assert!(matches!(reader.poll(&bytes[..bytes.len() - 1]), Outcome::Partial));
+    assert!(matches!(reader.poll(bytes), Outcome::Request(_)), "the rest of it");
+    assert!(matches!(reader.poll(&bytes[..bytes.len() - 2]), Outcome::Partial));
+    let other = [&bytes[..bytes.len() - 2], b"bad header\r\n\r\n"].concat();
+    assert!(matches!(reader.poll(&other), Outcome::Refused(_)));
+}
+
+#[test]
+fn long_heads_and_those_that_leave_http_are_not_kept() {
+    let with = |len: usize| [b"GET / HTTP/1.1\r\na: ", &*b"b".repeat(len - 23), b"\r\n\r\n"].concat();
+    let mut reader = reader();
+    serve(&mut reader, &with(50));
+    serve(&mut reader, &with(MAX_REMEMBERED));
+    assert!(reader.remembers());
+    serve(&mut reader, &with(MAX_REMEMBERED + 1));
+    assert!(!reader.remembers());
+    serve(&mut reader, &with(100));
+    reader.forget();
+    assert!(!reader.remembers());
+}
+
 #[test]
 fn the_largest_bound_keeps_positions() {
     let mut reader = HeadReader::new(u16::MAX, PrefaceRule::Refused);
