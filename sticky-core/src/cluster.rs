@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::config::{ClusterBuilder, Config, ConfigError, Environment, Machine};
 use crate::listener::ListenAddress;
 use crate::role;
-use crate::worker::{StandaloneError, Worker, standalone};
+use crate::worker::{Preparation, StandaloneError, Worker, standalone};
 
 /// Any error, so that `?` works on all of them.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -36,6 +36,8 @@ pub struct Cluster {
     config: Config,
     /// What the configuration was made of.
     builder: ClusterBuilder,
+    /// What comes before the workers.
+    preparation: Option<Preparation>,
 }
 
 impl ClusterBuilder {
@@ -49,7 +51,7 @@ impl ClusterBuilder {
         if config.workers == 0 {
             role::set_standalone();
         }
-        Ok(Cluster { config, builder: self })
+        Ok(Cluster { config, builder: self, preparation: None })
     }
 }
 
@@ -69,7 +71,38 @@ impl Cluster {
     /// The same cluster with what an integration takes by default: see `ClusterBuilder::usually`.
     #[doc(hidden)]
     pub fn usually(self, affinity: crate::Affinity, placement: crate::Placement) -> Result<Self, ConfigError> {
-        self.builder.usually(affinity, placement).build()
+        Ok(Self { preparation: self.preparation, ..self.builder.usually(affinity, placement).build()? })
+    }
+
+    /// Has this done once before the workers start, and once before each reload starts the first new one, from the new
+    /// program: migrations, for example. It runs in a process of its own, on a runtime of one thread; not in a worker that is
+    /// started again, nor in one that is recycled. What is left of it when it is done ends with its process.
+    ///
+    /// If it fails, or takes longer than [`prepare_timeout`](ClusterBuilder::prepare_timeout), the program ends with the error,
+    /// and a reload stops: the old workers go on. A second call replaces the first.
+    ///
+    /// ```no_run
+    /// use sticky_core::{BoxError, Cluster};
+    ///
+    /// fn main() -> Result<(), sticky_core::RunError> {
+    ///     let cluster = Cluster::builder().build()?.prepare(|| async {
+    ///         // migrate(connect().await?).await?;
+    ///         Ok::<_, BoxError>(())
+    ///     });
+    ///     cluster.run(|worker| async move { Ok(worker.ready().finish().await) })
+    /// }
+    /// ```
+    ///
+    /// Old workers serve while it runs before a reload, so what it changes must suit both. A program that had nothing to prepare
+    /// when it was started needs a restart to begin with that. Without a cluster it runs in this process, before anything else.
+    pub fn prepare<F, Fut, E>(mut self, prepare: F) -> Self
+    where
+        F: FnOnce() -> Fut + Send + 'static,
+        Fut: Future<Output = Result<(), E>> + 'static,
+        E: Into<BoxError>,
+    {
+        self.preparation = Some(Preparation::new(prepare));
+        self
     }
 
     /// Makes this process what it is in the cluster. Blocking, and best called before there is any runtime: only
@@ -183,7 +216,7 @@ impl Cluster {
         F: FnOnce(u16) -> Fut,
         Fut: Future<Output = Result<(), BoxError>>,
     {
-        let cluster = self.builder.with_own_ports().build()?;
+        let cluster = Self { preparation: self.preparation, ..self.builder.with_own_ports().build()? };
         let first_port = cluster.config.first_port;
         if cluster.config.workers == 0 || cfg!(not(cluster)) {
             return cluster.run_on_public_port(application);
@@ -204,6 +237,7 @@ impl Cluster {
         if tokio::runtime::Handle::try_current().is_ok() {
             return Err(RunError::InsideRuntime);
         }
+        prepare_here(self.preparation, &self.config)?;
         let public = self.config.listen.iter().find_map(ListenAddress::port).filter(|port| *port != 0);
         let port = public.map_or_else(|| crate::worker::choose_port(None, crate::WorkerId::new(0)), Ok);
         let runtime = runtime(self.config.threads_per_worker.get()).map_err(RunError::Runtime)?;
@@ -235,7 +269,13 @@ impl Cluster {
     #[cfg(cluster)]
     fn take_role(self) -> Result<Entered, StartError> {
         use crate::worker::enter::enter;
-        let Self { config, .. } = self;
+        let Self { config, preparation, .. } = self;
+        if role::role() == role::Role::Preparation
+            && let Some(socket) = role::control_socket()
+        {
+            crate::worker::enter::prepare(socket, &config, preparation)?.map_err(StartError::Prepare)?;
+            std::process::exit(0);
+        }
         #[cfg(feature = "proxy")]
         if role::role() == role::Role::Proxy
             && let Some(socket) = role::control_socket()
@@ -248,9 +288,10 @@ impl Cluster {
             return Ok(Entered::Worker(enter(socket, &config)?.install()));
         }
         if config.workers == 0 {
+            prepare_here(preparation, &config)?;
             return Ok(Entered::Worker(standalone(&config)?.install()));
         }
-        crate::supervisor::start(config).map(Entered::Supervisor).map_err(StartError::Thread)
+        crate::supervisor::start(config, preparation.is_some()).map(Entered::Supervisor).map_err(StartError::Thread)
     }
 
     #[cfg(not(cluster))]
@@ -261,8 +302,14 @@ impl Cluster {
                 self.config.workers
             ));
         }
+        prepare_here(self.preparation, &self.config)?;
         Ok(Entered::Worker(standalone(&self.config)?.install()))
     }
+}
+
+/// Does what comes before the workers in this process, where there is no cluster.
+fn prepare_here(preparation: Option<Preparation>, config: &Config) -> Result<(), StartError> {
+    preparation.map_or(Ok(()), |preparation| preparation.run(config.prepare_timeout)).map_err(StartError::Prepare)
 }
 
 /// A runtime of so many threads.
@@ -297,6 +344,9 @@ pub enum StartError {
     #[cfg(cluster)]
     #[error("this worker cannot join its cluster")]
     Join(#[from] crate::worker::enter::JoinError),
+    /// What [`Cluster::prepare`] was given has failed, in this process.
+    #[error("the preparation failed")]
+    Prepare(#[source] BoxError),
     /// The process cannot serve by itself.
     #[error(transparent)]
     Standalone(#[from] StandaloneError),

@@ -56,6 +56,8 @@ pub(crate) enum Post {
     Worker(WorkerId),
     /// It forwards requests to those that do.
     Proxy(u16),
+    /// Nothing: it prepares what all of them need, and ends.
+    Preparation,
 }
 
 impl Post {
@@ -70,6 +72,7 @@ impl fmt::Display for Post {
         match self {
             Self::Worker(slot) => write!(f, "worker {slot}"),
             Self::Proxy(number) => write!(f, "proxy {number}"),
+            Self::Preparation => f.write_str("the preparation"),
         }
     }
 }

@@ -113,4 +113,4 @@ pub use id::{Generation, MAX_WORKERS, WorkerId};
 pub use listener::{ListenAddress, ListenAddresses};
 pub use placement::Placement;
 pub use role::{Role, role};
-pub use worker::{Connections, Drain, DrainReason, NeedsGuard, Worker};
+pub use worker::{Connections, Drain, DrainReason, Leadership, NeedsGuard, Tenure, Worker};

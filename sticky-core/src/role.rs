@@ -20,6 +20,8 @@ pub enum Role {
     Worker(WorkerId),
     /// Terminates client connections and forwards them.
     Proxy,
+    /// Runs what [`Cluster::prepare`](crate::Cluster::prepare) was given, and ends.
+    Preparation,
     /// Serves metrics and status.
     Admin,
     /// Serves in this process, without a cluster: `STICKY_WORKERS=0`, or a platform where there is none.
@@ -35,6 +37,7 @@ impl fmt::Display for Role {
             Role::Supervisor => f.write_str("supervisor"),
             Role::Worker(id) => write!(f, "worker {id}"),
             Role::Proxy => f.write_str("proxy"),
+            Role::Preparation => f.write_str("preparation"),
             Role::Admin => f.write_str("admin"),
             Role::Standalone => f.write_str("standalone"),
         }
@@ -101,6 +104,7 @@ mod inherited {
             match post {
                 Post::Worker(worker) => write!(f, "worker={worker}"),
                 Post::Proxy(number) => write!(f, "proxy={number}"),
+                Post::Preparation => f.write_str("preparation=0"),
             }
         }
     }
@@ -121,6 +125,7 @@ mod inherited {
             let post = match fields.next().ok_or(())? {
                 ("worker", slot) => Post::Worker(WorkerId::new(slot.parse().map_err(drop)?)),
                 ("proxy", number) => Post::Proxy(number.parse().map_err(drop)?),
+                ("preparation", "0") => Post::Preparation,
                 _ => return Err(()),
             };
             if fields.next().is_some() { Err(()) } else { Ok(Self { fd, inode, parent, post }) }
@@ -163,6 +168,7 @@ mod inherited {
         let role = match marker.post {
             Post::Worker(slot) => Role::Worker(slot),
             Post::Proxy(_) => Role::Proxy,
+            Post::Preparation => Role::Preparation,
         };
         State::Child { role, socket: std::sync::Mutex::new(Some(socket)) }
     }
@@ -198,7 +204,9 @@ mod inherited {
 
         #[test]
         fn a_marker_survives_its_text() {
-            for (post, text) in [(Post::Worker(WorkerId::new(2)), "worker=2"), (Post::Proxy(1), "proxy=1")] {
+            let worker = Post::Worker(WorkerId::new(2));
+            let posts = [(worker, "worker=2"), (Post::Proxy(1), "proxy=1"), (Post::Preparation, "preparation=0")];
+            for (post, text) in posts {
                 let marker = Marker { fd: 7, inode: 81234, parent: 4000, post };
                 assert_eq!(marker.to_string(), format!("fd=7 inode=81234 parent=4000 {text}"));
                 assert_eq!(marker.to_string().parse(), Ok(marker));

@@ -364,6 +364,11 @@ impl Row {
         }
     }
 
+    /// The requests that have begun.
+    pub(crate) fn requests(&self) -> u64 {
+        self.get(REQUESTS)
+    }
+
     /// Connections open now.
     pub(crate) fn connections_open(&self) -> u64 {
         self.get(CONNECTIONS_OPEN)
@@ -380,7 +385,7 @@ impl Row {
             connections_open: self.connections_open(),
             upgraded_open: self.upgraded_open(),
             accepted: self.get(ACCEPTED),
-            requests: self.get(REQUESTS),
+            requests: self.requests(),
             mismatches: self.get(MISMATCHES),
             adopted: self.get(ADOPTED),
             handoffs: self.handoffs(),

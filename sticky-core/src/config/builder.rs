@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::cookie::{GivenCookie, GivenSecret, SameSite};
 use super::failover::Failover;
+use super::memory::Memory;
 use super::parse::Value;
 use super::trusted::TrustedProxies;
 use crate::affinity::Affinity;
@@ -46,11 +47,15 @@ pub struct ClusterBuilder {
     pub(super) tunnel_idle_timeout: Option<Option<Duration>>,
     pub(super) hash_seed: Option<u64>,
     pub(super) boot_timeout: Option<Duration>,
+    pub(super) prepare_timeout: Option<Duration>,
     pub(super) heartbeat_timeout: Option<Duration>,
     pub(super) shutdown_timeout: Option<Duration>,
     pub(super) drain_timeout: Option<Duration>,
     pub(super) reload_parallel: Option<u64>,
     pub(super) reload_soak: Option<Duration>,
+    pub(super) max_requests: Option<Option<u64>>,
+    pub(super) max_age: Option<Option<Duration>>,
+    pub(super) max_rss: Option<Option<Memory>>,
     pub(super) exit_timeout: Option<Duration>,
     pub(super) first_byte_timeout: Option<Duration>,
     pub(super) head_timeout: Option<Duration>,
@@ -304,6 +309,15 @@ impl ClusterBuilder {
         self
     }
 
+    /// How long what [`Cluster::prepare`](crate::Cluster::prepare) does may take, 10 ms to 24 h. After that it is killed, and the
+    /// start or the reload has failed.
+    ///
+    /// Default: `10m`.
+    pub fn prepare_timeout(mut self, timeout: Duration) -> Self {
+        self.prepare_timeout = Some(timeout);
+        self
+    }
+
     /// How long a worker's event loop may stand still before the worker is replaced, 100 ms to 1 h.
     ///
     /// Default: `30s`.
@@ -345,6 +359,36 @@ impl ClusterBuilder {
     /// Default: `0s`.
     pub fn reload_soak(mut self, time: Duration) -> Self {
         self.reload_soak = Some(time);
+        self
+    }
+
+    /// How many requests a worker serves before another takes its place, as in a [reload](Self::reload_soak) but from the
+    /// program that runs already; at least 1, `None` is no limit. Each worker gets between 70 and 90 % of that, drawn anew
+    /// for each, so that they do not fall due together; one is replaced at a time. Where workers listen by
+    /// themselves ([`Cluster::run_on_port`](crate::Cluster::run_on_port)) nobody counts requests, and this is an error.
+    ///
+    /// Default: `none`.
+    pub fn max_requests(mut self, requests: impl Into<Option<u64>>) -> Self {
+        self.max_requests = Some(requests.into());
+        self
+    }
+
+    /// How long a worker runs before another takes its place, 1 s to 365 days; `None` is no limit. As
+    /// [`max_requests`](Self::max_requests).
+    ///
+    /// Default: `none`.
+    pub fn max_age(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.max_age = Some(age.into());
+        self
+    }
+
+    /// How many bytes of the machine's memory a worker uses (its resident set) before another takes its place, 16 MiB to
+    /// 1024 TiB; `None` is no limit. As [`max_requests`](Self::max_requests). It is looked up once a second, so a worker
+    /// whose memory grows fast needs room above that. What `sticky run` has started counts with its worker.
+    ///
+    /// Default: `none`.
+    pub fn max_rss(mut self, bytes: impl Into<Option<u64>>) -> Self {
+        self.max_rss = Some(bytes.into().map(Memory));
         self
     }
 

@@ -14,6 +14,7 @@ mod cpus;
 mod env;
 mod error;
 mod failover;
+mod memory;
 mod parse;
 mod redis;
 mod resolve;
@@ -30,6 +31,7 @@ pub use self::cookie::SameSite;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
 pub use self::failover::Failover;
+pub(crate) use self::memory::Memory;
 use self::parse::Value as _;
 pub(crate) use self::redis::Redis;
 pub(crate) use self::trusted::TrustedProxies;
@@ -93,11 +95,16 @@ pub(crate) struct Config {
     /// None draws one at start.
     pub(crate) hash_seed: Option<u64>,
     pub(crate) boot_timeout: Duration,
+    pub(crate) prepare_timeout: Duration,
     pub(crate) heartbeat_timeout: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) reload_parallel: u16,
     pub(crate) reload_soak: Duration,
+    /// How many requests a worker serves, how long it runs and how much memory it uses before it is replaced.
+    pub(crate) max_requests: Option<u64>,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) max_rss: Option<Memory>,
     pub(crate) exit_timeout: Duration,
     pub(crate) first_byte_timeout: Duration,
     pub(crate) head_timeout: Duration,

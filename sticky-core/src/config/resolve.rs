@@ -86,11 +86,15 @@ impl Resolver<'_> {
             tunnel_idle_timeout: self.value(&settings::TUNNEL_IDLE_TIMEOUT, builder.tunnel_idle_timeout).flatten(),
             hash_seed: self.value(&settings::HASH_SEED, builder.hash_seed),
             boot_timeout: self.duration(&settings::BOOT_TIMEOUT, builder.boot_timeout, 60),
+            prepare_timeout: self.duration(&settings::PREPARE_TIMEOUT, builder.prepare_timeout, 600),
             heartbeat_timeout: self.duration(&settings::HEARTBEAT_TIMEOUT, builder.heartbeat_timeout, 30),
             shutdown_timeout: self.duration(&settings::SHUTDOWN_TIMEOUT, builder.shutdown_timeout, 25),
             drain_timeout: self.duration(&settings::DRAIN_TIMEOUT, builder.drain_timeout, 300),
             reload_parallel: self.reload_parallel(builder.reload_parallel),
             reload_soak: self.duration(&settings::RELOAD_SOAK, builder.reload_soak, 0),
+            max_requests: self.max_requests(builder.max_requests, builder.own_ports),
+            max_age: self.value(&settings::MAX_AGE, builder.max_age).flatten(),
+            max_rss: self.value(&settings::MAX_RSS, builder.max_rss).flatten(),
             exit_timeout: self.duration(&settings::EXIT_TIMEOUT, builder.exit_timeout, 5),
             first_byte_timeout: self.duration(&settings::FIRST_BYTE_TIMEOUT, builder.first_byte_timeout, 60),
             head_timeout: self.duration(&settings::HEAD_TIMEOUT, builder.head_timeout, 10),
@@ -146,6 +150,16 @@ impl Resolver<'_> {
 
     fn reload_parallel(&mut self, code: Option<u64>) -> u16 {
         self.value(&settings::RELOAD_PARALLEL, code).and_then(|workers| u16::try_from(workers).ok()).unwrap_or(1)
+    }
+
+    /// Requests are counted where they are served: who listens by itself counts none for us.
+    fn max_requests(&mut self, code: Option<Option<u64>>, own_ports: bool) -> Option<u64> {
+        let found = self.pick(&settings::MAX_REQUESTS, code)?;
+        if own_ports && found.value.is_some() {
+            let reason = "programs that listen by themselves count no requests: there are max_age and max_rss";
+            self.refuse(&settings::MAX_REQUESTS, &found.given, reason);
+        }
+        found.value
     }
 
     /// The first port of the upstreams: every worker needs one, counted up from it.

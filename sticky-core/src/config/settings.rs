@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::cookie::{CookieName, CookiePath, SameSite, Secret};
+use super::memory::Memory;
 use super::parse::Value as _;
 use super::redis::{RedisPrefix, RedisUrl};
 use super::trusted::TrustedProxies;
@@ -48,6 +49,8 @@ pub(super) enum Allowed {
     Duration { least: Duration, most: Duration, note: &'static str },
     /// A [`Failover`](super::Failover), with the longest deadline.
     Failover { most: Duration },
+    /// Amounts of memory, both ends included; `none`.
+    Memory { least: Memory, most: Memory },
 }
 
 impl Allowed {
@@ -59,8 +62,12 @@ impl Allowed {
         match self {
             Self::Duration { least, most, .. } => (*least..=*most).contains(&duration),
             Self::Failover { most } => duration <= *most,
-            Self::Text(_) | Self::Count { .. } => false,
+            Self::Text(_) | Self::Count { .. } | Self::Memory { .. } => false,
         }
+    }
+
+    pub(super) fn has_memory(&self, bytes: u64) -> bool {
+        matches!(self, Self::Memory { least, most } if (*least..=*most).contains(&Memory(bytes)))
     }
 }
 
@@ -75,6 +82,10 @@ impl fmt::Display for Allowed {
             }
             Self::Failover { most } => {
                 write!(f, "a duration like `2s` up to {}, `wait`, `refuse` or `refuse:5s`", most.show())
+            }
+            Self::Memory { least, most } => {
+                let (least, most) = (Some(*least).show(), Some(*most).show());
+                write!(f, "an amount of memory like `512MiB` or `2GiB`, from {least} to {most}; `none`")
             }
         }
     }
@@ -93,7 +104,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 43] = [
+pub(super) static SETTINGS: [&Setting; 47] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -121,11 +132,15 @@ pub(super) static SETTINGS: [&Setting; 43] = [
     &TUNNEL_IDLE_TIMEOUT,
     &HASH_SEED,
     &BOOT_TIMEOUT,
+    &PREPARE_TIMEOUT,
     &HEARTBEAT_TIMEOUT,
     &SHUTDOWN_TIMEOUT,
     &DRAIN_TIMEOUT,
     &RELOAD_PARALLEL,
     &RELOAD_SOAK,
+    &MAX_REQUESTS,
+    &MAX_AGE,
+    &MAX_RSS,
     &EXIT_TIMEOUT,
     &FIRST_BYTE_TIMEOUT,
     &HEAD_TIMEOUT,
@@ -382,6 +397,15 @@ pub(super) static BOOT_TIMEOUT: Setting = Setting {
     about: "how long a worker has from its start until it is ready",
 };
 
+pub(super) static PREPARE_TIMEOUT: Setting = Setting {
+    name: "prepare_timeout",
+    variable: Some("STICKY_PREPARE_TIMEOUT"),
+    fallbacks: &[],
+    default: "10m",
+    allowed: durations(TEN_MILLIS, DAY),
+    about: "how long `Cluster::prepare` may take before the start or the reload has failed",
+};
+
 pub(super) static HEARTBEAT_TIMEOUT: Setting = Setting {
     name: "heartbeat_timeout",
     variable: Some("STICKY_HEARTBEAT_TIMEOUT"),
@@ -425,6 +449,33 @@ pub(super) static RELOAD_SOAK: Setting = Setting {
     default: "0s",
     allowed: durations(Duration::ZERO, HOUR),
     about: "how long a new worker must live after it is ready before a reload trusts it with clients",
+};
+
+pub(super) static MAX_REQUESTS: Setting = Setting {
+    name: "max_requests",
+    variable: Some("STICKY_MAX_REQUESTS"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Count { least: 1, most: 1 << 53, note: "; `none`" },
+    about: "how many requests a worker serves before another takes its place; each gets between 70 and 90 % of that",
+};
+
+pub(super) static MAX_AGE: Setting = Setting {
+    name: "max_age",
+    variable: Some("STICKY_MAX_AGE"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Duration { least: SECOND, most: Duration::from_hours(365 * 24), note: "; `none`" },
+    about: "how long a worker runs before another takes its place; each gets between 70 and 90 % of that",
+};
+
+pub(super) static MAX_RSS: Setting = Setting {
+    name: "max_rss",
+    variable: Some("STICKY_MAX_RSS"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Memory { least: Memory(16 << 20), most: Memory(1 << 50) },
+    about: "how much memory a worker uses before another takes its place; each gets between 70 and 90 % of that",
 };
 
 pub(super) static EXIT_TIMEOUT: Setting = Setting {

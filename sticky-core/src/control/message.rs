@@ -40,6 +40,12 @@ pub(crate) enum ToWorker {
     BusPeer(BusPeerOrder),
     /// The answer to [`FromWorker::BusJoin`], after a [`ToWorker::BusPeer`] for every process that had joined before.
     BusJoined,
+    /// The answer to the hello of a process that prepares: do it, then say [`FromWorker::Prepared`] and end.
+    Prepare,
+    /// It leads.
+    Grant,
+    /// Lead no more, then answer [`FromWorker::Resigned`].
+    Revoke,
     /// A message of a later version.
     #[serde(other)]
     Unknown,
@@ -177,6 +183,12 @@ pub(crate) enum FromWorker {
     },
     /// It wants to take part in the bus.
     BusJoin,
+    /// It wants to lead when it is its turn.
+    Candidate,
+    /// The answer to [`ToWorker::Revoke`]: nobody in this process does anything as the leader any more.
+    Resigned,
+    /// The answer to [`ToWorker::Prepare`].
+    Prepared,
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -267,6 +279,9 @@ mod tests {
             r#"{"type":"bus_peer","worker":3,"generation":7}"#,
         );
         golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
+        golden(ToWorker::Prepare, r#"{"type":"prepare"}"#);
+        golden(ToWorker::Grant, r#"{"type":"grant"}"#);
+        golden(ToWorker::Revoke, r#"{"type":"revoke"}"#);
     }
 
     #[test]
@@ -286,6 +301,9 @@ mod tests {
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
+        golden(FromWorker::Prepared, r#"{"type":"prepared"}"#);
+        golden(FromWorker::Candidate, r#"{"type":"candidate"}"#);
+        golden(FromWorker::Resigned, r#"{"type":"resigned"}"#);
         golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);
     }
 

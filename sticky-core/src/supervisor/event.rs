@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::recycle::{Reached, Usage};
 use crate::control::{Part, Port, WorkerReport};
 use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
@@ -30,6 +31,12 @@ pub(crate) enum Event {
     Dropped { child: ChildId, slot: WorkerId, part: Part },
     /// It wants to take part in the bus.
     BusJoin { child: ChildId },
+    /// It wants to lead when it is its turn.
+    Candidate { child: ChildId },
+    /// It leads no more.
+    Resigned { child: ChildId },
+    /// It has prepared what it was started for.
+    Prepared { child: ChildId },
     /// Its drain is over.
     Drained { child: ChildId, report: WorkerReport },
     /// It says why it is about to fail.
@@ -42,6 +49,8 @@ pub(crate) enum Event {
     Silent { child: ChildId },
     /// It is gone.
     Exited { child: ChildId, how: Ended },
+    /// What processes have used so far.
+    Used(Vec<(ChildId, Usage)>),
     /// The user asks for new generations.
     Reload(Scope),
     /// The user asks everything to end.
@@ -82,6 +91,8 @@ pub(crate) enum Program {
 pub(crate) enum Action {
     /// Start a process.
     Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize, program: Program },
+    /// Start the process that prepares.
+    Prepare { child: ChildId, program: Program },
     /// Look for the program where it was called: what is there now is [`Program::New`].
     FindProgram,
     /// It is its slot's process from now on: what is started in its place has its program.
@@ -96,6 +107,10 @@ pub(crate) enum Action {
     Connect { child: ChildId, other: ChildId },
     /// Tell it that it is connected with everybody.
     BusJoined { child: ChildId },
+    /// Tell it that it leads.
+    Grant { child: ChildId },
+    /// Ask it to lead no more.
+    Revoke { child: ChildId },
     /// Signal it, unless it is gone.
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.
@@ -217,6 +232,25 @@ pub(crate) enum Note {
         who: Post,
         how: Ended,
     },
+    /// A worker has come close to a limit: another takes its place.
+    Recycling {
+        who: Post,
+        reached: Reached,
+    },
+    Recycled {
+        who: Post,
+    },
+    RecyclingFailed {
+        who: Post,
+        why: String,
+        after: Duration,
+    },
+    /// It waits until a former process has drained.
+    RecyclingCrowded {
+        who: Post,
+        reached: Reached,
+        former: usize,
+    },
     ShuttingDown {
         within: Duration,
     },
@@ -259,6 +293,20 @@ impl fmt::Display for Note {
             Self::ReloadGivenUp { done } => write!(f, "the reload is given up; {}", Done(done)),
             Self::Replaced { who, report } => write!(f, "the former {who} has drained: {report}"),
             Self::FormerLost { who, how } => write!(f, "the former {who} {how} before it had drained"),
+            Self::Recycling { who, reached } => write!(f, "{who} {reached}: replacing it"),
+            Self::Recycled { who } => write!(f, "replaced {who}"),
+            Self::RecyclingFailed { who, why, after } => {
+                write!(
+                    f,
+                    "{who} could not be replaced: {why}; it goes on, and is tried again in {} ms",
+                    after.as_millis()
+                )
+            }
+            Self::RecyclingCrowded { who, reached, former } => write!(
+                f,
+                "{who} {reached} and waits to be replaced: {former} former processes of it have not drained yet \
+                 (drain_timeout, STICKY_DRAIN_TIMEOUT)"
+            ),
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
             Self::Unkillable { who } => write!(f, "{who} does not end although it was killed; leaving it"),
@@ -368,10 +416,24 @@ impl BootFailureKind {
     }
 }
 
+impl BootFailure {
+    /// For words that are several lines.
+    pub(super) fn on_one_line(&self) -> String {
+        self.to_string().lines().collect::<Vec<_>>().join(" ")
+    }
+}
+
 impl fmt::Display for BootFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let who = self.who;
         match &self.what {
+            BootFailureKind::Ended(Ended::Code(0)) if who == Post::Preparation => {
+                write!(f, "{who} exited with status 0 before it was done: does the program reach sticky?")?;
+            }
+            BootFailureKind::Ended(how) if who == Post::Preparation => write!(f, "{who} {how}")?,
+            BootFailureKind::Timeout(after) if who == Post::Preparation => {
+                write!(f, "{who} was not done within {after:?} (prepare_timeout, STICKY_PREPARE_TIMEOUT)")?;
+            }
             what @ (BootFailureKind::Spawn(_) | BootFailureKind::Hung) => write!(f, "{who} {}", what.verb())?,
             BootFailureKind::Ended(how) => write!(f, "{who} {how} before it was ready")?,
             BootFailureKind::Timeout(after) => write!(

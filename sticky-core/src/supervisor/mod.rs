@@ -15,8 +15,11 @@ mod line_queue;
 mod line_writer;
 mod lines;
 mod output;
+mod preparer;
 mod program;
 mod reap;
+mod recycle;
+mod resident;
 mod restart;
 mod run;
 mod sessions;
@@ -106,16 +109,16 @@ impl Drop for Running {
     }
 }
 
-/// Runs the supervisor on a thread and a runtime of its own.
+/// Runs the supervisor on a thread and a runtime of its own. `prepares` if there is something to do before the workers start.
 ///
 /// The thread that starts a worker must live as long as the worker should (PR_SET_PDEATHSIG), and the application's
 /// runtime, if it has one here, may be blocked or end.
-pub(crate) fn start(config: Config) -> io::Result<Running> {
+pub(crate) fn start(config: Config, prepares: bool) -> io::Result<Running> {
     let (sender, outcome) = oneshot::channel();
     let (stop, stopped) = mpsc::unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("sticky-supervisor".to_owned()).spawn(move || {
-        let outcome = runtime.block_on(run::supervise(config, stopped));
+        let outcome = runtime.block_on(run::supervise(config, prepares, stopped));
         crate::notice::flush(FLUSH_TIME);
         let _ = sender.send(outcome);
     })?;

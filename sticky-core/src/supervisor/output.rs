@@ -327,6 +327,7 @@ impl Prefix {
         let (name, number) = match post {
             Post::Worker(slot) => (slot.to_string(), slot.get()),
             Post::Proxy(number) => (post.to_string(), number),
+            Post::Preparation => ("prepare".to_owned(), 0),
         };
         if !coloured {
             return Self { begins: format!("[{name}] "), continues: format!("[{name}]+ ") };

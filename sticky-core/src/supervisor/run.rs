@@ -16,8 +16,11 @@ use super::event::{Action, ChildId, Ended, Event, Fleet, Note, Outcome, Program 
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
+use super::preparer::Preparer;
 use super::program::{Image, Program};
 use super::reap::Reaper;
+use super::recycle::{Quota, Usage};
+use super::resident;
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::wiring::{Sent, Wiring, Word};
@@ -35,13 +38,13 @@ use crate::scoreboard::Scoreboard;
 use crate::session;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
-pub(super) async fn supervise(config: Config, stop: StopReceiver) -> Result<(), SuperviseError> {
+pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver) -> Result<(), SuperviseError> {
     raise_descriptor_limit();
     let output = Output::choose(config.prefix_output);
     output.carry_notices();
     // Handlers come first: a signal that arrives from here on ends what has been started.
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
-    let mut supervisor = Supervisor::new(config, output, stop)?;
+    let mut supervisor = Supervisor::new(config, prepares, output, stop)?;
     let outcome = supervisor.run(signals).await;
     supervisor.output.flush(FLUSH_TIME).await;
     outcome
@@ -54,6 +57,9 @@ fn raise_descriptor_limit() {
     // Fewer descriptors than there might be is no reason not to start.
     let _ = setrlimit(Resource::Nofile, limit);
 }
+
+/// How often it is looked up what workers have used.
+const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 
 /// How long the last output of a process that has ended may take to be read.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
@@ -108,8 +114,8 @@ struct Seat {
     number: usize,
 }
 
-struct Supervisor {
-    config: Config,
+pub(super) struct Supervisor {
+    pub(super) config: Config,
     state: State,
     seed: u64,
     listeners: Vec<ListenerSet>,
@@ -118,15 +124,17 @@ struct Supervisor {
     secret: Vec<u8>,
     session_table: Option<TableOwner>,
     scoreboard: Scoreboard,
-    launcher: Launcher,
-    program: Program,
+    pub(super) launcher: Launcher,
+    pub(super) program: Program,
     /// What each slot's process is started from when it has ended.
     images: Vec<Image>,
     /// What the latest reload has found.
     found: std::io::Result<Image>,
-    output: Output,
+    pub(super) output: Output,
     members: BTreeMap<ChildId, Member>,
-    incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
+    /// The process that prepares, while there is one.
+    pub(super) preparer: Option<Preparer>,
+    pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
     ledger: Ledger,
     wiring: Wiring,
@@ -140,7 +148,7 @@ struct Supervisor {
 }
 
 impl Supervisor {
-    fn new(config: Config, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
+    fn new(config: Config, prepares: bool, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
         let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
@@ -158,11 +166,13 @@ impl Supervisor {
             workers: config.workers,
             proxies: config.proxies(),
             boot_timeout: config.boot_timeout,
+            prepare_timeout: prepares.then_some(config.prepare_timeout),
             shutdown_timeout: config.shutdown_timeout,
             drain_timeout: config.drain_timeout,
             exit_timeout: config.exit_timeout,
             reload_parallel: config.reload_parallel,
             reload_soak: config.reload_soak,
+            quota: Quota { requests: config.max_requests, age: config.max_age, memory: config.max_rss },
             failover: config.failover,
             moves: config.dispatch != Dispatch::Kernel,
             seed: random(),
@@ -181,6 +191,7 @@ impl Supervisor {
             program,
             output,
             members: BTreeMap::new(),
+            preparer: None,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
             ledger,
@@ -197,6 +208,9 @@ impl Supervisor {
         let mut looks = interval(heartbeat::period(self.config.heartbeat_timeout));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_look = Instant::now();
+        let mut measures = interval(MEASURE_PERIOD);
+        measures.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let is_measured = self.state.is_recycled_by_usage();
         let mut strangers = None;
         self.decide(Event::Start);
         loop {
@@ -214,6 +228,7 @@ impl Supervisor {
                 _ = signals.child.recv() => strangers = self.children_changed(),
                 () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
+                _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
@@ -228,7 +243,7 @@ impl Supervisor {
         }
     }
 
-    fn decide(&mut self, event: Event) {
+    pub(super) fn decide(&mut self, event: Event) {
         let is_about_bus = matches!(event, Event::BusJoin { .. });
         for action in self.state.handle(Instant::now(), event) {
             self.act(action);
@@ -248,6 +263,9 @@ impl Supervisor {
 
     /// Answers a greeting: a worker that does not agree with its cluster must not serve in it.
     fn greet(&mut self, child: ChildId, hello: &Hello) {
+        if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
+            return self.greet_preparer(child, hello);
+        }
         let Some(member) = self.members.get_mut(&child) else { return };
         match judge(hello, &self.config.fingerprint()) {
             Ok(protocol) => {
@@ -283,34 +301,47 @@ impl Supervisor {
             }
             Err(reason) => {
                 let who = Post::of(member.slot, self.config.workers);
-                notice::error(format_args!("{who} is refused: {reason}"));
-                member.process.send(&ToWorker::Refused { reason: reason.clone() }, &[]);
-                self.decide(Event::Words { child, text: reason });
+                let process = Arc::clone(&member.process);
+                self.refuse(child, who, &process, reason);
             }
         }
     }
 
     /// Forgets a process that has ended and folds its row away. If its output is read here, its last words come first.
     fn exited(&mut self, child: ChildId, how: Ended) {
+        if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
+            return self.preparer_exited(child, how);
+        }
         let Some(member) = self.members.get_mut(&child) else {
             return;
         };
         if let Some(pump) = member.pump.take() {
-            let events = self.incoming.0.clone();
-            tokio::spawn(async move {
-                let text = pump.finish(LAST_WORDS_TIME).await.join("\n");
-                if !text.is_empty() {
-                    let _ = events.send(Incoming::Event(Event::Words { child, text }));
-                }
-                let _ = events.send(Incoming::Event(Event::Exited { child, how }));
-            });
-            return;
+            return self.hear_last_words(child, how, pump);
         }
         let row = self.scoreboard.row(member.seat);
         self.ledger.fold(member.slot, row.totals());
         row.clear();
         self.members.remove(&child);
         self.decide(Event::Exited { child, how });
+    }
+
+    /// Reads what a process that has ended had still to say, and reports its end after that.
+    pub(super) fn hear_last_words(&self, child: ChildId, how: Ended, pump: Pump) {
+        let events = self.incoming.0.clone();
+        tokio::spawn(async move {
+            let text = pump.finish(LAST_WORDS_TIME).await.join("\n");
+            if !text.is_empty() {
+                let _ = events.send(Incoming::Event(Event::Words { child, text }));
+            }
+            let _ = events.send(Incoming::Event(Event::Exited { child, how }));
+        });
+    }
+
+    /// Tells a process that it cannot be one of ours, and why.
+    pub(super) fn refuse(&mut self, child: ChildId, who: Post, process: &Arc<Process>, reason: String) {
+        notice::error(format_args!("{who} is refused: {reason}"));
+        process.send(&ToWorker::Refused { reason: reason.clone() }, &[]);
+        self.decide(Event::Words { child, text: reason });
     }
 
     /// Tells the user what the numbers show.
@@ -337,7 +368,8 @@ impl Supervisor {
             }
             self.decide(event);
         }
-        let ours = self.members.values().map(|member| member.process.pid);
+        let preparer = self.preparer.iter().map(|preparer| preparer.process.pid);
+        let ours = self.members.values().map(|member| member.process.pid).chain(preparer);
         self.reaper.as_mut().and_then(|reaper| reaper.look(now, ours))
     }
 
@@ -368,6 +400,16 @@ impl Supervisor {
         }
     }
 
+    /// Looks up what workers have used.
+    fn measure(&self) -> Vec<(ChildId, Usage)> {
+        let workers = self.members.iter().filter(|(_, member)| member.slot.get() < self.config.workers);
+        let usage = |member: &Member| Usage {
+            requests: self.scoreboard.row(member.seat).requests(),
+            memory: resident::memory(member.process.pid, self.config.own_ports),
+        };
+        workers.map(|(id, member)| (*id, usage(member))).collect()
+    }
+
     // === Actions ===
 
     fn act(&mut self, action: Action) {
@@ -375,6 +417,7 @@ impl Supervisor {
             Action::Spawn { child, slot, generation, seat, program } => {
                 self.spawn(child, Seat { slot, generation, number: seat }, program);
             }
+            Action::Prepare { child, program } => self.prepare(child, program),
             Action::FindProgram => self.found = self.program.look(),
             Action::Keep { child } => {
                 if let Some(member) = self.members.get(&child) {
@@ -389,9 +432,11 @@ impl Supervisor {
             }
             Action::Connect { child, other } => self.wiring.connect(child, other),
             Action::BusJoined { child } => self.wiring.joined(child),
+            Action::Grant { child } => self.send(child, ToWorker::Grant),
+            Action::Revoke { child } => self.send(child, ToWorker::Revoke),
             Action::Signal { child, signal } => {
-                if let Some(member) = self.members.get(&child) {
-                    member.process.signal(signal);
+                if let Some(process) = self.process(child) {
+                    process.signal(signal);
                 }
             }
             Action::Evict { slots } => self.evict(slots),
@@ -403,6 +448,12 @@ impl Supervisor {
             Action::Note(note) => self.note(&note),
             Action::Finish(outcome) => self.finish(outcome),
         }
+    }
+
+    fn process(&self, child: ChildId) -> Option<&Process> {
+        let preparer = self.preparer.as_ref().filter(|preparer| preparer.child == child);
+        let process = self.members.get(&child).map(|member| &member.process);
+        process.or(preparer.map(|preparer| &preparer.process)).map(AsRef::as_ref)
     }
 
     fn send(&mut self, child: ChildId, message: ToWorker) {
@@ -440,13 +491,17 @@ impl Supervisor {
     }
 
     fn launch(&self, slot: WorkerId, source: Source) -> std::io::Result<(Launched, Image)> {
-        let image = match (source, &self.found) {
-            (Source::Same, _) => &self.images[slot.index()],
-            (Source::New, Ok(found)) => found,
-            (Source::New, Err(error)) => return Err(std::io::Error::new(error.kind(), error.to_string())),
+        let image = match source {
+            Source::Same => &self.images[slot.index()],
+            Source::New => self.found()?,
         };
         let post = Post::of(slot, self.config.workers);
         Ok((self.launcher.launch(image, post, &self.output)?, image.clone()))
+    }
+
+    /// What the latest reload has found.
+    pub(super) fn found(&self) -> std::io::Result<&Image> {
+        self.found.as_ref().map_err(|error| std::io::Error::new(error.kind(), error.to_string()))
     }
 
     fn lend(&self, child: ChildId, slot: WorkerId, part: Part, refuse: bool) {
@@ -493,6 +548,7 @@ impl Supervisor {
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
                 notice::warn(note);
             }
+            Note::RecyclingFailed { .. } | Note::RecyclingCrowded { .. } => notice::warn(note),
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
             Note::ReloadStopped { .. } => notice::error(note),
             Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
@@ -500,6 +556,7 @@ impl Supervisor {
                 notice::info(note)
             }
             Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
+            Note::Recycling { .. } | Note::Recycled { .. } => notice::info(note),
         }
     }
 
@@ -544,7 +601,7 @@ impl Supervisor {
 }
 
 /// The protocol to speak with this worker, or why it cannot be one of ours.
-fn judge(hello: &Hello, fingerprint: &str) -> Result<u32, String> {
+pub(super) fn judge(hello: &Hello, fingerprint: &str) -> Result<u32, String> {
     let (oldest, newest) = hello.protocol;
     let protocol = newest.min(*PROTOCOL.end());
     if protocol < oldest.max(*PROTOCOL.start()) {

@@ -10,6 +10,9 @@
 //! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
+mod leadership;
+mod prepare;
+mod recycling;
 mod reload;
 
 use std::collections::BTreeMap;
@@ -18,10 +21,13 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
+use self::leadership::Leader;
+use self::prepare::Preparer;
 use self::reload::{MOST_RETIRED, Reload};
 use super::event::{
     Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
 };
+use super::recycle::{Quota, Reached};
 use super::restart::Backoff;
 use crate::config::Failover;
 use crate::control::{Part, Port, WorkerReport};
@@ -49,11 +55,15 @@ pub(crate) struct Policy {
     /// The slots that forward to them, which follow.
     pub(crate) proxies: u16,
     pub(crate) boot_timeout: Duration,
+    /// How long it may take to prepare a set of generations; none if there is nothing to prepare.
+    pub(crate) prepare_timeout: Option<Duration>,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_timeout: Duration,
     pub(crate) exit_timeout: Duration,
     pub(crate) reload_parallel: u16,
     pub(crate) reload_soak: Duration,
+    /// How much each worker may use before it is replaced.
+    pub(crate) quota: Quota,
     pub(crate) failover: Failover,
     /// Whether connections move between workers: then whoever accepts one passes it on to whom it belongs.
     pub(crate) moves: bool,
@@ -113,6 +123,9 @@ struct Slot {
     readers: [Reader; Part::ALL.len()],
     backoff: Backoff,
     respawn_at: Option<Instant>,
+    /// The delays of a worker that cannot be replaced.
+    recycle_backoff: Backoff,
+    recycle_at: Option<Instant>,
     /// Since when nobody in the slot can serve.
     down_since: Option<Instant>,
     /// Its clients do not wait any longer.
@@ -163,9 +176,17 @@ struct Child {
     port: Option<u16>,
     /// It takes part in the bus.
     on_bus: bool,
+    /// It wants to lead.
+    is_candidate: bool,
     /// It has been told that no proxy asks it anything any more.
     forsaken: bool,
     words: Option<String>,
+    /// What it may use.
+    quota: Quota,
+    /// What of that it has used up.
+    reached: Option<Reached>,
+    /// It has been said that its replacement must wait.
+    is_known_to_wait: bool,
 }
 
 /// The whole of what the supervisor knows.
@@ -178,6 +199,9 @@ pub(crate) struct State {
     reload: Option<Reload>,
     /// Asked for while another was under way.
     next_reload: Option<Scope>,
+    leader: Leader,
+    /// The process that prepares the next set of generations.
+    preparer: Option<Preparer>,
     next_child: u64,
     draws: u64,
     report: Report,
@@ -197,6 +221,8 @@ impl State {
             readers: [Reader::Nobody; Part::ALL.len()],
             backoff: Backoff::default(),
             respawn_at: None,
+            recycle_backoff: Backoff::default(),
+            recycle_at: None,
             down_since: None,
             evicted: false,
             emptied: [false; Part::ALL.len()],
@@ -207,6 +233,8 @@ impl State {
             children: BTreeMap::new(),
             reload: None,
             next_reload: None,
+            leader: Leader::Nobody,
+            preparer: None,
             next_child: 0,
             draws: 0,
             report: Report::default(),
@@ -228,8 +256,8 @@ impl State {
         if self.phase == Phase::Finished {
             return Vec::new();
         }
-        match event {
-            Event::Start => (0..self.slots.len()).for_each(|slot| self.spawn(now, slot)),
+        match self.of_slots(now, event) {
+            Event::Start => self.begin(now),
             Event::Tick => {}
             Event::SpawnFailed { child, error } => self.gone(now, child, &BootFailureKind::Spawn(error)),
             Event::Exited { child, how } => self.gone(now, child, &BootFailureKind::Ended(how)),
@@ -238,6 +266,8 @@ impl State {
             Event::Released { child, slot, part } => self.released(child, slot, part),
             Event::Dropped { child, slot, part } => self.dropped(now, child, slot, part),
             Event::BusJoin { child } => self.join_bus(child),
+            Event::Candidate { child } => self.stand_for_leader(child),
+            Event::Resigned { child } => self.resigned(child),
             Event::Drained { child, report } => self.drained(now, child, report),
             Event::Words { child, text } => {
                 self.with(child, |child| child.words = Some(text));
@@ -245,12 +275,15 @@ impl State {
             Event::Stopped { child } => self.set_stopped(now, child, true),
             Event::Continued { child } => self.set_stopped(now, child, false),
             Event::Silent { child } => self.silent(now, child),
-            Event::Reload(scope) => self.reload(scope),
+            Event::Used(usage) => self.used(&usage),
+            Event::Prepared { .. } => {}
+            Event::Reload(scope) => self.reload(now, scope),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
         self.pass_time(now);
         self.settle(now);
+        self.settle_leader();
         self.tell_proxies();
         self.forsake();
         std::mem::take(&mut self.out)
@@ -265,12 +298,20 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let children = self.children.values().filter_map(Child::due);
         let slots = self.slots.iter().enumerate();
-        let slots = slots.flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index)]).flatten();
+        let slots = slots
+            .flat_map(|(index, slot)| [slot.respawn_at, self.eviction_due(index), self.recycling_due(index)])
+            .flatten();
         let releases = self.slots.iter().flat_map(|slot| slot.readers).filter_map(|reader| match reader {
             Reader::Releasing(_, until) => Some(until),
             _ => None,
         });
-        children.chain(slots).chain(releases).chain(self.kill_due()).chain(self.give_up_due()).min()
+        children
+            .chain(slots)
+            .chain(releases)
+            .chain(self.kill_due())
+            .chain(self.give_up_due())
+            .chain(self.preparer_due())
+            .min()
     }
 
     /// When whoever has not drained is killed.
@@ -293,6 +334,13 @@ impl State {
 
     // === What happened ===
 
+    /// Starts the first generation, after what must come before that.
+    fn begin(&mut self, now: Instant) {
+        if !self.begin_to_prepare(now, Program::Same) {
+            (0..self.slots.len()).for_each(|slot| self.spawn(now, slot));
+        }
+    }
+
     /// Starts a slot's process anew, after it has ended.
     fn spawn(&mut self, now: Instant, index: usize) {
         self.slots[index].respawn_at = None;
@@ -300,20 +348,38 @@ impl State {
     }
 
     fn start(&mut self, now: Instant, index: usize, program: Program) -> ChildId {
-        let child = ChildId(self.next_child);
-        self.next_child += 1;
+        let child = self.new_child();
         let taken = |seat: &usize| self.children.values().any(|child| child.seat == *seat);
         let seat = (0..).find(|seat| !taken(seat)).unwrap_or_default();
         let slot = worker(index);
         let generation = self.slots[index].generation;
         self.slots[index].generation = generation.next();
         let stage = Stage::Booting { until: now + self.policy.boot_timeout };
-        let (was_ready, adopts, stopped, on_bus, forsaken) = (false, false, false, false, false);
-        let (port, words) = (None, None);
-        let born = Child { slot, seat, born: now, stage, was_ready, adopts, stopped, port, on_bus, forsaken, words };
+        let born = Child {
+            slot,
+            seat,
+            born: now,
+            stage,
+            was_ready: false,
+            adopts: false,
+            stopped: false,
+            port: None,
+            on_bus: false,
+            is_candidate: false,
+            forsaken: false,
+            words: None,
+            quota: self.quota_for(slot),
+            reached: None,
+            is_known_to_wait: false,
+        };
         self.children.insert(child, born);
         self.out.push(Action::Spawn { child, slot, generation, seat, program });
         child
+    }
+
+    fn new_child(&mut self) -> ChildId {
+        self.next_child += 1;
+        ChildId(self.next_child - 1)
     }
 
     fn ready(&mut self, now: Instant, id: ChildId, adopts: bool) {
@@ -439,23 +505,24 @@ impl State {
                 self.out.push(Action::Note(Note::Hung { who: self.post(at) }));
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
             }
-            Stage::Soaking { .. } => self.discard(id, &BootFailureKind::Hung),
+            Stage::Soaking { .. } => self.discard(now, id, &BootFailureKind::Hung),
             _ => {}
         }
     }
 
     /// Ends the process that was to take a slot over, and the reload with it.
-    fn discard(&mut self, id: ChildId, what: &BootFailureKind) {
+    fn discard(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let before = self.children.get(&id).cloned();
         self.kill(id);
         if let Some(child) = before {
-            self.refuse_next(&child, what);
+            self.refuse_next(now, &child, what);
         }
     }
 
     /// A process is gone, or never came to be.
     fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let Some(child) = self.children.remove(&id) else { return };
+        self.bury_leader(id);
         for reader in self.slots.iter_mut().flat_map(|slot| &mut slot.readers).filter(|reader| reader.is(id)) {
             *reader = Reader::Nobody;
         }
@@ -465,7 +532,7 @@ impl State {
             slot.current = None;
             self.current_gone(now, &child, what);
         } else if slot.next == Some(id) {
-            self.next_gone(&child, what);
+            self.next_gone(now, &child, what);
         } else {
             self.former_gone(&child, what);
         }
@@ -528,6 +595,7 @@ impl State {
             slot.emptied = [self.phase == Phase::Booting; Part::ALL.len()];
         }
         self.phase = Phase::ShuttingDown { since: now, deadline: now + timeout, listening: true };
+        self.end_preparer(now + timeout);
         // Somebody must empty the queue of a slot that nobody reads right now: before the drain, which empties it.
         self.settle_readers(now);
         for (&id, child) in &mut self.children {
@@ -554,6 +622,7 @@ impl State {
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
+        self.kill_preparer();
         for (&id, child) in &mut self.children {
             child.stage = Stage::Killed;
             self.out.push(Action::Signal { child: id, signal: ChildSignal::Kill });
@@ -569,6 +638,7 @@ impl State {
             self.overdue(now, id);
         }
         self.kill_late(now);
+        self.kill_late_preparer(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -603,6 +673,9 @@ impl State {
         for child in std::mem::take(&mut self.children).into_values() {
             self.out.push(Action::Note(Note::Unkillable { who: self.post(child.slot) }));
         }
+        if self.preparer.take().is_some() {
+            self.out.push(Action::Note(Note::Unkillable { who: Post::Preparation }));
+        }
         for slot in &mut self.slots {
             slot.readers = [Reader::Nobody; Part::ALL.len()];
             slot.emptied = [true; Part::ALL.len()];
@@ -623,7 +696,7 @@ impl State {
                 self.stop(now, Outcome::Failed(failure));
             }
             (Stage::Booting { .. }, _) if self.slots[at.index()].next == Some(id) => {
-                self.discard(id, &BootFailureKind::Timeout(after));
+                self.discard(now, id, &BootFailureKind::Timeout(after));
             }
             (Stage::Booting { .. }, _) => {
                 self.out.push(Action::Note(Note::BootTimeout { who, after }));
@@ -761,7 +834,7 @@ impl State {
     }
 
     fn finish_if_over(&mut self) {
-        if !self.children.is_empty() {
+        if !self.children.is_empty() || self.preparer.is_some() {
             return;
         }
         let outcome = match &self.phase {

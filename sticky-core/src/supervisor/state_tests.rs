@@ -3,10 +3,18 @@
 use proptest::prelude::*;
 
 use super::super::event::{Ended, Fleet};
+use super::super::recycle::Usage;
 use super::*;
+use crate::config::Memory;
 
+#[path = "state/leadership_tests.rs"]
+mod leadership_tests;
+#[path = "state/prepare_tests.rs"]
+mod prepare_tests;
 #[path = "state/proxy_tests.rs"]
 mod proxy_tests;
+#[path = "state/recycling_tests.rs"]
+mod recycling_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
 
@@ -23,11 +31,13 @@ fn policy(workers: u16, failover: Failover) -> Policy {
         workers,
         proxies: 0,
         boot_timeout: BOOT,
+        prepare_timeout: None,
         shutdown_timeout: SHUTDOWN,
         drain_timeout: DRAIN,
         exit_timeout: EXIT,
         reload_parallel: 1,
         reload_soak: Duration::ZERO,
+        quota: Quota::default(),
         failover,
         moves: false,
         seed: 7,
@@ -876,6 +886,10 @@ enum Happening {
     ReadyAlone(usize),
     Answer(usize),
     Join(usize),
+    Prepared,
+    PreparerEnds,
+    Candidate(usize),
+    Resign,
     Drained(usize),
     Drop(usize),
     Stop(usize),
@@ -884,6 +898,7 @@ enum Happening {
     Die(usize),
     FailToSpawn(usize),
     Words(usize),
+    Used(usize),
     Reload(Option<u16>),
     Terminate,
 }
@@ -896,6 +911,10 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::ReadyAlone),
         8 => any.clone().prop_map(Happening::Answer),
         3 => any.clone().prop_map(Happening::Join),
+        3 => any.clone().prop_map(Happening::Candidate),
+        3 => Just(Happening::Resign),
+        3 => Just(Happening::Prepared),
+        3 => Just(Happening::PreparerEnds),
         3 => any.clone().prop_map(Happening::Drained),
         1 => any.clone().prop_map(Happening::Drop),
         2 => any.clone().prop_map(Happening::Stop),
@@ -903,7 +922,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::Hang),
         5 => any.clone().prop_map(Happening::Die),
         1 => any.clone().prop_map(Happening::FailToSpawn),
-        1 => any.prop_map(Happening::Words),
+        1 => any.clone().prop_map(Happening::Words),
+        2 => any.prop_map(Happening::Used),
         3 => prop::option::of(0..5_u16).prop_map(Happening::Reload),
         1 => Just(Happening::Terminate),
     ]
@@ -927,6 +947,12 @@ struct World {
     generations: BTreeMap<WorkerId, Generation>,
     on_bus: Vec<ChildId>,
     connected: Vec<[ChildId; 2]>,
+    /// Who prepares what all need.
+    preparer: Option<ChildId>,
+    /// Who may do what a leader does.
+    leader: Option<ChildId>,
+    /// Who has been told not to.
+    resigning: Option<ChildId>,
     terminated: u32,
     closed: bool,
     finished: bool,
@@ -960,6 +986,19 @@ impl World {
                     self.connected.push(pair);
                 }
                 Action::BusJoined { child } => self.joined(child),
+                Action::Prepare { child, .. } => {
+                    assert_eq!(self.preparer.replace(child), None, "one at a time");
+                    assert_eq!(self.terminated, 0, "nothing is prepared after the end has begun");
+                }
+                Action::Grant { child } => {
+                    assert!(self.alive[&child].get() < self.workers && !self.stopped.contains(&child));
+                    assert_eq!((self.leader.replace(child), self.resigning), (None, None), "one at a time");
+                }
+                Action::Revoke { child } => {
+                    assert_eq!(self.leader.take(), Some(child));
+                    self.resigning = Some(child);
+                }
+                Action::Signal { child, .. } if self.preparer == Some(child) => {}
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -969,9 +1008,10 @@ impl World {
                 }
                 Action::CloseListeners => self.closed = true,
                 Action::Finish(_) => {
-                    assert!(self.alive.is_empty() && self.closed, "the end comes last");
+                    assert!(self.alive.is_empty() && self.preparer.is_none() && self.closed, "the end comes last");
                     self.finished = true;
                 }
+                Action::Note(Note::Unkillable { who: Post::Preparation }) => self.preparer = None,
                 Action::Note(Note::Unkillable { who }) => {
                     let left: Vec<ChildId> = self
                         .alive
@@ -1025,6 +1065,8 @@ impl World {
 
     fn bury(&mut self, child: ChildId) {
         self.on_bus.retain(|member| *member != child);
+        self.leader = self.leader.filter(|leader| *leader != child);
+        self.resigning = self.resigning.filter(|leader| *leader != child);
         self.alive.remove(&child);
         self.reads.retain(|(_, reader)| *reader != child);
         self.asked.retain(|(_, reader, _)| *reader != child);
@@ -1052,6 +1094,13 @@ impl World {
                 Event::Released { child, slot, part }
             }
             Happening::Join(n) => Event::BusJoin { child: self.pick(n)? },
+            Happening::Candidate(n) => {
+                let child = self.pick(n)?;
+                (self.alive[&child].get() < self.workers).then_some(Event::Candidate { child })?
+            }
+            Happening::Prepared => Event::Prepared { child: self.preparer? },
+            Happening::PreparerEnds => Event::Exited { child: self.preparer.take()?, how: Ended::Code(0) },
+            Happening::Resign => Event::Resigned { child: self.resigning.take()? },
             Happening::Drained(n) => Event::Drained { child: self.pick(n)?, report: WorkerReport::default() },
             Happening::Drop(n) => {
                 let (desk, child) = *self.reads.get(n.checked_rem(self.reads.len())?)?;
@@ -1084,6 +1133,7 @@ impl World {
                 Event::SpawnFailed { child, error: "no memory".into() }
             }
             Happening::Words(n) => Event::Words { child: self.pick(n)?, text: "words".into() },
+            Happening::Used(n) => Event::Used(vec![(self.pick(n)?, Usage { requests: 1000, memory: Memory(0) })]),
             Happening::Reload(slot) => Event::Reload(slot.map_or(Scope::All, |at| Scope::One(WorkerId::new(at)))),
             Happening::Terminate => {
                 self.terminated += 1;
@@ -1112,12 +1162,17 @@ proptest! {
         moves in any::<bool>(),
         reload_parallel in 1..3_u16,
         soak in 0..3_u64,
+        age in prop::option::of(1..30_u64),
+        prepare in prop::option::of(1..30_u64),
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
         let reload_soak = Duration::from_secs(soak);
         let moves = moves || proxies > 0;
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, ..policy(workers, failover) };
+        let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
+        let prepare_timeout = prepare.map(Duration::from_secs);
+        let policy = policy(workers, failover);
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, ..policy };
         let mut state = State::new(policy);
         let mut world = World { workers, ..World::default() };
         let slots = workers + proxies;
@@ -1150,6 +1205,9 @@ proptest! {
             now += SAME_SIGNAL;
             world.terminated += 1;
             world.obey(now, state.handle(now, Event::Terminate), slots);
+        }
+        if let Some(child) = world.preparer.take() {
+            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         while let Some(child) = world.pick(0) {
             world.bury(child);

@@ -18,7 +18,7 @@ pub(crate) const SAME_SIGNAL: Duration = Duration::from_millis(500);
 pub enum DrainReason {
     /// Everything ends.
     Shutdown,
-    /// Another generation has taken over this worker's slot, after a reload. Where connections move, idle ones go there
+    /// Another generation has taken over this worker's slot, in a reload or because this one had used up its quota. Where connections move, idle ones go there
     /// and nothing else changes for their clients; what is executing is finished here.
     Replaced,
     /// The supervisor is gone: what is executing has one second.

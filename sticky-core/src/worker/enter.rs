@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use tokio::sync::mpsc::{self, UnboundedSender};
 use tokio::sync::watch;
@@ -12,8 +13,9 @@ use tokio::sync::watch;
 use super::Proxy;
 use super::connections::Order;
 use super::lifeline::{self, Control, Hears};
-use super::{DrainTrigger, Limits, Parts, Plan, Road, Sockets, Worker, all_tcp};
+use super::{DrainTrigger, Limits, Office, Parts, Plan, Preparation, Road, Sockets, Worker, all_tcp, words_message};
 use crate::bus::{Bus, BusPeer, Wiring};
+use crate::cluster::{BoxError, Chain};
 use crate::config::Config;
 use crate::connection::Registry;
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
@@ -56,6 +58,30 @@ pub(crate) fn enter_as_proxy(socket: OwnedFd, config: &Config) -> Result<Proxy, 
     Ok(Proxy { judge: Arc::clone(&worker.inner.judge), worker, road })
 }
 
+/// Greets the supervisor and does what it has started this process for; the outer result says whether it could be asked.
+pub(crate) fn prepare(
+    socket: OwnedFd,
+    config: &Config,
+    preparation: Option<Preparation>,
+) -> Result<Result<(), BoxError>, JoinError> {
+    let control = Control::new(socket);
+    say_hello(&control, config)?;
+    match control.receive().map_err(JoinError::Control)? {
+        Some(Received { message: ToWorker::Prepare, .. }) => {}
+        Some(Received { message: ToWorker::Refused { reason }, .. }) => return Err(JoinError::Refused(reason)),
+        Some(_) => return Err(JoinError::Greeting),
+        None => return Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+    }
+    // The supervisor minds the time, and kills. A program that has nothing to prepare any more is prepared.
+    let done = preparation.map_or(Ok(()), |preparation| preparation.run(Duration::MAX));
+    let said = match &done {
+        Ok(()) => FromWorker::Prepared,
+        Err(error) => words_message(&Chain(error.as_ref()).to_string()),
+    };
+    control.send(&said, &[]).map_err(JoinError::Control)?;
+    Ok(done)
+}
+
 /// Greets the supervisor and becomes the worker it says.
 pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
     join(socket, config).map(|(worker, _)| worker)
@@ -79,7 +105,15 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     let (bus, wiring) = bus(&welcome, &registry, &control);
-    let hears = Hears { orders: sender, drain: trigger.clone(), registry: registry.clone(), wiring, ports };
+    let office = office(&control);
+    let hears = Hears {
+        orders: sender,
+        drain: trigger.clone(),
+        registry: registry.clone(),
+        wiring,
+        office: Arc::clone(&office),
+        ports,
+    };
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
     let shared = shared(&welcome, table)?;
@@ -117,6 +151,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         // What a proxy forwards keeps its session in its worker.
         sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
+        office,
         redis: config.redis.clone(),
     });
     report_panics(worker.clone());
@@ -128,7 +163,7 @@ fn duty(welcome: &Welcome, config: &Config) -> Duty {
     match Post::of(welcome.worker, welcome.workers) {
         Post::Proxy(_) => Duty::Forwards,
         Post::Worker(_) if config.dispatch == Dispatch::Proxy => Duty::Serves,
-        Post::Worker(_) => Duty::Moves,
+        Post::Worker(_) | Post::Preparation => Duty::Moves,
     }
 }
 
@@ -138,12 +173,7 @@ fn copies(channels: &[OwnedFd]) -> Result<Vec<OwnedFd>, JoinError> {
 
 /// Says hello, and gets the answer with the scoreboard and perhaps the session table.
 fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd, Option<OwnedFd>), JoinError> {
-    let hello = Hello {
-        protocol: (*PROTOCOL.start(), *PROTOCOL.end()),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        fingerprint: config.fingerprint(),
-    };
-    control.send(&FromWorker::Hello(hello), &[]).map_err(JoinError::Control)?;
+    say_hello(control, config)?;
     match control.receive().map_err(JoinError::Control)? {
         Some(Received { is_cut: true, .. }) => Err(JoinError::Control(out_of_descriptors())),
         Some(Received { message: ToWorker::Welcome(welcome), descriptors, .. }) => {
@@ -155,6 +185,15 @@ fn greet(control: &Control, config: &Config) -> Result<(Welcome, OwnedFd, Option
         Some(_) => Err(JoinError::Greeting),
         None => Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
     }
+}
+
+fn say_hello(control: &Control, config: &Config) -> Result<(), JoinError> {
+    let hello = Hello {
+        protocol: (*PROTOCOL.start(), *PROTOCOL.end()),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        fingerprint: config.fingerprint(),
+    };
+    control.send(&FromWorker::Hello(hello), &[]).map_err(JoinError::Control)
 }
 
 /// The ways into the other slots, which follow the welcome.
@@ -190,6 +229,13 @@ fn bus(welcome: &Welcome, registry: &Registry, control: &Arc<Control>) -> (Bus, 
     // If this cannot be said now, it is said again.
     let ask = move || drop(control.send(&FromWorker::BusJoin, &[]));
     Bus::among(me, welcome.workers, registry.row().clone(), ask)
+}
+
+/// Where the supervisor's words about the leadership go.
+fn office(control: &Arc<Control>) -> Arc<Office> {
+    let control = Arc::clone(control);
+    // A supervisor that is gone is the lifeline's business.
+    Office::new(Box::new(move |message| drop(control.send(&message, &[]))))
 }
 
 fn placement(welcome: &Welcome) -> Option<KernelHash> {

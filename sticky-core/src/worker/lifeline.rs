@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::connections::Order;
 use super::drain::{DrainReason, DrainTrigger};
+use super::leadership::Office;
 use super::listener::{BoundListener, Lent};
 use crate::bus::Wiring;
 use crate::connection::Registry;
@@ -29,6 +30,7 @@ pub(super) struct Hears {
     pub(super) drain: DrainTrigger,
     pub(super) registry: Registry,
     pub(super) wiring: UnboundedSender<Wiring>,
+    pub(super) office: Arc<Office>,
     /// Where workers listen by themselves; for proxies.
     pub(super) ports: watch::Sender<Vec<Port>>,
 }
@@ -116,8 +118,11 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Forsaken => return hears.drain.forsake(),
         ToWorker::Ports { ports } => return drop(hears.ports.send_replace(ports)),
         ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
+        ToWorker::Grant => return hears.office.grant(),
+        ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
-        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } | ToWorker::Unknown => return,
+        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
+        ToWorker::Prepare | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.
     if let Err(untaken) = hears.orders.send(order) {
@@ -150,6 +155,7 @@ fn connect(order: BusPeerOrder, descriptors: Vec<OwnedFd>, wiring: &UnboundedSen
 }
 
 fn orphaned(hears: &Hears) {
+    hears.office.revoke();
     hears.drain.start(DrainReason::SupervisorGone, Instant::now() + ORPHAN_TIME);
     let _ = hears.orders.send(Order::Abandon);
     std::thread::sleep(ORPHAN_TIME + ORPHAN_TIME / 4);

@@ -7,12 +7,14 @@ mod drain;
 pub(crate) mod enter;
 mod evicted;
 pub(crate) mod farewell;
+mod leadership;
 #[cfg(cluster)]
 mod lifeline;
 mod listener;
 mod lobby;
 mod opening;
 mod port;
+mod prepare;
 mod standalone;
 
 use std::fmt;
@@ -30,9 +32,12 @@ pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
+pub(crate) use leadership::Office;
+pub use leadership::{Leadership, Tenure};
 pub(crate) use listener::{BoundListener, Lent};
 pub(crate) use opening::FIRST_REQUEST_GRACE;
 pub(crate) use port::{choose as choose_port, connect as connect_to_port};
+pub(crate) use prepare::Preparation;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
 
@@ -78,6 +83,7 @@ struct Inner {
     judge: Arc<Judge>,
     sessions: Arc<Sessions>,
     bus: Bus,
+    office: Arc<Office>,
     redis: Redis,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
@@ -202,6 +208,7 @@ pub(crate) struct Parts {
     pub(crate) judge: Arc<Judge>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) bus: Bus,
+    pub(crate) office: Arc<Office>,
     pub(crate) redis: Redis,
 }
 
@@ -226,6 +233,7 @@ impl Worker {
             judge: parts.judge,
             sessions: parts.sessions,
             bus: parts.bus,
+            office: parts.office,
             redis: parts.redis,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
@@ -274,6 +282,7 @@ impl Worker {
             judge: Arc::new(Judge::new(id, 1, 0, Rules::default(), Arc::clone(&sessions), Vec::new())),
             sessions,
             bus: Bus::alone(id, Row::detached()),
+            office: Office::alone(),
             redis: Redis::default(),
         })
     }
@@ -357,6 +366,12 @@ impl Worker {
     /// The first call makes this process take part: before it costs nothing.
     pub fn bus(&self) -> Bus {
         self.inner.bus.join()
+    }
+
+    /// The leadership of the cluster, for what must be done by one worker at a time. The first call makes this worker a
+    /// candidate.
+    pub fn leadership(&self) -> Leadership {
+        self.inner.office.stand()
     }
 
     /// Tells when this worker drains.
@@ -498,6 +513,7 @@ impl Worker {
 
     /// Starts the drain from inside, where no supervisor does.
     pub(crate) fn start_drain(&self, reason: DrainReason, deadline: std::time::Instant) {
+        self.inner.office.revoke();
         self.inner.trigger.start(reason, deadline);
     }
 }

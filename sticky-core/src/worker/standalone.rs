@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use super::connections::Order;
 use super::listener::{BoundListener, Lent};
-use super::{DrainReason, DrainTrigger, Limits, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
+use super::{DrainReason, DrainTrigger, Limits, Office, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::bus::Bus;
 use crate::config::Config;
 use crate::connection::Registry;
@@ -69,6 +69,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         judge: Arc::new(Judge::new(id, 1, seed, Rules::of(config), Arc::clone(&sessions), Vec::new())),
         sessions,
         bus: Bus::alone(id, row.clone()),
+        office: Office::alone(),
         redis: config.redis.clone(),
     });
     // Before anybody is told that there is something to end.

@@ -21,7 +21,7 @@ use sticky_tests::testbed::BoxError;
 fn main() -> Result<(), BoxError> {
     let fault: &'static str = env::var("TESTBED_FAULT").unwrap_or_default().leak();
     in_main(fault, role())?;
-    let cluster = build(fault, Cluster::builder())?;
+    let cluster = sticky_tests::testbed::prepare::prepared(build(fault, Cluster::builder())?);
     match env::var("TESTBED_FRAMEWORK").as_deref() {
         _ if fault == "std-listener" => serve_std_listener(cluster)?,
         Ok("axum") => serve_with_axum(cluster, fault)?,

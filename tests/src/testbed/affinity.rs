@@ -7,18 +7,18 @@ use sticky_core::{Affinity, Choice, Cluster, ConfigError, RequestHead, WorkerId}
 /// Names one of them: `tenant` or `worker`.
 const AFFINITY: &str = "TESTBED_AFFINITY";
 
-/// A cluster that is configured by the environment, with the affinity it names, if it names one.
+/// A cluster that is configured by the environment, with the affinity and the preparation it names, if it names any.
 ///
 /// # Errors
 /// As the builder says.
 pub fn build() -> Result<Cluster, ConfigError> {
     let builder = Cluster::builder();
-    match env::var(AFFINITY).as_deref() {
+    let builder = match env::var(AFFINITY).as_deref() {
         Ok("tenant") => builder.affinity(Affinity::custom(by_tenant)),
         Ok("worker") => builder.affinity(Affinity::custom(by_worker)),
         _ => builder,
-    }
-    .build()
+    };
+    builder.build().map(super::prepare::prepared)
 }
 
 fn by_tenant(head: &RequestHead<'_>) -> Choice {

@@ -21,6 +21,8 @@ use crate::journal::{self, Journal};
 
 mod affinity;
 mod bus;
+pub mod leadership;
+pub mod prepare;
 mod session;
 pub mod socketio;
 pub mod websocket;
@@ -56,7 +58,7 @@ struct Shared {
 }
 
 impl Testbed {
-    /// The state of this worker.
+    /// The state of this worker. To be called inside its runtime.
     ///
     /// # Errors
     /// When the journal that the environment names cannot be opened.
@@ -68,6 +70,7 @@ impl Testbed {
             leaked: Mutex::default(),
             subscribed: bus::Subscribed::default(),
         };
+        leadership::lead(worker);
         Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }
 

@@ -28,13 +28,16 @@ mod inflight;
 mod jar;
 mod keys;
 mod kill_under_load;
+mod leadership;
 mod limits;
 mod listen;
 mod messages;
 mod output;
 mod pipelines;
 mod placement;
+mod prepare;
 mod proxy;
+mod recycle;
 mod reload;
 mod reload_load;
 mod requests;
@@ -85,6 +88,9 @@ fn main() -> ExitCode {
         drain::rows(),
         reload::rows(),
         reload_load::rows(),
+        recycle::rows(),
+        leadership::rows(),
+        prepare::rows(),
         shutdown::rows(),
         actix::rows(),
     ];

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, eventually};
-use sticky_tests::{Client, Connection, Random, Request};
+use sticky_tests::{Client, Connection, Random, Request, TestCluster};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
@@ -43,6 +43,20 @@ struct Load {
 
 fn reloads_under_load_lose_nothing(bed: &Bed) {
     let cluster = bed.launch().up();
+    under_load(bed, &cluster, |clients_go_on| {
+        for _ in 0..RELOADS {
+            cluster.reload();
+            // Whatever was executing or idle is so again.
+            clients_go_on();
+        }
+    });
+    eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
+    cluster.stop();
+}
+
+/// Does something to a cluster while clients of every kind ask it, none of which may notice. It is given a function that waits
+/// until they have had some more answers.
+pub(crate) fn under_load(bed: &Bed, cluster: &TestCluster, disturb: impl FnOnce(&dyn Fn())) {
     let moves = bed.dispatch() == Dispatch::Handoff;
     let load = Load {
         target: cluster.address(),
@@ -66,12 +80,10 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
             });
         }
         let _ends_the_clients = SetOnDrop(&load.done);
-        for _ in 0..RELOADS {
-            cluster.reload();
-            // Whatever was executing or idle is so again.
+        disturb(&|| {
             let before = load.keep_alive.answers.load(Ordering::Relaxed);
             eventually("the clients go on", PATIENCE, || load.keep_alive.answers.load(Ordering::Relaxed) > before + 50);
-        }
+        });
     });
     let tallies = [&load.keep_alive, &load.uploads, &load.tunnels];
     let tallies =
@@ -82,8 +94,6 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
     if moves {
         assert_eq!(tallies[0].1, (CLIENTS / 12 * 7) as usize, "no connection of those that ask was closed");
     }
-    eventually("the former workers are gone", PATIENCE, || cluster.workers().len() == 2);
-    cluster.stop();
 }
 
 /// Sets a flag at its end, also when that is a panic: the scope waits for the threads that watch it.

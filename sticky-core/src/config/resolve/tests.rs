@@ -69,11 +69,15 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "first_port" => config.first_port.map(u64::from).show(),
         "hash_seed" => or(config.hash_seed.map(|seed| seed.to_string()), "drawn at start"),
         "boot_timeout" => config.boot_timeout.show(),
+        "prepare_timeout" => config.prepare_timeout.show(),
         "heartbeat_timeout" => config.heartbeat_timeout.show(),
         "shutdown_timeout" => config.shutdown_timeout.show(),
         "drain_timeout" => config.drain_timeout.show(),
         "reload_parallel" => config.reload_parallel.to_string(),
         "reload_soak" => config.reload_soak.show(),
+        "max_requests" => config.max_requests.show(),
+        "max_age" => config.max_age.show(),
+        "max_rss" => config.max_rss.show(),
         "exit_timeout" => config.exit_timeout.show(),
         "first_byte_timeout" => config.first_byte_timeout.show(),
         "head_timeout" => config.head_timeout.show(),
@@ -129,7 +133,7 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 29] = [
+const CASES: [Case; 33] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
@@ -150,7 +154,11 @@ const CASES: [Case; 29] = [
     ("shutdown_timeout", |b| b.shutdown_timeout(secs(1)), "1s", "2s"),
     ("drain_timeout", |b| b.drain_timeout(secs(1)), "1s", "2s"),
     ("reload_parallel", |b| b.reload_parallel(3), "3", "4"),
+    ("prepare_timeout", |b| b.prepare_timeout(secs(1)), "1s", "2s"),
     ("reload_soak", |b| b.reload_soak(secs(1)), "1s", "2s"),
+    ("max_requests", |b| b.max_requests(7), "7", "none"),
+    ("max_age", |b| b.max_age(secs(1)), "1s", "none"),
+    ("max_rss", |b| b.max_rss(1 << 30), "1GiB", "512MiB"),
     ("exit_timeout", |b| b.exit_timeout(secs(1)), "1s", "2s"),
     ("first_byte_timeout", |b| b.first_byte_timeout(secs(1)), "1s", "2s"),
     ("head_timeout", |b| b.head_timeout(secs(1)), "1s", "2s"),
@@ -265,6 +273,17 @@ fn the_first_port_is_a_number_with_room_for_the_workers() {
     assert_eq!(problems(builder().first_port(0), &[]).len(), 1);
 }
 
+#[test]
+fn requests_are_limited_where_they_are_counted() {
+    let limited = [("STICKY_MAX_REQUESTS", "7")];
+    assert_eq!(config(builder(), &limited).max_requests, Some(7));
+    let found = problems(builder().with_own_ports(), &limited);
+    assert_eq!(found.len(), 1);
+    assert!(found[0].starts_with("STICKY_MAX_REQUESTS=\"7\": programs that listen by themselves"), "{found:?}");
+    let others = [("STICKY_MAX_REQUESTS", "none"), ("STICKY_MAX_AGE", "1h"), ("STICKY_MAX_RSS", "1GiB")];
+    config(builder().with_own_ports(), &others);
+}
+
 /// The least and the most that each setting allows, with what lies just outside.
 #[test]
 fn ranges_have_their_ends() {
@@ -275,6 +294,7 @@ fn ranges_have_their_ends() {
         ("FIRST_PORT", ["1", "65528"], &["0", "65536"]),
         ("HASH_SEED", ["0", "18446744073709551615"], &["18446744073709551616"]),
         ("BOOT_TIMEOUT", ["10ms", "1h"], &["9ms", "0s", "3600001ms"]),
+        ("PREPARE_TIMEOUT", ["10ms", "24h"], &["9ms", "0s", "86400001ms"]),
         ("HEARTBEAT_TIMEOUT", ["100ms", "1h"], &["99ms", "0s", "3600001ms"]),
         ("SHUTDOWN_TIMEOUT", ["0s", "24h"], &["86400001ms"]),
         ("DRAIN_TIMEOUT", ["0s", "24h"], &["86400001ms"]),
@@ -285,6 +305,9 @@ fn ranges_have_their_ends() {
         ("MAX_CONNECTIONS", ["1", "10000000"], &["0", "10000001"]),
         ("SESSION_CAPACITY", ["1024", "16777216"], &["1023", "16777217"]),
         ("SESSION_IDLE_TIMEOUT", ["1s", "720h"], &["999ms", "2592000001ms"]),
+        ("MAX_REQUESTS", ["1", "9007199254740992"], &["0", "9007199254740993"]),
+        ("MAX_AGE", ["1s", "8760h"], &["999ms", "0s", "31536000001ms"]),
+        ("MAX_RSS", ["16MiB", "1024TiB"], &["16383KiB", "1025TiB", "512"]),
         ("BACKLOG", ["1", "2147483647"], &["0", "2147483648"]),
     ] {
         let name = format!("STICKY_{variable}");

@@ -9,6 +9,8 @@
 //!
 //! Up to the moment at which the old process is told to drain, everything can be taken back: if the new one fails, the
 //! old one reads again.
+//!
+//! A worker that is [recycled](super::recycling) is replaced in the same way.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -32,13 +34,25 @@ pub(super) struct Reload {
     done: Vec<WorkerId>,
     /// The slot that has been said to wait for its former processes.
     crowded: Option<usize>,
+    cause: Cause,
+    /// What must be done before the first slot's turn is done.
+    is_prepared: bool,
+}
+
+/// Why slots get a new generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// The user has asked: from the program that is there now.
+    Asked,
+    /// This slot's worker has used up its quota: from the program that runs there.
+    UsedUp(WorkerId),
 }
 
 impl State {
     /// Begins a reload, or remembers that one is wanted.
-    pub(super) fn reload(&mut self, scope: Scope) {
+    pub(super) fn reload(&mut self, now: Instant, scope: Scope) {
         match self.phase {
-            Phase::Running if self.reload.is_none() => self.begin_reload(scope),
+            Phase::Running if self.may_begin() => self.begin_reload(now, scope),
             Phase::Booting | Phase::Running => {
                 // Several that wait are one: it will find the program as it is then.
                 self.next_reload = Some(self.next_reload.map_or(scope, |waiting| waiting.and(scope)));
@@ -48,7 +62,7 @@ impl State {
         }
     }
 
-    fn begin_reload(&mut self, scope: Scope) {
+    fn begin_reload(&mut self, now: Instant, scope: Scope) {
         let slots = 0..self.slots.len();
         let queue: VecDeque<usize> = slots.filter(|index| scope.includes(worker(*index))).collect();
         if queue.is_empty() {
@@ -56,7 +70,15 @@ impl State {
         }
         self.out.push(Action::FindProgram);
         self.out.push(Action::Note(Note::Reloading { slots: self.fleet(queue.iter().map(|index| worker(*index))) }));
-        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None });
+        let is_prepared = !self.begin_to_prepare(now, Program::New);
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause: Cause::Asked, is_prepared });
+    }
+
+    /// Begins to replace one worker that has used up its quota.
+    pub(super) fn begin_recycling(&mut self, index: usize) {
+        let queue = VecDeque::from([index]);
+        let cause = Cause::UsedUp(worker(index));
+        self.reload = Some(Reload { queue, done: Vec::new(), crowded: None, cause, is_prepared: true });
     }
 
     /// How many slots of either kind these are.
@@ -64,6 +86,7 @@ impl State {
         slots.fold(Fleet::default(), |fleet, slot| match self.post(slot) {
             Post::Worker(_) => Fleet { workers: fleet.workers + 1, ..fleet },
             Post::Proxy(_) => Fleet { proxies: fleet.proxies + 1, ..fleet },
+            Post::Preparation => fleet,
         })
     }
 
@@ -72,14 +95,43 @@ impl State {
         if self.phase != Phase::Running {
             return;
         }
-        if self.reload.is_none()
-            && let Some(scope) = self.next_reload.take()
-        {
-            self.begin_reload(scope);
-        }
         for index in 0..self.slots.len() {
             self.retire(now, index);
         }
+        self.begin_next(now);
+        self.take_turns(now);
+        if self.finish_reload() {
+            self.begin_next(now);
+            self.take_turns(now);
+        }
+    }
+
+    /// Whether nothing of another reload is under way.
+    pub(super) fn may_begin(&self) -> bool {
+        self.reload.is_none() && self.preparer.is_none()
+    }
+
+    /// What must be done before the first slot's turn is done.
+    pub(super) fn reload_is_prepared(&mut self) {
+        if let Some(reload) = &mut self.reload {
+            reload.is_prepared = true;
+        }
+    }
+
+    /// Begins what has been asked for, or else what is due.
+    fn begin_next(&mut self, now: Instant) {
+        if self.may_begin()
+            && let Some(scope) = self.next_reload.take()
+        {
+            self.begin_reload(now, scope);
+        }
+        if self.reload.is_none() {
+            self.recycle(now);
+        }
+    }
+
+    /// Starts the next generation in as many slots as may have one now.
+    fn take_turns(&mut self, now: Instant) {
         while let Some(index) = self.next_turn() {
             if !self.has_room(index) {
                 break;
@@ -87,16 +139,19 @@ impl State {
             if let Some(reload) = &mut self.reload {
                 reload.queue.pop_front();
             }
-            self.slots[index].next = Some(self.start(now, index, Program::New));
+            let program = match self.reload.as_ref().map(|reload| reload.cause) {
+                Some(Cause::UsedUp(_)) => Program::Same,
+                Some(Cause::Asked) | None => Program::New,
+            };
+            self.slots[index].next = Some(self.start(now, index, program));
         }
-        self.finish_reload();
     }
 
     /// The slot whose turn it is, if as many as may be are not under way already.
     fn next_turn(&self) -> Option<usize> {
         let under_way = (0..self.slots.len()).filter(|index| self.is_being_replaced(*index)).count();
         let has_room = under_way < usize::from(self.policy.reload_parallel);
-        self.reload.as_ref().and_then(|reload| reload.queue.front().copied()).filter(|_| has_room)
+        self.reload.as_ref().filter(|reload| has_room && reload.is_prepared)?.queue.front().copied()
     }
 
     fn is_being_replaced(&self, index: usize) -> bool {
@@ -118,7 +173,7 @@ impl State {
 
     /// Whether the slot has room for one more process. Where it has not, that is said once.
     fn has_room(&mut self, index: usize) -> bool {
-        if self.former(index).count() < MOST_RETIRED {
+        if !self.is_crowded(index) {
             return true;
         }
         if let Some(reload) = &mut self.reload
@@ -127,6 +182,11 @@ impl State {
             self.out.push(Action::Note(Note::ReloadCrowded { who: self.post(worker(index)), former: MOST_RETIRED }));
         }
         false
+    }
+
+    /// Whether as many former processes as may be are in this slot.
+    pub(super) fn is_crowded(&self, index: usize) -> bool {
+        self.former(index).count() >= MOST_RETIRED
     }
 
     /// A new generation can serve: it has to live for a while before it is trusted with the slot.
@@ -144,6 +204,7 @@ impl State {
         let slot = &mut self.slots[at.index()];
         slot.next = None;
         slot.respawn_at = None;
+        (slot.recycle_at, slot.recycle_backoff) = Default::default();
         let old = slot.current.replace(id);
         self.out.push(Action::Keep { child: id });
         if let Some(reload) = &mut self.reload {
@@ -192,33 +253,35 @@ impl State {
         if let Some(reload) = &mut self.reload {
             reload.done.retain(|done| *done != at);
         }
-        self.stop_reload(format!("the new {} {} as it took over", self.post(at), what.verb()));
+        self.stop_reload(now, format!("the new {} {} as it took over", self.post(at), what.verb()));
         true
     }
 
     /// The next generation of a slot has failed: the reload is over, and what has not been replaced stays.
-    fn stop_reload(&mut self, why: String) {
-        let Some(Reload { done, .. }) = self.reload.take() else { return };
+    pub(super) fn stop_reload(&mut self, now: Instant, why: String) {
+        let Some(Reload { done, cause, .. }) = self.reload.take() else { return };
         let others: Vec<ChildId> = self.slots.iter().filter_map(|slot| slot.next).collect();
         for id in others {
             self.throw_away(id);
+        }
+        if let Cause::UsedUp(slot) = cause {
+            return self.recycle_later(now, slot, why);
         }
         let done = done.into_iter().map(|slot| self.post(slot)).collect();
         self.out.push(Action::Note(Note::ReloadStopped { why, done }));
     }
 
     /// The next generation of a slot is of no use: why, and what it said.
-    pub(super) fn refuse_next(&mut self, child: &Child, what: &BootFailureKind) {
+    pub(super) fn refuse_next(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
         let why = match child.stage {
             Stage::Soaking { .. } => format!("the new {} {} within reload_soak", self.post(child.slot), what.verb()),
             _ => {
                 let failure =
                     BootFailure { who: self.post(child.slot), what: what.clone(), words: child.words.clone() };
-                // Words may be several lines; this is to be one.
-                format!("the new {failure}").lines().collect::<Vec<_>>().join(" ")
+                format!("the new {}", failure.on_one_line())
             }
         };
-        self.stop_reload(why);
+        self.stop_reload(now, why);
     }
 
     /// Ends a process that has not served.
@@ -229,11 +292,11 @@ impl State {
     }
 
     /// The next generation of a slot has ended, or never came to be.
-    pub(super) fn next_gone(&mut self, child: &Child, what: &BootFailureKind) {
+    pub(super) fn next_gone(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
         self.slots[child.slot.index()].next = None;
         // Killed, it has been reported.
         if child.stage != Stage::Killed {
-            self.refuse_next(child, what);
+            self.refuse_next(now, child, what);
         }
     }
 
@@ -244,18 +307,29 @@ impl State {
         }
     }
 
-    fn finish_reload(&mut self) {
-        let is_over = self.reload.as_ref().is_some_and(|reload| reload.queue.is_empty());
-        if is_over && !(0..self.slots.len()).any(|index| self.is_being_replaced(index)) {
-            let done = self.reload.take().map(|reload| reload.done).unwrap_or_default();
-            self.out.push(Action::Note(Note::Reloaded { slots: self.fleet(done.into_iter()) }));
+    /// Ends the reload if nothing of it is left to do; tells whether that is so.
+    fn finish_reload(&mut self) -> bool {
+        let is_over = |reload: &mut Reload| reload.queue.is_empty();
+        if self.is_replacing() {
+            return false;
         }
+        let Some(Reload { done, cause, .. }) = self.reload.take_if(is_over) else { return false };
+        self.out.push(Action::Note(match cause {
+            Cause::Asked => Note::Reloaded { slots: self.fleet(done.into_iter()) },
+            Cause::UsedUp(slot) => Note::Recycled { who: self.post(slot) },
+        }));
+        true
+    }
+
+    /// Whether any slot gets another process just now.
+    pub(super) fn is_replacing(&self) -> bool {
+        (0..self.slots.len()).any(|index| self.is_being_replaced(index))
     }
 
     /// Everything ends: nothing is replaced any more.
     pub(super) fn forget_reload(&mut self) {
         self.next_reload = None;
-        if let Some(Reload { done, .. }) = self.reload.take() {
+        if let Some(Reload { done, cause: Cause::Asked, .. }) = self.reload.take() {
             let done = done.into_iter().map(|slot| self.post(slot)).collect();
             self.out.push(Action::Note(Note::ReloadGivenUp { done }));
         }
