@@ -121,6 +121,10 @@ mod tests {
         assert_eq!((read.coding, read.options.close), (Coding::Chunked, true));
         let read = head(b"HTTP/1.1 200 \r\ncontent-lengths: 1\r\nx-content-length: 2\r\ncontent-lengt: 3\r\nconnections: close\r\n\r\n");
         assert_eq!(read, Head::new(200, Version::Http11));
+        for odd in ["connectiom: close", "connectiom close", "content-lengte\t: 1", "transfer-encodimg: chunked"] {
+            let read = head(format!("HTTP/1.1 217 x\r\n{odd}\r\n\r\n").as_bytes());
+            assert_eq!(read, Head::new(217, Version::Http11), "{odd}");
+        }
     }
 
     #[test]
