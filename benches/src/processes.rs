@@ -51,11 +51,14 @@ mod tests {
     fn who_forwards_has_a_name_for_it() {
         assert!(!is_front(Pid::this()));
         let (sender, receiver) = std::sync::mpsc::channel();
+        let (named, is_named) = std::sync::mpsc::channel();
         let thread = std::thread::Builder::new().name("sticky-proxy".to_owned());
-        let thread = thread.spawn(move || receiver.recv()).unwrap();
+        // It gives itself its name before it does anything else.
+        let thread = thread.spawn(move || (named.send(()), receiver.recv())).unwrap();
+        is_named.recv().unwrap();
         assert!(is_front(Pid::this()));
         sender.send(()).unwrap();
-        thread.join().unwrap().unwrap();
+        thread.join().unwrap().1.unwrap();
     }
 
     #[test]

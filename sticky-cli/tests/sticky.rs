@@ -166,8 +166,12 @@ fn clients_of_a_dead_program_are_served_by_the_next() {
     process::stop(worker);
     let program = u32::try_from(before["pid"].as_u64().expect("a pid")).expect("a pid");
     process::signal(program, Signal::KILL);
-    // Before that it may still take a request, which would be lost.
-    eventually("it is dead", PATIENCE, || !process::is_alive(program));
+    // Before that it may still take a request, which would be lost: its threads end one after the other, and with the last one
+    // the socket closes.
+    let port: u16 = before["port"].as_str().and_then(|port| port.parse().ok()).expect("a port");
+    eventually("it is dead", PATIENCE, || {
+        !process::is_alive(program) && std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err()
+    });
     let answer = ask(&cluster, &lost);
     assert_eq!(answer["pid"], beside["pid"]);
     process::signal(worker, Signal::CONT);

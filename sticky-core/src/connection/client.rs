@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::dispatch::handoff::judge::Verdict;
+use crate::dispatch::handoff::placer::UnderWay;
 
 /// Whom the requests on one connection come from. Cheap to clone.
 ///
@@ -26,6 +27,8 @@ struct Message {
     client: Option<SocketAddr>,
     /// Whose the message is, where it is forwarded there.
     verdict: Verdict,
+    /// That it is on its way there, until it is forwarded.
+    under_way: Option<UnderWay>,
 }
 
 impl ClientAddr {
@@ -36,7 +39,7 @@ impl ClientAddr {
 
     /// Each message may name somebody else.
     pub(crate) fn named(peer: Option<SocketAddr>) -> Self {
-        let message = Message { peer, client: peer, verdict: Verdict::Serve };
+        let message = Message { peer, client: peer, verdict: Verdict::Serve, under_way: None };
         Self(Client::Named(Arc::new(Mutex::new(message))))
     }
 
@@ -49,13 +52,13 @@ impl ClientAddr {
         }
     }
 
-    /// The other side's address, and whose the message under way is.
-    pub(crate) fn forwarding(&self) -> (Option<SocketAddr>, Verdict) {
+    /// The other side's address, whose the message under way is, and that it is: the first who asks has that.
+    pub(crate) fn forwarding(&self) -> (Option<SocketAddr>, Verdict, Option<UnderWay>) {
         match &self.0 {
-            Client::Peer(peer) => (*peer, Verdict::Serve),
+            Client::Peer(peer) => (*peer, Verdict::Serve, None),
             Client::Named(message) => {
-                let message = lock(message);
-                (message.peer, message.verdict)
+                let mut message = lock(message);
+                (message.peer, message.verdict, message.under_way.take())
             }
         }
     }
@@ -68,10 +71,11 @@ impl ClientAddr {
         }
     }
 
-    /// The message that begins is this worker's.
-    pub(crate) fn set_verdict(&self, verdict: Verdict) {
+    /// The message that begins is this worker's, and counts as under way to it from now on.
+    pub(crate) fn set_verdict(&self, verdict: Verdict, under_way: Option<UnderWay>) {
         if let Client::Named(message) = &self.0 {
-            lock(message).verdict = verdict;
+            let mut message = lock(message);
+            (message.verdict, message.under_way) = (verdict, under_way);
         }
     }
 

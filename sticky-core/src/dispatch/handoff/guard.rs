@@ -309,7 +309,8 @@ impl Guard {
         self.client.set(client);
         let client = client.map(|client| client.ip());
         if judge.forwards() {
-            self.client.set_verdict(judge.verdict(opening, client));
+            let verdict = judge.verdict(opening, client);
+            self.client.set_verdict(verdict, judge.note_verdict(verdict));
             return Verdict::Serve;
         }
         let is_a_proxys = judge.serves_proxies() && !self.is_anothers;

@@ -241,6 +241,12 @@ impl Judge {
         self.placer.forwarded().map(|loads| UnderWay::to(slot, loads))
     }
 
+    /// The same as soon as it is known whose a message is: those of a burst are judged one after the other before the first of
+    /// them is forwarded, and all would go where least was under way before.
+    pub(crate) fn note_verdict(&self, verdict: Verdict) -> Option<UnderWay> {
+        if let Verdict::Send(slot) = verdict { self.note_under_way(slot) } else { None }
+    }
+
     /// The worker of a message that is nobody's in particular: each that is in, in turn.
     pub(crate) fn anyone(&self) -> Option<WorkerId> {
         self.placer.next(&|slot| !self.is_out(slot))
@@ -397,6 +403,22 @@ mod tests {
             let expected = if before == Verdict::Send(slot) { Verdict::Refuse } else { before };
             assert_eq!(keyed(&judge, key), expected);
         }
+    }
+
+    #[test]
+    fn what_is_judged_is_under_way_before_it_is_forwarded() {
+        let rules = Rules { placement: Placement::FewestConnections, ..Rules::default() };
+        let judge = Judge::new(WorkerId::new(4), 4, 7, rules, Arc::new(Sessions::none()), Vec::new());
+        let judge = judge.with_duty(Duty::Forwards);
+        let mut under_way: Vec<_> = [0, 1].map(|slot| judge.note_verdict(Verdict::Send(WorkerId::new(slot)))).into();
+        let mut counts = [0; 4];
+        for _ in 0..6 {
+            let slot = judge.place().unwrap();
+            counts[slot.index()] += 1;
+            under_way.push(judge.note_verdict(Verdict::Send(slot)));
+        }
+        assert_eq!(counts, [1, 1, 2, 2]);
+        assert!(judge.note_verdict(Verdict::Serve).is_none());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use crate::connection::ClientAddr;
 use crate::dispatch::handoff::exchange::Opening;
 use crate::dispatch::handoff::head::{HeadReader, MAX_HEAD, Outcome, PrefaceRule};
 use crate::dispatch::handoff::judge::{Judge, Verdict};
+use crate::dispatch::handoff::placer::UnderWay;
 use crate::http::RequestBody;
 use crate::id::WorkerId;
 use crate::integration::{Keeper, came_by_https};
@@ -108,6 +109,8 @@ struct Outbound {
     request: Request<Outgoing>,
     sent: Arc<Progress>,
     origin: Origin,
+    /// What has been noted of it when it was judged.
+    under_way: Option<UnderWay>,
 }
 
 /// What a request was judged by, should that have to be done again.
@@ -156,7 +159,7 @@ impl Forwarder {
         visitor: &Visitor,
     ) -> Result<Response<Answer>, Fault> {
         let client = &visitor.client;
-        let (peer, verdict) = client.forwarding();
+        let (peer, verdict, under_way) = client.forwarding();
         let slot = self.slot(verdict)?;
         let protocol = self.protocol(&request)?;
         let is_connect = request.method() == Method::CONNECT;
@@ -167,12 +170,12 @@ impl Forwarder {
         let by_https = is_trusted && came_by_https(&parts.headers);
         headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
         if downstream.is_none() && body.is_end_stream() && !self.upstreams.are_ports() {
-            return self.in_time(self.ask(slot, &parts, client.get())).await;
+            return self.in_time(self.ask(slot, &parts, client.get(), under_way)).await;
         }
         let origin = self.origin(&parts.headers, client.get());
         let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
         let (body, sent) = Outgoing::new(body, gate);
-        let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin };
+        let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin, under_way };
         let mut inbound = self.in_time(self.send(outbound)).await?;
         if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
             visit.at(sessions).response(inbound.response.headers_mut());
@@ -231,10 +234,11 @@ impl Forwarder {
         mut slot: WorkerId,
         parts: &Parts,
         client: Option<SocketAddr>,
+        mut noted: Option<UnderWay>,
     ) -> Result<Response<Answer>, Fault> {
         let request = direct::written(parts);
         for attempt in 1..=ATTEMPTS {
-            let under_way = self.judge.note_under_way(slot);
+            let under_way = noted.take().or_else(|| self.judge.note_under_way(slot));
             let era = self.era(slot);
             // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
             let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
@@ -271,9 +275,10 @@ impl Forwarder {
 
     /// Sends the request, and again as long as it is certain that no worker has seen it.
     async fn send(&self, outbound: Outbound) -> Result<Inbound, Fault> {
-        let Outbound { mut slot, mut request, sent, origin } = outbound;
+        let Outbound { mut slot, mut request, sent, origin, under_way: mut noted } = outbound;
         for attempt in 1..=ATTEMPTS {
-            let under_way = (self.judge.note_under_way(slot), self.upstreams.announce(slot));
+            let noted = noted.take().or_else(|| self.judge.note_under_way(slot));
+            let under_way = (noted, self.upstreams.announce(slot));
             let era = self.era(slot);
             // What was idle may be dead, all of it at once.
             let (mut sender, is_used) = match self.sender(slot, era, attempt == 1).await {
