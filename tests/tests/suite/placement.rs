@@ -123,7 +123,7 @@ fn burst_goes_to_the_fewest_connections(bed: &Bed) {
         let mut clients =
             connect(Client::loopback_addresses(BURST).map(|address| cluster.client().from(from(address))));
         // Behind a proxy those count whose request is executing, so all of them are at the same time.
-        let path = if bed.is_proxied() { "/sleep/1500" } else { "/" };
+        let path = if bed.is_proxied() { "/sleep/4000" } else { "/" };
         let answers = at_once(&mut clients, |_| Request::get(path));
         are_within(&counts(&answers), &bounds);
         stay(&cluster, &answers[..20]);
