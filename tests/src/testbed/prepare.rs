@@ -3,11 +3,12 @@
 use std::env;
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sticky_core::Cluster;
 
 use super::BoxError;
+use crate::cluster::PATIENCE;
 
 /// The file that says how the preparation goes; without this variable there is none.
 pub const VARIABLE: &str = "TESTBED_PREPARE";
@@ -33,7 +34,8 @@ pub fn prepared(cluster: Cluster) -> Cluster {
 
 async fn prepare(file: PathBuf) -> Result<(), BoxError> {
     println!("{PREPARES}{}", std::process::id());
-    loop {
+    let deadline = Instant::now() + 4 * PATIENCE;
+    while Instant::now() < deadline {
         match fs::read_to_string(&file).unwrap_or_default().as_str() {
             FAIL => return Err(FAILURE.into()),
             // Its runtime must have a clock.
@@ -41,4 +43,5 @@ async fn prepare(file: PathBuf) -> Result<(), BoxError> {
             _ => return Ok(()),
         }
     }
+    Err("nobody has said how it goes on".into())
 }
