@@ -284,10 +284,18 @@ impl Cluster {
             crate::dispatch::proxy::run(proxy, &config).map_err(StartError::Thread)?;
             std::process::exit(0);
         }
+        #[cfg(feature = "admin")]
+        if role::role() == role::Role::Admin
+            && let Some(socket) = role::control_socket()
+        {
+            crate::admin::run(socket, &config).map_err(StartError::Admin)?;
+            std::process::exit(0);
+        }
         if let Some(socket) = role::control_socket() {
             return Ok(Entered::Worker(enter(socket, &config)?.install()));
         }
         if config.workers == 0 {
+            say_without_admin(&config);
             prepare_here(preparation, &config)?;
             return Ok(Entered::Worker(standalone(&config)?.install()));
         }
@@ -302,6 +310,7 @@ impl Cluster {
                 self.config.workers
             ));
         }
+        say_without_admin(&self.config);
         prepare_here(self.preparation, &self.config)?;
         Ok(Entered::Worker(standalone(&self.config)?.install()))
     }
@@ -310,6 +319,14 @@ impl Cluster {
 /// Does what comes before the workers in this process, where there is no cluster.
 fn prepare_here(preparation: Option<Preparation>, config: &Config) -> Result<(), StartError> {
     preparation.map_or(Ok(()), |preparation| preparation.run(config.prepare_timeout)).map_err(StartError::Prepare)
+}
+
+fn say_without_admin(config: &Config) {
+    if !config.admin.0.is_empty() {
+        crate::notice::warn(
+            "no admin process without a cluster: metrics and status are not served (admin, STICKY_ADMIN)",
+        );
+    }
 }
 
 /// A runtime of so many threads.
@@ -347,6 +364,10 @@ pub enum StartError {
     /// What [`Cluster::prepare`] was given has failed, in this process.
     #[error("the preparation failed")]
     Prepare(#[source] BoxError),
+    /// This process was to serve metrics and status.
+    #[cfg(all(cluster, feature = "admin"))]
+    #[error(transparent)]
+    Admin(#[from] crate::admin::ServeError),
     /// The process cannot serve by itself.
     #[error(transparent)]
     Standalone(#[from] StandaloneError),

@@ -58,6 +58,8 @@ pub(crate) enum Post {
     Proxy(u16),
     /// Nothing: it prepares what all of them need, and ends.
     Preparation,
+    /// Nothing: it serves metrics and status.
+    Admin,
 }
 
 impl Post {
@@ -73,6 +75,7 @@ impl fmt::Display for Post {
             Self::Worker(slot) => write!(f, "worker {slot}"),
             Self::Proxy(number) => write!(f, "proxy {number}"),
             Self::Preparation => f.write_str("the preparation"),
+            Self::Admin => f.write_str("the admin process"),
         }
     }
 }

@@ -44,6 +44,7 @@
 //! |---|---|
 //! | `http` | `sticky_core::http`: the accept loop for HTTP/1.1 and h2c that axum and plain hyper share |
 //! | `proxy` | [`Dispatch::Proxy`] and `Cluster::run_on_port`: processes that forward requests to workers; brings `http` |
+//! | `admin` | [`ClusterBuilder::admin`] and `sticky_core::admin`: a process that serves metrics and status and takes commands, and a client of it; brings `http` |
 //!
 //! # Settings
 //!
@@ -54,9 +55,13 @@
 //! Linux. Elsewhere the program serves in this one process, with a warning, so that it runs on every developer's
 //! machine.
 
-// Whoever builds without processes, HTTP or proxies leaves parts of the rest unused.
-#![cfg_attr(not(all(cluster, feature = "proxy")), allow(dead_code, unused_imports))]
+// Whoever builds without processes, HTTP, proxies or an admin process leaves parts of the rest unused.
+#![cfg_attr(not(all(cluster, feature = "proxy", feature = "admin")), allow(dead_code, unused_imports, unreachable_pub))]
 
+#[cfg(feature = "admin")]
+pub mod admin;
+#[cfg(not(feature = "admin"))]
+mod admin;
 // Most of it is for the guard of handoff dispatch.
 mod affinity;
 mod bus;

@@ -105,6 +105,7 @@ mod inherited {
                 Post::Worker(worker) => write!(f, "worker={worker}"),
                 Post::Proxy(number) => write!(f, "proxy={number}"),
                 Post::Preparation => f.write_str("preparation=0"),
+                Post::Admin => f.write_str("admin=0"),
             }
         }
     }
@@ -126,6 +127,7 @@ mod inherited {
                 ("worker", slot) => Post::Worker(WorkerId::new(slot.parse().map_err(drop)?)),
                 ("proxy", number) => Post::Proxy(number.parse().map_err(drop)?),
                 ("preparation", "0") => Post::Preparation,
+                ("admin", "0") => Post::Admin,
                 _ => return Err(()),
             };
             if fields.next().is_some() { Err(()) } else { Ok(Self { fd, inode, parent, post }) }
@@ -169,6 +171,7 @@ mod inherited {
             Post::Worker(slot) => Role::Worker(slot),
             Post::Proxy(_) => Role::Proxy,
             Post::Preparation => Role::Preparation,
+            Post::Admin => Role::Admin,
         };
         State::Child { role, socket: std::sync::Mutex::new(Some(socket)) }
     }
@@ -206,7 +209,7 @@ mod inherited {
         fn a_marker_survives_its_text() {
             let worker = Post::Worker(WorkerId::new(2));
             let posts = [(worker, "worker=2"), (Post::Proxy(1), "proxy=1"), (Post::Preparation, "preparation=0")];
-            for (post, text) in posts {
+            for (post, text) in posts.into_iter().chain([(Post::Admin, "admin=0")]) {
                 let marker = Marker { fd: 7, inode: 81234, parent: 4000, post };
                 assert_eq!(marker.to_string(), format!("fd=7 inode=81234 parent=4000 {text}"));
                 assert_eq!(marker.to_string().parse(), Ok(marker));

@@ -1,7 +1,7 @@
 //! What every process of the cluster tells about itself, in memory they all share.
 //!
 //! ```text
-//! ┌────────┬───────┬───────┬── one sealed memory file; the header and each row take 256 bytes
+//! ┌────────┬───────┬───────┬── one sealed memory file; the header and each row take 384 bytes
 //! │ header │ row 0 │ row 1 │ …
 //! └────────┴───────┴───────┴── row = seat: written by the one process that sits there, read by the supervisor
 //! ```
@@ -20,7 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-pub(crate) use self::totals::{BusTotals, Handoffs, Totals};
+pub(crate) use self::totals::{AffinityTotals, BusTotals, Handoffs, Totals};
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
 #[cfg(cluster)]
@@ -31,9 +31,9 @@ use crate::sys::memory::{SharedWords, create_sealed};
 const MAGIC: u64 = u64::from_be_bytes(*b"stickysb");
 /// Changes whenever the meaning of a word in the header or a row does.
 #[cfg(cluster)]
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 /// Words in a row: an even number of cache lines, because processors fetch lines in pairs.
-const ROW_WORDS: usize = 32;
+const ROW_WORDS: usize = 48;
 /// The header has a row's size, so that every row is aligned to it.
 #[cfg(cluster)]
 const HEADER_WORDS: usize = ROW_WORDS;
@@ -67,7 +67,10 @@ const BUS_DELIVERED: usize = BUS_PUBLISHED + 1;
 const BUS_LAGGED: usize = BUS_PUBLISHED + 2;
 const BUS_MISSED: usize = BUS_PUBLISHED + 3;
 const LEAVING: usize = BUS_PUBLISHED + 4;
-const _: () = assert!(LEAVING < ROW_WORDS);
+const AFFINITY_NEW: usize = LEAVING + 1;
+const AFFINITY_STALE: usize = LEAVING + 2;
+const LOOP_LAG: usize = LEAVING + 3;
+const _: () = assert!(LOOP_LAG < ROW_WORDS);
 
 /// The process has emptied its accept queues: it will not have new connections of others any more.
 const EMPTIED: u64 = 1;
@@ -227,7 +230,7 @@ impl Memory {
 impl Row {
     /// A row of this process alone, for one that is no cluster's worker.
     pub(crate) fn detached() -> Self {
-        Self { memory: Arc::new(Memory::Own(Default::default())), start: 0 }
+        Self { memory: Arc::new(Memory::Own(Box::new([const { AtomicU64::new(0) }; ROW_WORDS]))), start: 0 }
     }
 
     /// Says that the process is alive: the value differs from the last one.
@@ -268,6 +271,26 @@ impl Row {
     /// Counts what became of a connection that did not simply move.
     pub(crate) fn outcome(&self, outcome: Outcome) {
         self.add(OUTCOMES + outcome.index());
+    }
+
+    /// Counts a session that is seen for the first time and placed.
+    pub(crate) fn affinity_new(&self) {
+        self.add(AFFINITY_NEW);
+    }
+
+    /// Counts a request whose session is with a worker that is out, and goes to another.
+    pub(crate) fn affinity_stale(&self) {
+        self.add(AFFINITY_STALE);
+    }
+
+    /// Says by how much the event loop was late, in microseconds.
+    pub(crate) fn set_loop_lag_us(&self, lag: u64) {
+        self.word(LOOP_LAG).store(lag, Relaxed);
+    }
+
+    /// By how much the event loop was late when it last looked, in microseconds.
+    pub(crate) fn loop_lag_us(&self) -> u64 {
+        self.get(LOOP_LAG)
     }
 
     /// Counts a message published on the bus.
@@ -389,6 +412,7 @@ impl Row {
             mismatches: self.get(MISMATCHES),
             adopted: self.get(ADOPTED),
             handoffs: self.handoffs(),
+            affinity: AffinityTotals { new: self.get(AFFINITY_NEW), stale: self.get(AFFINITY_STALE) },
             bus: self.bus(),
         }
     }
@@ -462,6 +486,9 @@ mod tests {
         row.bus_delivered();
         row.bus_lagged(3);
         row.bus_missed(4);
+        row.affinity_new();
+        (0..2).for_each(|_| row.affinity_stale());
+        row.set_loop_lag_us(77);
         let mut handoffs = Handoffs { sent: 2, received: 1, ..Handoffs::default() };
         handoffs.outcomes[Outcome::LateHead.index()] = 1;
         let expected = Totals {
@@ -472,10 +499,11 @@ mod tests {
             mismatches: 6,
             adopted: 7,
             handoffs,
+            affinity: AffinityTotals { new: 1, stale: 2 },
             bus: BusTotals { published: 1, delivered: 2, lagged: 3, missed: 4 },
         };
         assert_eq!(board.row(1).totals(), expected);
-        assert_eq!(board.row(1).last_heartbeat(), 1234);
+        assert_eq!((board.row(1).last_heartbeat(), board.row(1).loop_lag_us()), (1234, 77));
         for untouched in [0, 2] {
             assert_eq!(board.row(untouched).totals(), Totals::default());
             assert_eq!(board.row(untouched).last_heartbeat(), 0);
@@ -505,6 +533,7 @@ mod tests {
             mismatches: 3,
             adopted: 4,
             handoffs,
+            affinity: AffinityTotals { new: 1, stale: 2 },
             bus: BusTotals { published: 1, ..BusTotals::default() },
         };
         let mut sum = Totals { connections_open: 1, ..Totals::default() };
@@ -519,6 +548,7 @@ mod tests {
             mismatches: 6,
             adopted: 8,
             handoffs,
+            affinity: AffinityTotals { new: 2, stale: 4 },
             bus: BusTotals { published: 2, ..BusTotals::default() },
         };
         assert_eq!(sum, expected);
@@ -565,7 +595,7 @@ mod tests {
         let address = |row: &Row| std::ptr::from_ref(row.word(0)).addr();
         let (first, second) = (board.row(0), board.row(1));
         assert_eq!(address(&first) % 128, 0);
-        assert_eq!(address(&second) - address(&first), 256);
+        assert_eq!(address(&second) - address(&first), 384);
     }
 
     #[test]
@@ -603,7 +633,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(error.starts_with("the scoreboard has layout 5 and this program expects 4: restart"), "{error}");
+        assert!(error.starts_with("the scoreboard has layout 6 and this program expects 5: restart"), "{error}");
     }
 
     #[test]
@@ -611,7 +641,7 @@ mod tests {
         for (word, value) in [(header::SEATS, u64::MAX), (header::SEATS, 0), (header::ROW_WORDS, 8)] {
             let board = Scoreboard::create(1).unwrap();
             board.memory.words()[word].store(value, Relaxed);
-            assert!(matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 64, .. })), "{word}: {value}");
+            assert!(matches!(reopened(&board), Err(ScoreboardError::WrongSize { words: 96, .. })), "{word}: {value}");
         }
     }
 }

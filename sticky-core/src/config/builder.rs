@@ -62,6 +62,7 @@ pub struct ClusterBuilder {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) max_connections: Option<Option<u64>>,
     pub(super) backlog: Option<u64>,
+    pub(super) admin: Vec<ListenAddresses>,
     pub(super) redis_url: Option<GivenSecret>,
     pub(super) redis_prefix: Option<String>,
     pub(super) prefix_output: Option<Option<bool>>,
@@ -439,6 +440,16 @@ impl ClusterBuilder {
     /// Default: `4096`.
     pub fn backlog(mut self, backlog: u32) -> Self {
         self.backlog = Some(backlog.into());
+        self
+    }
+
+    /// Serves metrics and status here, and takes commands: `unix:/run/app.admin.sock`. Such a socket is open to this
+    /// program's user alone, and commands are taken from that user and from root only. An address like `127.0.0.1:9000` can
+    /// only be read from. Further calls add addresses. Takes the feature `admin`; without a cluster nothing is served there.
+    ///
+    /// Default: `none`.
+    pub fn admin(mut self, address: impl Into<ListenAddresses>) -> Self {
+        self.admin.push(address.into());
         self
     }
 

@@ -146,7 +146,7 @@ mod tests {
         ]);
         let unknown: Vec<_> = environment.unknown().collect();
         let expected = [
-            ("STICKY_", "STICKY_LISTEN"),
+            ("STICKY_", "STICKY_ADMIN"),
             ("STICKY_DRAIN_TIME", "STICKY_DRAIN_TIMEOUT"),
             ("STICKY_PORT", "STICKY_LISTEN"),
             ("STICKY_WROKERS", "STICKY_WORKERS"),

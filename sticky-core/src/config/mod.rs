@@ -8,6 +8,7 @@
 //!
 //! Strings end here: whatever is in a [`Config`] has its type and its range.
 
+mod admin;
 mod builder;
 mod cookie;
 mod cpus;
@@ -25,6 +26,7 @@ use std::ffi::OsString;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub(crate) use self::admin::AdminAddresses;
 pub use self::builder::ClusterBuilder;
 pub(crate) use self::cookie::CookieSettings;
 pub use self::cookie::SameSite;
@@ -112,6 +114,8 @@ pub(crate) struct Config {
     /// Of each worker; none is no limit.
     pub(crate) max_connections: Option<NonZeroUsize>,
     pub(crate) backlog: u32,
+    /// Where metrics and status are served.
+    pub(crate) admin: AdminAddresses,
     /// For the integrations that use it.
     pub(crate) redis: Redis,
     /// None is auto: when standard output is a terminal.

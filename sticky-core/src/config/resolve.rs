@@ -41,14 +41,14 @@ impl ClusterBuilder {
 }
 
 /// A value and where it came from.
-struct Found<T> {
-    value: T,
-    given: Given,
+pub(super) struct Found<T> {
+    pub(super) value: T,
+    pub(super) given: Given,
 }
 
 /// Collects the problems, so that one does not hide the next. Where there is one, the setting goes on with a value
 /// that nobody will see.
-struct Resolver<'a> {
+pub(super) struct Resolver<'a> {
     environment: &'a Environment,
     prefer_env: bool,
     problems: Vec<ConfigProblem>,
@@ -101,6 +101,7 @@ impl Resolver<'_> {
             idle_timeout: self.duration(&settings::IDLE_TIMEOUT, builder.idle_timeout, 75),
             max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
+            admin: self.admin(builder.admin),
             redis: self.redis(builder.redis_url.take(), builder.redis_prefix.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
@@ -108,22 +109,32 @@ impl Resolver<'_> {
     }
 
     fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
-        let mut code = (!calls.is_empty()).then(Vec::new);
-        for call in calls {
-            let given = Given::Builder { method: settings::LISTEN.name, value: call.given().to_owned() };
-            match call.into_result() {
-                Ok(addresses) => code.get_or_insert_default().extend(addresses),
-                Err(errors) => errors.iter().for_each(|error| self.refuse(&settings::LISTEN, &given, error)),
-            }
-        }
+        let code = self.addresses(&settings::LISTEN, calls);
         let Some(found) = self.pick(&settings::LISTEN, code) else {
             return vec![ListenAddress::Any { port: DEFAULT_PORT }];
         };
-        let mut seen = HashSet::new();
-        for twice in found.value.iter().filter(|address| has_fixed_place(address) && !seen.insert(*address)) {
-            self.refuse(&settings::LISTEN, &found.given, format_args!("{twice} is there twice"));
-        }
+        self.refuse_twice(&settings::LISTEN, &found.value, &found.given);
         found.value
+    }
+
+    /// The addresses that code says, in one or several calls; none without a call.
+    pub(super) fn addresses(&mut self, setting: &Setting, calls: Vec<ListenAddresses>) -> Option<Vec<ListenAddress>> {
+        let mut code = (!calls.is_empty()).then(Vec::new);
+        for call in calls {
+            let given = Given::Builder { method: setting.name, value: call.given().to_owned() };
+            match call.into_result() {
+                Ok(addresses) => code.get_or_insert_default().extend(addresses),
+                Err(errors) => errors.iter().for_each(|error| self.refuse(setting, &given, error)),
+            }
+        }
+        code
+    }
+
+    pub(super) fn refuse_twice(&mut self, setting: &Setting, addresses: &[ListenAddress], given: &Given) {
+        let mut seen = HashSet::new();
+        for twice in addresses.iter().filter(|address| has_fixed_place(address) && !seen.insert(*address)) {
+            self.refuse(setting, given, format_args!("{twice} is there twice"));
+        }
     }
 
     /// The number of workers; none if it could not be made out.
@@ -244,7 +255,7 @@ impl Resolver<'_> {
 
     /// What was said about a setting, by whoever comes first. Code and our own variable are both checked, whichever
     /// wins; the fallbacks are other programs' variables, so they are read only where they count.
-    fn pick<T: Value>(&mut self, setting: &Setting, code: Option<T>) -> Option<Found<T>> {
+    pub(super) fn pick<T: Value>(&mut self, setting: &Setting, code: Option<T>) -> Option<Found<T>> {
         let silent = code.is_none() && !setting.variable.is_some_and(|name| self.is_set(name));
         let code = code.and_then(|value| {
             let given = Given::Builder { method: setting.name, value: value.show() };
@@ -292,7 +303,7 @@ impl Resolver<'_> {
         None
     }
 
-    fn refuse(&mut self, setting: &Setting, given: &Given, reason: impl ToString) {
+    pub(super) fn refuse(&mut self, setting: &Setting, given: &Given, reason: impl ToString) {
         let (given, reason, allowed) = (given.clone(), reason.to_string(), setting.allowed.to_string());
         self.problems.push(ConfigProblem::NotAllowed { given, reason, allowed });
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::admin::AdminAddresses;
 use super::cookie::{CookieName, CookiePath, SameSite, Secret};
 use super::memory::Memory;
 use super::parse::Value as _;
@@ -104,7 +105,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 47] = [
+pub(super) static SETTINGS: [&Setting; 48] = [
     &LISTEN,
     &WORKERS,
     &THREADS_PER_WORKER,
@@ -147,6 +148,7 @@ pub(super) static SETTINGS: [&Setting; 47] = [
     &IDLE_TIMEOUT,
     &MAX_CONNECTIONS,
     &BACKLOG,
+    &ADMIN,
     &REDIS_URL,
     &REDIS_PREFIX,
     &PREFIX_OUTPUT,
@@ -530,6 +532,15 @@ pub(super) static BACKLOG: Setting = Setting {
     default: "4096",
     allowed: Allowed::Count { least: 1, most: i32::MAX as u64, note: "" },
     about: "the length of each accept queue; the kernel caps it at `net.core.somaxconn`",
+};
+
+pub(super) static ADMIN: Setting = Setting {
+    name: "admin",
+    variable: Some("STICKY_ADMIN"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Text(AdminAddresses::ALLOWED),
+    about: "where an admin process serves metrics and status, and takes commands: those only on unix sockets, and only from this user and root",
 };
 
 pub(super) static REDIS_URL: Setting = Setting {

@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::{Command, Happening, News, Progress};
 use crate::id::{Generation, WorkerId};
 use crate::worker::DrainReason;
 
@@ -42,6 +43,18 @@ pub(crate) enum ToWorker {
     BusJoined,
     /// The answer to the hello of a process that prepares: do it, then say [`FromWorker::Prepared`] and end.
     Prepare,
+    /// The answer to the hello of the admin process; carries the scoreboard's descriptor and those of its listeners.
+    Admit(Admission),
+    /// What has changed; for the admin process.
+    News(News),
+    /// Something that the user is told; for the admin process.
+    Happened(Happening),
+    /// What becomes of the [command](FromWorker::Command) with this number; for the admin process.
+    Progress {
+        number: u64,
+        #[serde(flatten)]
+        progress: Progress,
+    },
     /// It leads.
     Grant,
     /// Lead no more, then answer [`FromWorker::Resigned`].
@@ -75,6 +88,16 @@ pub(crate) struct Welcome {
     /// What the sticky cookie is sealed with, where there is one.
     #[serde(default)]
     pub(crate) secret: Vec<u8>,
+}
+
+/// See [`ToWorker::Admit`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Admission {
+    pub(crate) protocol: u32,
+    /// When the supervisor was started, in milliseconds since 1970.
+    pub(crate) started_ms: u64,
+    /// What each of the descriptors after the first is, in their order.
+    pub(crate) listeners: Vec<SocketKind>,
 }
 
 /// See [`ToWorker::Listen`].
@@ -189,6 +212,12 @@ pub(crate) enum FromWorker {
     Resigned,
     /// The answer to [`ToWorker::Prepare`].
     Prepared,
+    /// Somebody who may do so has asked this of the admin process. Answered by [`ToWorker::Progress`] with its number.
+    Command {
+        number: u64,
+        #[serde(flatten)]
+        command: Command,
+    },
     /// The drain is over; the process ends soon.
     Drained(WorkerReport),
     /// Why this process is about to fail.
@@ -280,6 +309,15 @@ mod tests {
         );
         golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
         golden(ToWorker::Prepare, r#"{"type":"prepare"}"#);
+        let listeners = vec![SocketKind::SharedUnix, SocketKind::SharedTcp];
+        golden(
+            ToWorker::Admit(Admission { protocol: 1, started_ms: 7, listeners }),
+            r#"{"type":"admit","protocol":1,"started_ms":7,"listeners":["shared_unix","shared_tcp"]}"#,
+        );
+        golden(
+            ToWorker::Progress { number: 4, progress: Progress::Begun },
+            r#"{"type":"progress","number":4,"progress":"begun"}"#,
+        );
         golden(ToWorker::Grant, r#"{"type":"grant"}"#);
         golden(ToWorker::Revoke, r#"{"type":"revoke"}"#);
     }
@@ -302,6 +340,10 @@ mod tests {
         );
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
         golden(FromWorker::Prepared, r#"{"type":"prepared"}"#);
+        golden(
+            FromWorker::Command { number: 4, command: Command::Restart { worker: slot } },
+            r#"{"type":"command","number":4,"command":"restart","worker":1}"#,
+        );
         golden(FromWorker::Candidate, r#"{"type":"candidate"}"#);
         golden(FromWorker::Resigned, r#"{"type":"resigned"}"#);
         golden(FromWorker::Words { text: "oh".into() }, r#"{"type":"words","text":"oh"}"#);

@@ -27,6 +27,6 @@ mod message;
 #[cfg(cluster)]
 pub(crate) use channel::{Channel, MAX_DESCRIPTORS, Received, pair};
 pub(crate) use message::{
-    BusPeerOrder, DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, Port, ReleaseOrder, SocketKind, ToWorker,
-    Welcome, WorkerReport,
+    Admission, BusPeerOrder, DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, Port, ReleaseOrder,
+    SocketKind, ToWorker, Welcome, WorkerReport,
 };

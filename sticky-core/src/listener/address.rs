@@ -56,6 +56,14 @@ impl ListenAddress {
         }
     }
 
+    /// Its host name, where it has one.
+    pub(crate) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Host { host, .. } => Some(host),
+            Self::Any { .. } | Self::Socket(_) | Self::Unix(_) => None,
+        }
+    }
+
     /// Its port, where it has one.
     pub(crate) fn port(&self) -> Option<u16> {
         match self {

@@ -32,6 +32,10 @@ use crate::dispatch::kernel::{self, AttachError};
 use crate::id::WorkerId;
 use crate::placement::KernelHash;
 
+/// The mode of a unix socket that only its user may connect to.
+#[cfg(unix)]
+const OWNER_ONLY: u32 = 0o600;
+
 /// How the workers share a TCP port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sharing<'a> {
@@ -40,6 +44,8 @@ pub(crate) enum Sharing<'a> {
     PerSlot(&'a KernelHash),
     /// One listener that every worker accepts from.
     Shared,
+    /// The same, and unix sockets are for this user alone.
+    Private,
 }
 
 /// The listeners of one local address. Closed when dropped; the file of a unix socket goes with them.
@@ -89,7 +95,7 @@ pub(crate) fn take(
             ListenAddress::Any { port } => sets.push(take_any(*port, sharing, &options)?),
             ListenAddress::Socket(address) => sets.push(take_tcp(*address, sharing, &options)?),
             ListenAddress::Host { host, port } => sets.extend(take_host(host, *port, sharing, &options)?),
-            ListenAddress::Unix(path) => sets.push(take_unix(path, backlog)?),
+            ListenAddress::Unix(path) => sets.push(take_unix(path, sharing, backlog)?),
         }
     }
     Ok(sets)
@@ -142,7 +148,7 @@ fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) ->
         Sharing::PerSlot(hash) => ListenerKind::PerSlot(bind::group(address, hash, options)?),
         #[cfg(not(cluster))]
         Sharing::PerSlot(_) => ListenerKind::Shared(bind::single(address, options)?),
-        Sharing::Shared => ListenerKind::Shared(bind::single(address, options)?),
+        Sharing::Shared | Sharing::Private => ListenerKind::Shared(bind::single(address, options)?),
     };
     let local = bind::local_address(&kind.sockets()[0], address)?;
     Ok(ListenerSet {
@@ -154,14 +160,15 @@ fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) ->
 }
 
 #[cfg(unix)]
-fn take_unix(path: &Path, backlog: u32) -> Result<ListenerSet, ListenError> {
-    let (socket, file) = unix::listen(path, backlog)?;
+fn take_unix(path: &Path, sharing: Sharing<'_>, backlog: u32) -> Result<ListenerSet, ListenError> {
+    let mode = matches!(sharing, Sharing::Private).then_some(OWNER_ONLY);
+    let (socket, file) = unix::listen(path, mode, backlog)?;
     let address = LocalAddress::Unix(path.to_owned());
     Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file) })
 }
 
 #[cfg(not(unix))]
-fn take_unix(path: &Path, _backlog: u32) -> Result<ListenerSet, ListenError> {
+fn take_unix(path: &Path, _sharing: Sharing<'_>, _backlog: u32) -> Result<ListenerSet, ListenError> {
     let address = format!("unix:{}", path.display());
     Err(ListenError::System { address, attempt: "making a socket", source: io::ErrorKind::Unsupported.into() })
 }

@@ -33,17 +33,20 @@ impl Drop for SocketFile {
     }
 }
 
-/// One non-blocking listener at `path`.
+/// One non-blocking listener at `path`, with this mode or the usual one.
 ///
 /// # Errors
 ///
 /// See [`ListenError`].
-pub(super) fn listen(path: &Path, backlog: u32) -> Result<(Socket, SocketFile), ListenError> {
+pub(super) fn listen(path: &Path, mode: Option<u32>, backlog: u32) -> Result<(Socket, SocketFile), ListenError> {
     let failed = |attempt| move |source| system(path, attempt, source);
     let address = SockAddr::unix(path).map_err(failed("reading the path"))?;
     clear_the_way(path, &address)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed("making a socket"))?;
     socket.set_nonblocking(true).map_err(failed("making it non-blocking"))?;
+    if let Some(mode) = mode {
+        limit(&socket, mode).map_err(failed("limiting who may connect"))?;
+    }
     socket.bind(&address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::PathInUse { path: path.to_owned() },
         _ => system(path, "binding", source),
@@ -52,6 +55,18 @@ pub(super) fn listen(path: &Path, backlog: u32) -> Result<(Socket, SocketFile), 
     let file = SocketFile { path: path.to_owned(), identity };
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(failed("listening"))?;
     Ok((socket, file))
+}
+
+/// Has the file that the socket is bound to next have this mode. Changed after that it would be open for a moment.
+#[cfg(target_os = "linux")]
+fn limit(socket: &Socket, mode: u32) -> io::Result<()> {
+    Ok(rustix::fs::fchmod(socket, rustix::fs::Mode::from_raw_mode(mode))?)
+}
+
+/// Elsewhere a socket has no mode before it is bound, and nothing is served at private ones.
+#[cfg(not(target_os = "linux"))]
+fn limit(_: &Socket, _: u32) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Removes the socket of a program that has ended without doing so itself.

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::dispatch::handoff::outcome::Outcome;
 
 /// The numbers of one row, or of several added up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Totals {
     /// Connections open now.
     pub(crate) connections_open: u64,
@@ -21,12 +23,14 @@ pub(crate) struct Totals {
     pub(crate) adopted: u64,
     /// What became of connections that belong to other workers.
     pub(crate) handoffs: Handoffs,
+    /// What became of sessions.
+    pub(crate) affinity: AffinityTotals,
     /// What became of messages on the bus.
     pub(crate) bus: BusTotals,
 }
 
 /// What became of connections that belong to other workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Handoffs {
     /// Sent to their owners.
     pub(crate) sent: u64,
@@ -59,8 +63,24 @@ impl std::ops::AddAssign for Handoffs {
     }
 }
 
+/// What became of sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct AffinityTotals {
+    /// Seen for the first time, and placed.
+    pub(crate) new: u64,
+    /// Of a worker that is out, and served by another.
+    pub(crate) stale: u64,
+}
+
+impl AffinityTotals {
+    /// How many of so many requests were served where their session was.
+    pub(crate) fn hits(self, requests: u64) -> u64 {
+        requests.saturating_sub(self.new).saturating_sub(self.stale)
+    }
+}
+
 /// What became of messages between workers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct BusTotals {
     /// Published.
     pub(crate) published: u64,
@@ -96,6 +116,34 @@ impl Totals {
     pub(crate) fn fold(&mut self, ended: Self) {
         *self += Self { connections_open: 0, upgraded_open: 0, ..ended };
     }
+
+    /// Raises the counts to those of `most`, where they are lower. What is open may fall.
+    pub(crate) fn raise_to(&mut self, most: &Self) {
+        let mut most = *most;
+        for (count, most) in self.counts().into_iter().zip(most.counts()) {
+            *count = (*count).max(*most);
+        }
+    }
+
+    /// Every number that only rises.
+    fn counts(&mut self) -> Vec<&mut u64> {
+        let Self {
+            connections_open: _,
+            upgraded_open: _,
+            accepted,
+            requests,
+            mismatches,
+            adopted,
+            handoffs,
+            affinity,
+            bus,
+        } = self;
+        let mut counts = vec![accepted, requests, mismatches, adopted, &mut handoffs.sent, &mut handoffs.received];
+        counts.extend(&mut handoffs.outcomes);
+        counts.extend([&mut affinity.new, &mut affinity.stale]);
+        counts.extend([&mut bus.published, &mut bus.delivered, &mut bus.lagged, &mut bus.missed]);
+        counts
+    }
 }
 
 impl std::ops::AddAssign for Totals {
@@ -107,6 +155,8 @@ impl std::ops::AddAssign for Totals {
         self.mismatches += other.mismatches;
         self.adopted += other.adopted;
         self.handoffs += other.handoffs;
+        self.affinity.new += other.affinity.new;
+        self.affinity.stale += other.affinity.stale;
         self.bus += other.bus;
     }
 }

@@ -18,6 +18,7 @@ use super::backlog::{self, Backlog};
 use super::event::{ChildId, ChildSignal, Ended, Event};
 use super::output::{Output, Pump};
 use super::wiring::Sent;
+use crate::admin::Command as Request;
 use crate::config::Config;
 use crate::control::{self, Channel, FromWorker, Hello, ToWorker};
 use crate::id::Post;
@@ -44,6 +45,8 @@ pub(super) enum Incoming {
     Event(Event),
     /// Its greeting, which wants an answer.
     Hello { child: ChildId, hello: Hello },
+    /// What somebody has asked of the admin process.
+    Command { child: ChildId, number: u64, command: Request },
 }
 
 /// Starts processes.
@@ -300,6 +303,7 @@ fn ended(status: &WaitIdStatus) -> Ended {
 fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
+        FromWorker::Command { number, command } => return Some(Incoming::Command { child, number, command }),
         FromWorker::Listens { port } => Event::Listens { child, port },
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },
         FromWorker::Released { slot, part } => Event::Released { child, slot, part },

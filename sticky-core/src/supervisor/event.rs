@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::recycle::{Reached, Usage};
+use crate::admin::{Command, Progress};
 use crate::control::{Part, Port, WorkerReport};
 use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
@@ -11,6 +12,10 @@ use crate::worker::DrainReason;
 /// One process the supervisor has started. Never used again, unlike a process id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChildId(pub(crate) u64);
+
+/// Something that was asked from outside. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(pub(crate) u64);
 
 /// What the supervisor's loop is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,8 @@ pub(crate) enum Event {
     Used(Vec<(ChildId, Usage)>),
     /// The user asks for new generations.
     Reload(Scope),
+    /// This is asked from outside.
+    Command { ticket: Ticket, command: Command },
     /// The user asks everything to end.
     Terminate,
 }
@@ -62,7 +69,7 @@ pub(crate) enum Event {
 pub(crate) enum Scope {
     /// Every slot.
     All,
-    /// This slot; nothing outside of the supervisor asks for it yet.
+    /// This slot.
     One(WorkerId),
 }
 
@@ -93,6 +100,10 @@ pub(crate) enum Action {
     Spawn { child: ChildId, slot: WorkerId, generation: Generation, seat: usize, program: Program },
     /// Start the process that prepares.
     Prepare { child: ChildId, program: Program },
+    /// Start the admin process.
+    Attend { child: ChildId },
+    /// Say what becomes of what was asked.
+    Report { ticket: Ticket, progress: Progress },
     /// Look for the program where it was called: what is there now is [`Program::New`].
     FindProgram,
     /// It is its slot's process from now on: what is started in its place has its program.
@@ -195,6 +206,10 @@ pub(crate) enum Note {
     Back {
         who: Post,
     },
+    /// It was told to: its clients go to others.
+    Draining {
+        who: Post,
+    },
     BootTimeout {
         who: Post,
         after: Duration,
@@ -275,6 +290,7 @@ impl fmt::Display for Note {
             }
             Self::Hung { who } => write!(f, "{who} hangs: its event loop has stopped turning; killing it"),
             Self::Evicted { who } => write!(f, "{who} is not running: its clients go to the next one"),
+            Self::Draining { who } => write!(f, "{who} drains: its clients go to the next one"),
             Self::Back { who } => write!(f, "{who} is back"),
             Self::BootTimeout { who, after } => {
                 write!(f, "{who} was not ready within {after:?}; killing it")

@@ -42,6 +42,11 @@ impl Ledger {
         self.ended[slot.index()].fold(totals);
     }
 
+    /// What the processes of a slot have done that have ended.
+    pub(super) fn ended(&self, slot: WorkerId) -> Totals {
+        self.ended.get(slot.index()).copied().unwrap_or_default()
+    }
+
     /// What became of connections that belong to other workers than they reached, in all processes that have ended; none
     /// if there were none.
     pub(super) fn handoffs(&self) -> Option<Handoffs> {

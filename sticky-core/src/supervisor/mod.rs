@@ -6,9 +6,11 @@
 //! clock ────┘
 //! ```
 
+mod admin;
 mod backlog;
 mod child;
 mod event;
+mod happening;
 mod heartbeat;
 mod ledger;
 mod line_queue;
@@ -19,7 +21,7 @@ mod preparer;
 mod program;
 mod reap;
 mod recycle;
-mod resident;
+pub(crate) mod resident;
 mod restart;
 mod run;
 mod sessions;

@@ -328,6 +328,7 @@ impl Prefix {
             Post::Worker(slot) => (slot.to_string(), slot.get()),
             Post::Proxy(number) => (post.to_string(), number),
             Post::Preparation => ("prepare".to_owned(), 0),
+            Post::Admin => ("admin".to_owned(), 0),
         };
         if !coloured {
             return Self { begins: format!("[{name}] "), continues: format!("[{name}]+ ") };

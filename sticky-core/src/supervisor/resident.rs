@@ -10,7 +10,7 @@ use crate::config::Memory;
 const DEPTH: u32 = 8;
 
 /// What a process uses, with all that it has started if `with_children`; nothing if it is gone.
-pub(super) fn memory(pid: Pid, with_children: bool) -> Memory {
+pub(crate) fn memory(pid: Pid, with_children: bool) -> Memory {
     let depth = if with_children { DEPTH } else { 0 };
     let pages = pages(pid.as_raw_nonzero().get().unsigned_abs(), depth);
     Memory(pages.saturating_mul(rustix::param::page_size() as u64))

@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
+use super::admin::Desk;
 use super::child::{Incoming, Launched, Launcher, Process};
 use super::event::{Action, ChildId, Ended, Event, Fleet, Note, Outcome, Program as Source, Scope};
 use super::heartbeat::{self, Pulse};
@@ -46,6 +47,7 @@ pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
     let mut supervisor = Supervisor::new(config, prepares, output, stop)?;
     let outcome = supervisor.run(signals).await;
+    supervisor.dismiss_attendant().await;
     supervisor.output.flush(FLUSH_TIME).await;
     outcome
 }
@@ -94,13 +96,13 @@ impl Signals {
 }
 
 /// A process and what the loop keeps about it.
-struct Member {
-    process: Arc<Process>,
+pub(super) struct Member {
+    pub(super) process: Arc<Process>,
     pump: Option<Pump>,
     image: Image,
-    slot: WorkerId,
-    generation: Generation,
-    seat: usize,
+    pub(super) slot: WorkerId,
+    pub(super) generation: Generation,
+    pub(super) seat: usize,
     pulse: Pulse,
     greeted: bool,
     /// What was said to it before it could listen; it comes after the welcome.
@@ -116,14 +118,14 @@ struct Seat {
 
 pub(super) struct Supervisor {
     pub(super) config: Config,
-    state: State,
+    pub(super) state: State,
     seed: u64,
     listeners: Vec<ListenerSet>,
     channels: Vec<Pair>,
     /// What the sticky cookie is sealed with.
     secret: Vec<u8>,
     session_table: Option<TableOwner>,
-    scoreboard: Scoreboard,
+    pub(super) scoreboard: Scoreboard,
     pub(super) launcher: Launcher,
     pub(super) program: Program,
     /// What each slot's process is started from when it has ended.
@@ -131,12 +133,14 @@ pub(super) struct Supervisor {
     /// What the latest reload has found.
     found: std::io::Result<Image>,
     pub(super) output: Output,
-    members: BTreeMap<ChildId, Member>,
+    pub(super) members: BTreeMap<ChildId, Member>,
     /// The process that prepares, while there is one.
     pub(super) preparer: Option<Preparer>,
+    /// The admin process, and what there is for it.
+    pub(super) desk: Desk,
     pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
-    ledger: Ledger,
+    pub(super) ledger: Ledger,
     wiring: Wiring,
     /// The slots that the placement leaves out.
     evicted: Vec<WorkerId>,
@@ -152,6 +156,7 @@ impl Supervisor {
         let seed = config.hash_seed.unwrap_or_else(random);
         let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
+        let desk = Desk::new(super::sockets::take_admin(&config)?);
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
         let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
@@ -174,6 +179,7 @@ impl Supervisor {
             reload_soak: config.reload_soak,
             quota: Quota { requests: config.max_requests, age: config.max_age, memory: config.max_rss },
             failover: config.failover,
+            admin: !config.admin.0.is_empty(),
             moves: config.dispatch != Dispatch::Kernel,
             seed: random(),
         };
@@ -192,6 +198,7 @@ impl Supervisor {
             output,
             members: BTreeMap::new(),
             preparer: None,
+            desk,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
             ledger,
@@ -251,11 +258,13 @@ impl Supervisor {
         if is_about_bus {
             self.wire();
         }
+        self.update_attendant();
     }
 
     fn hear(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Hello { child, hello } => self.greet(child, &hello),
+            Incoming::Command { child, number, command } => self.commanded(child, number, command),
             Incoming::Event(Event::Exited { child, how }) => self.exited(child, how),
             Incoming::Event(event) => self.decide(event),
         }
@@ -265,6 +274,9 @@ impl Supervisor {
     fn greet(&mut self, child: ChildId, hello: &Hello) {
         if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
             return self.greet_preparer(child, hello);
+        }
+        if self.greet_attendant(child, hello) {
+            return;
         }
         let Some(member) = self.members.get_mut(&child) else { return };
         match judge(hello, &self.config.fingerprint()) {
@@ -312,6 +324,9 @@ impl Supervisor {
         if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
             return self.preparer_exited(child, how);
         }
+        if self.attendant_exited(child, how) {
+            return;
+        }
         let Some(member) = self.members.get_mut(&child) else {
             return;
         };
@@ -321,6 +336,7 @@ impl Supervisor {
         let row = self.scoreboard.row(member.seat);
         self.ledger.fold(member.slot, row.totals());
         row.clear();
+        self.desk.buried(child);
         self.members.remove(&child);
         self.decide(Event::Exited { child, how });
     }
@@ -369,7 +385,8 @@ impl Supervisor {
             self.decide(event);
         }
         let preparer = self.preparer.iter().map(|preparer| preparer.process.pid);
-        let ours = self.members.values().map(|member| member.process.pid).chain(preparer);
+        let attendant = self.desk.pid();
+        let ours = self.members.values().map(|member| member.process.pid).chain(preparer).chain(attendant);
         self.reaper.as_mut().and_then(|reaper| reaper.look(now, ours))
     }
 
@@ -418,6 +435,8 @@ impl Supervisor {
                 self.spawn(child, Seat { slot, generation, number: seat }, program);
             }
             Action::Prepare { child, program } => self.prepare(child, program),
+            Action::Attend { child } => self.attend(child),
+            Action::Report { ticket, progress } => self.desk.report(ticket, progress),
             Action::FindProgram => self.found = self.program.look(),
             Action::Keep { child } => {
                 if let Some(member) = self.members.get(&child) {
@@ -453,7 +472,8 @@ impl Supervisor {
     fn process(&self, child: ChildId) -> Option<&Process> {
         let preparer = self.preparer.as_ref().filter(|preparer| preparer.child == child);
         let process = self.members.get(&child).map(|member| &member.process);
-        process.or(preparer.map(|preparer| &preparer.process)).map(AsRef::as_ref)
+        let process = process.or(preparer.map(|preparer| &preparer.process)).or(self.desk.process(child));
+        process.map(AsRef::as_ref)
     }
 
     fn send(&mut self, child: ChildId, message: ToWorker) {
@@ -480,6 +500,7 @@ impl Supervisor {
                 let Seat { slot, generation, number: seat } = seat;
                 let member =
                     Member { process, pump, image, slot, generation, seat, pulse, greeted: false, early: None };
+                self.desk.born(child);
                 self.members.insert(child, member);
             }
             // Through the queue, not at once: this is called while the state machine is being asked.
@@ -542,16 +563,22 @@ impl Supervisor {
         self.evicted = slots;
     }
 
-    fn note(&self, note: &Note) {
+    fn note(&mut self, note: &Note) {
+        self.desk.heard(note);
         match note {
-            Note::Up => self.announce(),
+            Note::Up => {
+                self.announce();
+                self.desk.announce();
+            }
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
                 notice::warn(note);
             }
             Note::RecyclingFailed { .. } | Note::RecyclingCrowded { .. } => notice::warn(note),
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
             Note::ReloadStopped { .. } => notice::error(note),
-            Note::Back { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => notice::info(note),
+            Note::Back { .. } | Note::Draining { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => {
+                notice::info(note)
+            }
             Note::Reloading { .. } | Note::ReloadWaits | Note::ReloadCrowded { .. } | Note::Reloaded { .. } => {
                 notice::info(note)
             }

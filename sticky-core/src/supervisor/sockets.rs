@@ -17,6 +17,9 @@ use crate::listener::{self, ListenerKind, ListenerSet, LocalAddress, Sharing};
 use crate::notice;
 use crate::placement::KernelHash;
 
+/// How many may wait until the admin process hears them.
+const ADMIN_BACKLOG: u32 = 64;
+
 /// Takes every address of the configuration, with a listener for each slot.
 pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, SuperviseError> {
     if config.dispatch == Dispatch::Proxy {
@@ -32,6 +35,11 @@ pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, Super
     let slots: Vec<WorkerId> = WorkerId::all(config.workers).collect();
     let placement = KernelHash::new(seed, &slots);
     Ok(listener::take(&config.listen, Sharing::PerSlot(&placement), config.backlog)?)
+}
+
+/// Takes the addresses of the admin process.
+pub(super) fn take_admin(config: &Config) -> Result<Vec<ListenerSet>, SuperviseError> {
+    Ok(listener::take(&config.admin.0, Sharing::Private, ADMIN_BACKLOG)?)
 }
 
 /// Has the kernel place new connections among these slots only.

@@ -10,10 +10,13 @@
 //! Who should read a slot's sockets is worked out anew after every event ([`State::wanted_reader`]) and approached one
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
+mod attendant;
+mod command;
 mod leadership;
 mod prepare;
 mod recycling;
 mod reload;
+mod view;
 
 use std::collections::BTreeMap;
 use std::hash::Hasher;
@@ -21,6 +24,8 @@ use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
+use self::attendant::Attendant;
+use self::command::Commands;
 use self::leadership::Leader;
 use self::prepare::Preparer;
 use self::reload::{MOST_RETIRED, Reload};
@@ -65,6 +70,8 @@ pub(crate) struct Policy {
     /// How much each worker may use before it is replaced.
     pub(crate) quota: Quota,
     pub(crate) failover: Failover,
+    /// Whether there is an admin process.
+    pub(crate) admin: bool,
     /// Whether connections move between workers: then whoever accepts one passes it on to whom it belongs.
     pub(crate) moves: bool,
     /// Seeds the jitter of restarts.
@@ -110,6 +117,10 @@ impl Reader {
     fn is(self, child: ChildId) -> bool {
         matches!(self, Self::Child(reader) | Self::Releasing(reader, _) if reader == child)
     }
+
+    fn is_held_by_another_than(self, child: ChildId) -> bool {
+        matches!(self, Self::Child(reader) if reader != child)
+    }
 }
 
 #[derive(Debug)]
@@ -130,6 +141,8 @@ struct Slot {
     down_since: Option<Instant>,
     /// Its clients do not wait any longer.
     evicted: bool,
+    /// It was told to drain: nobody is started in it until it is reloaded.
+    drained: bool,
     /// In a shutdown: nothing waits in this part of its sockets any more.
     emptied: [bool; Part::ALL.len()],
 }
@@ -199,6 +212,9 @@ pub(crate) struct State {
     reload: Option<Reload>,
     /// Asked for while another was under way.
     next_reload: Option<Scope>,
+    /// Who is to hear what becomes of what was asked.
+    commands: Commands,
+    attendant: Attendant,
     leader: Leader,
     /// The process that prepares the next set of generations.
     preparer: Option<Preparer>,
@@ -225,6 +241,7 @@ impl State {
             recycle_at: None,
             down_since: None,
             evicted: false,
+            drained: false,
             emptied: [false; Part::ALL.len()],
         };
         Self {
@@ -233,6 +250,8 @@ impl State {
             children: BTreeMap::new(),
             reload: None,
             next_reload: None,
+            commands: Commands::default(),
+            attendant: Attendant::default(),
             leader: Leader::Nobody,
             preparer: None,
             next_child: 0,
@@ -256,6 +275,7 @@ impl State {
         if self.phase == Phase::Finished {
             return Vec::new();
         }
+        let event = self.of_attendant(now, event);
         match self.of_slots(now, event) {
             Event::Start => self.begin(now),
             Event::Tick => {}
@@ -278,6 +298,7 @@ impl State {
             Event::Used(usage) => self.used(&usage),
             Event::Prepared { .. } => {}
             Event::Reload(scope) => self.reload(now, scope),
+            Event::Command { ticket, command } => self.command(now, ticket, command),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
@@ -311,6 +332,7 @@ impl State {
             .chain(self.kill_due())
             .chain(self.give_up_due())
             .chain(self.preparer_due())
+            .chain(self.attendant_due())
             .min()
     }
 
@@ -336,6 +358,7 @@ impl State {
 
     /// Starts the first generation, after what must come before that.
     fn begin(&mut self, now: Instant) {
+        self.start_attendant(now);
         if !self.begin_to_prepare(now, Program::Same) {
             (0..self.slots.len()).for_each(|slot| self.spawn(now, slot));
         }
@@ -467,6 +490,7 @@ impl State {
             Stage::Retired { .. } => {
                 let who = Post::of(child.slot, self.policy.workers);
                 self.out.push(Action::Note(Note::Replaced { who, report }));
+                self.asked_has_drained(id, report);
             }
             _ => child.stage = before,
         }
@@ -523,6 +547,7 @@ impl State {
     fn gone(&mut self, now: Instant, id: ChildId, what: &BootFailureKind) {
         let Some(child) = self.children.remove(&id) else { return };
         self.bury_leader(id);
+        self.asked_is_gone(id, &child, what);
         for reader in self.slots.iter_mut().flat_map(|slot| &mut slot.readers).filter(|reader| reader.is(id)) {
             *reader = Reader::Nobody;
         }
@@ -589,6 +614,7 @@ impl State {
         self.out.push(Action::Note(Note::ShuttingDown { within: timeout }));
         self.out.push(Action::Unpublish);
         self.forget_reload();
+        self.asked_is_given_up();
         for slot in &mut self.slots {
             slot.respawn_at = None;
             // Before the cluster is up nothing is served.
@@ -619,6 +645,7 @@ impl State {
     fn stop(&mut self, now: Instant, outcome: Outcome) {
         self.phase = Phase::Stopping { until: now + KILL_TIME, outcome };
         (self.reload, self.next_reload) = (None, None);
+        self.asked_is_given_up();
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
@@ -639,6 +666,7 @@ impl State {
         }
         self.kill_late(now);
         self.kill_late_preparer(now);
+        self.mind_attendant(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -937,6 +965,14 @@ impl State {
         // Where connections move, clients of all slots come in here, and those of the living must not wait.
         let is_anybodys = part == Part::Listeners && self.policy.moves;
         slot.evicted || (is_anybodys && slot.down_since.is_some())
+    }
+
+    /// Who reads the parts that a slot has.
+    fn parts_of(&self, index: usize) -> impl Iterator<Item = Reader> {
+        Part::ALL
+            .into_iter()
+            .filter(move |part| self.has(index, *part))
+            .map(move |part| self.slots[index].readers[part.index()])
     }
 
     fn own_reader(&self, index: usize) -> Option<ChildId> {

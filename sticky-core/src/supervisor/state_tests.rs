@@ -2,11 +2,16 @@
 
 use proptest::prelude::*;
 
-use super::super::event::{Ended, Fleet};
+use super::super::event::{Ended, Fleet, Ticket};
 use super::super::recycle::Usage;
 use super::*;
+use crate::admin::Command;
 use crate::config::Memory;
 
+#[path = "state/attendant_tests.rs"]
+mod attendant_tests;
+#[path = "state/command_tests.rs"]
+mod command_tests;
 #[path = "state/leadership_tests.rs"]
 mod leadership_tests;
 #[path = "state/prepare_tests.rs"]
@@ -39,6 +44,7 @@ fn policy(workers: u16, failover: Failover) -> Policy {
         reload_soak: Duration::ZERO,
         quota: Quota::default(),
         failover,
+        admin: false,
         moves: false,
         seed: 7,
     }
@@ -900,6 +906,9 @@ enum Happening {
     Words(usize),
     Used(usize),
     Reload(Option<u16>),
+    Ask(Command),
+    AttendantGreets,
+    AttendantEnds,
     Terminate,
 }
 
@@ -925,7 +934,19 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::Words),
         2 => any.prop_map(Happening::Used),
         3 => prop::option::of(0..5_u16).prop_map(Happening::Reload),
+        3 => command().prop_map(Happening::Ask),
+        1 => Just(Happening::AttendantGreets),
+        1 => Just(Happening::AttendantEnds),
         1 => Just(Happening::Terminate),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let worker = || (0..5_u16).prop_map(WorkerId::new);
+    prop_oneof![
+        Just(Command::Reload),
+        worker().prop_map(|worker| Command::Restart { worker }),
+        worker().prop_map(|worker| Command::Drain { worker }),
     ]
 }
 
@@ -953,6 +974,10 @@ struct World {
     leader: Option<ChildId>,
     /// Who has been told not to.
     resigning: Option<ChildId>,
+    /// Who serves metrics and status.
+    attendant: Option<ChildId>,
+    /// What was asked, and whether that has had its last word.
+    tickets: BTreeMap<Ticket, bool>,
     terminated: u32,
     closed: bool,
     finished: bool,
@@ -998,7 +1023,15 @@ impl World {
                     assert_eq!(self.leader.take(), Some(child));
                     self.resigning = Some(child);
                 }
-                Action::Signal { child, .. } if self.preparer == Some(child) => {}
+                Action::Attend { child } => {
+                    assert_eq!(self.attendant.replace(child), None, "there is one");
+                    assert_eq!(self.terminated, 0, "nobody is started after the end has begun");
+                }
+                Action::Report { ticket, progress } => {
+                    let is_over = self.tickets.insert(ticket, progress.is_last()).unwrap_or_default();
+                    assert!(!is_over, "nothing follows the last word");
+                }
+                Action::Signal { child, .. } if [self.preparer, self.attendant].contains(&Some(child)) => {}
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -1135,6 +1168,9 @@ impl World {
             Happening::Words(n) => Event::Words { child: self.pick(n)?, text: "words".into() },
             Happening::Used(n) => Event::Used(vec![(self.pick(n)?, Usage { requests: 1000, memory: Memory(0) })]),
             Happening::Reload(slot) => Event::Reload(slot.map_or(Scope::All, |at| Scope::One(WorkerId::new(at)))),
+            Happening::Ask(command) => Event::Command { ticket: Ticket(self.tickets.len() as u64), command },
+            Happening::AttendantGreets => Event::Ready { child: self.attendant?, adopts: false },
+            Happening::AttendantEnds => Event::Exited { child: self.attendant.take()?, how: Ended::Code(1) },
             Happening::Terminate => {
                 self.terminated += 1;
                 Event::Terminate
@@ -1164,6 +1200,7 @@ proptest! {
         soak in 0..3_u64,
         age in prop::option::of(1..30_u64),
         prepare in prop::option::of(1..30_u64),
+        admin in any::<bool>(),
         happenings in prop::collection::vec(happening(), 1..200),
     ) {
         let mut now = Instant::now();
@@ -1172,7 +1209,7 @@ proptest! {
         let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
         let prepare_timeout = prepare.map(Duration::from_secs);
         let policy = policy(workers, failover);
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, ..policy };
+        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, admin, ..policy };
         let mut state = State::new(policy);
         let mut world = World { workers, ..World::default() };
         let slots = workers + proxies;
@@ -1182,11 +1219,13 @@ proptest! {
                 now += Duration::from_millis(ms.into());
             }
             let Some(event) = world.event(happening) else { continue };
+            let (asked, known) = (matches!(event, Event::Command { .. }), world.tickets.len());
             world.obey(now, state.handle(now, event), slots);
+            prop_assert!(!asked || world.tickets.len() == known + 1 || world.finished, "the first word comes at once");
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
                 for slot in &state.slots {
-                    prop_assert!(slot.current.is_some() || slot.respawn_at.is_some());
+                    prop_assert!(slot.current.is_some() || slot.respawn_at.is_some() || slot.drained);
                 }
                 // A process that nothing is decided about any more would live for ever.
                 for (id, child) in &state.children {
@@ -1214,5 +1253,6 @@ proptest! {
             world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         prop_assert!(world.finished);
+        prop_assert!(world.tickets.values().all(|is_over| *is_over), "every command has its last word");
     }
 }

@@ -18,6 +18,8 @@ use crate::bus::{Bus, BusPeer, Wiring};
 use crate::cluster::{BoxError, Chain};
 use crate::config::Config;
 use crate::connection::Registry;
+#[cfg(feature = "admin")]
+use crate::control::{Admission, Channel};
 use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::judge::{Duty, Judge, Rules};
@@ -56,6 +58,35 @@ pub enum JoinError {
 pub(crate) fn enter_as_proxy(socket: OwnedFd, config: &Config) -> Result<Proxy, JoinError> {
     let (worker, road) = join(socket, config)?;
     Ok(Proxy { judge: Arc::clone(&worker.inner.judge), worker, road })
+}
+
+/// What a process gets that serves metrics and status.
+#[cfg(feature = "admin")]
+pub(crate) struct Admitted {
+    pub(crate) control: Arc<Channel<FromWorker, ToWorker>>,
+    pub(crate) admission: Admission,
+    pub(crate) scoreboard: Scoreboard,
+    /// As the admission says.
+    pub(crate) listeners: Vec<OwnedFd>,
+}
+
+/// Greets the supervisor and becomes its admin process.
+#[cfg(feature = "admin")]
+pub(crate) fn enter_as_admin(socket: OwnedFd, config: &Config) -> Result<Admitted, JoinError> {
+    let control = Control::new(socket);
+    say_hello(&control, config)?;
+    ignore_terminal_signals();
+    let (admission, descriptors) = match control.receive().map_err(JoinError::Control)? {
+        Some(Received { is_cut: true, .. }) => return Err(JoinError::Control(out_of_descriptors())),
+        Some(Received { message: ToWorker::Admit(admission), descriptors, .. }) => (admission, descriptors),
+        Some(Received { message: ToWorker::Refused { reason }, .. }) => return Err(JoinError::Refused(reason)),
+        Some(_) => return Err(JoinError::Greeting),
+        None => return Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+    };
+    let mut descriptors = descriptors.into_iter();
+    let scoreboard = descriptors.next().ok_or(JoinError::Greeting)?;
+    let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
+    Ok(Admitted { control: Arc::new(control), admission, scoreboard, listeners: descriptors.collect() })
 }
 
 /// Greets the supervisor and does what it has started this process for; the outer result says whether it could be asked.
@@ -147,7 +178,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         drain: (trigger, drain),
         sockets: Sockets { dispatch: config.dispatch, addresses: welcome.addresses, all_tcp: all_tcp(config) },
         plan: if duty == Duty::Serves { plan.map(Plan::behind_proxies) } else { plan },
-        judge: Arc::new(judge.with_duty(duty)),
+        judge: Arc::new(judge.with_duty(duty).counting(scoreboard.row(welcome.seat))),
         // What a proxy forwards keeps its session in its worker.
         sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
@@ -163,7 +194,7 @@ fn duty(welcome: &Welcome, config: &Config) -> Duty {
     match Post::of(welcome.worker, welcome.workers) {
         Post::Proxy(_) => Duty::Forwards,
         Post::Worker(_) if config.dispatch == Dispatch::Proxy => Duty::Serves,
-        Post::Worker(_) | Post::Preparation => Duty::Moves,
+        Post::Worker(_) | Post::Preparation | Post::Admin => Duty::Moves,
     }
 }
 

@@ -122,7 +122,9 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
         ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
-        ToWorker::Prepare | ToWorker::Unknown => return,
+        // Not for workers.
+        ToWorker::Prepare | ToWorker::Admit(_) | ToWorker::News(_) => return,
+        ToWorker::Happened(_) | ToWorker::Progress { .. } | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.
     if let Err(untaken) = hears.orders.send(order) {

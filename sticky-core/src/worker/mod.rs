@@ -550,9 +550,10 @@ async fn beat(row: Row, period: Duration) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut beats = 1;
     loop {
-        ticks.tick().await;
+        let due = ticks.tick().await;
         beats += 1;
         row.heartbeat(beats);
+        row.set_loop_lag_us(u64::try_from(due.elapsed().as_micros()).unwrap_or(u64::MAX));
     }
 }
 

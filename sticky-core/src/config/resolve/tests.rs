@@ -84,6 +84,7 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "idle_timeout" => config.idle_timeout.show(),
         "max_connections" => config.max_connections.map(|size| size.get() as u64).show(),
         "backlog" => config.backlog.to_string(),
+        "admin" => config.admin.show(),
         "redis_url" => config.redis.url.get().unwrap_or("none").to_owned(),
         "redis_prefix" => config.redis.prefix.get().to_owned(),
         "prefix_output" => config.prefix_output.show(),
@@ -180,6 +181,24 @@ fn code_wins_over_the_environment_unless_that_is_preferred() {
         assert_eq!(shown(&config(set(builder()).prefer_env(), &variables), name), text);
         assert_eq!(shown(&config(set(builder()).prefer_env(), &[]), name), code);
     }
+}
+
+#[test]
+#[cfg(feature = "admin")]
+fn the_admin_process_has_addresses_or_there_is_none() {
+    let shown = |builder, variables: &Variables<'_>| shown(&config(builder, variables), "admin");
+    let (path, both) = ("unix:/run/a.sock", "unix:/run/a.sock,127.0.0.1:9000");
+    assert_eq!(shown(builder().admin(path).admin(("127.0.0.1".parse::<std::net::IpAddr>().unwrap(), 9000)), &[]), both);
+    assert_eq!(shown(builder(), &[("STICKY_ADMIN", both)]), both);
+    assert_eq!(shown(builder().admin(path), &[("STICKY_ADMIN", "none")]), path);
+    assert_eq!(shown(builder().admin(path).prefer_env(), &[("STICKY_ADMIN", "none")]), "none");
+    let twice = problems(builder().admin(path).admin(path), &[]);
+    assert_eq!(twice.len(), 1);
+    assert!(
+        twice[0].starts_with(".admin(unix:/run/a.sock,unix:/run/a.sock): unix:/run/a.sock is there twice"),
+        "{twice:?}"
+    );
+    assert_eq!(problems(builder().admin("localhost"), &[("STICKY_ADMIN", "/run/a.sock")]).len(), 2);
 }
 
 #[test]

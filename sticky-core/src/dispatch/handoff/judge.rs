@@ -55,6 +55,8 @@ pub(crate) struct Judge {
     eras: Vec<AtomicU32>,
     /// The slots whose channels are read here.
     standing_in: SlotSet,
+    /// Where this process counts.
+    row: Row,
 }
 
 impl Judge {
@@ -81,7 +83,14 @@ impl Judge {
             down: SlotSet::default(),
             eras: (0..workers).map(|_| AtomicU32::new(0)).collect(),
             standing_in: SlotSet::default(),
+            row: Row::detached(),
         }
+    }
+
+    /// The same judge, which counts in this row.
+    pub(crate) fn counting(mut self, row: Row) -> Self {
+        self.row = row;
+        self
     }
 
     /// The same judge with this duty.
@@ -171,11 +180,19 @@ impl Judge {
             Destination::Home(address) => self.addresses.first(address, is_in),
             Destination::New(address) => self.place().or_else(|| self.addresses.first(address, is_in)),
             Destination::Worker(slot) if self.exists(slot) && is_in(slot) => Some(slot),
-            Destination::Worker(slot) => match self.rules.failover {
-                // Everyone who names that slot goes to the same other one.
-                Failover::Next { .. } => self.keys.first(self.hasher.of_text(slot.to_string()), is_in),
-                Failover::Wait | Failover::Refuse { .. } => None,
-            },
+            Destination::Worker(slot) => self.another_than(slot),
+        }
+    }
+
+    /// Who is asked in place of a worker that is named and out, or does not exist.
+    fn another_than(&self, slot: WorkerId) -> Option<WorkerId> {
+        self.row.affinity_stale();
+        match self.rules.failover {
+            // Everyone who names that slot goes to the same other one.
+            Failover::Next { .. } => {
+                self.keys.first(self.hasher.of_text(slot.to_string()), |slot: WorkerId| !self.is_out(slot))
+            }
+            Failover::Wait | Failover::Refuse { .. } => None,
         }
     }
 
@@ -196,12 +213,18 @@ impl Judge {
     fn remembered(&self, key: AffinityKey) -> Option<WorkerId> {
         match self.sessions.find(key) {
             Some(slot) if !self.is_out(slot) => Some(slot),
-            Some(_) => self.place().inspect(|slot| self.sessions.learn(key, *slot)),
+            Some(_) => {
+                self.row.affinity_stale();
+                let slot = self.placer.place(|slot| !self.is_out(slot));
+                slot.inspect(|slot| self.sessions.learn(key, *slot))
+            }
             None => self.place().map(|slot| self.sessions.assign(key, slot)),
         }
     }
 
+    /// Where a session goes that is seen for the first time.
     fn place(&self) -> Option<WorkerId> {
+        self.row.affinity_new();
         self.placer.place(|slot| !self.is_out(slot))
     }
 

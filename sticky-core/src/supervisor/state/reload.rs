@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Fleet, Note, Program, Scope};
 use super::{CUT_TIME, Child, Phase, Stage, State, worker};
-use crate::control::Part;
 use crate::id::{Post, WorkerId};
 use crate::worker::DrainReason;
 
@@ -68,6 +67,7 @@ impl State {
         if queue.is_empty() {
             return;
         }
+        self.asked_begins();
         self.out.push(Action::FindProgram);
         self.out.push(Action::Note(Note::Reloading { slots: self.fleet(queue.iter().map(|index| worker(*index))) }));
         let is_prepared = !self.begin_to_prepare(now, Program::New);
@@ -86,7 +86,7 @@ impl State {
         slots.fold(Fleet::default(), |fleet, slot| match self.post(slot) {
             Post::Worker(_) => Fleet { workers: fleet.workers + 1, ..fleet },
             Post::Proxy(_) => Fleet { proxies: fleet.proxies + 1, ..fleet },
-            Post::Preparation => fleet,
+            Post::Preparation | Post::Admin => fleet,
         })
     }
 
@@ -203,13 +203,14 @@ impl State {
         let at = child.slot;
         let slot = &mut self.slots[at.index()];
         slot.next = None;
-        slot.respawn_at = None;
+        (slot.respawn_at, slot.drained) = (None, false);
         (slot.recycle_at, slot.recycle_backoff) = Default::default();
         let old = slot.current.replace(id);
         self.out.push(Action::Keep { child: id });
         if let Some(reload) = &mut self.reload {
             reload.done.push(at);
         }
+        self.asked_proceeds(at);
         if let Some(old) = old {
             self.supersede(old);
         }
@@ -228,10 +229,13 @@ impl State {
 
     /// Has the slot's old process drain once the new one reads all of its sockets.
     fn retire(&mut self, now: Instant, index: usize) {
-        let (Some(old), Some(current)) = (self.superseded(index), self.slots[index].current) else { return };
-        let is_moved = |part: Part| self.slots[index].readers[part.index()].is_held_by(current);
+        let Some(old) = self.superseded(index) else { return };
         // Who listens by itself has its proxies on the new port by now.
-        if Part::ALL.into_iter().any(|part| self.has(index, part) && !is_moved(part)) {
+        let is_moved = match self.slots[index].current {
+            Some(current) => self.parts_of(index).all(|reader| reader.is_held_by(current)),
+            None => self.is_left_to_others(index, old),
+        };
+        if !is_moved {
             return;
         }
         let timeout = self.policy.drain_timeout;
@@ -268,7 +272,9 @@ impl State {
             return self.recycle_later(now, slot, why);
         }
         let done = done.into_iter().map(|slot| self.post(slot)).collect();
-        self.out.push(Action::Note(Note::ReloadStopped { why, done }));
+        let note = Note::ReloadStopped { why, done };
+        self.asked_has_failed(&note);
+        self.out.push(Action::Note(note));
     }
 
     /// The next generation of a slot is of no use: why, and what it said.
@@ -314,11 +320,20 @@ impl State {
             return false;
         }
         let Some(Reload { done, cause, .. }) = self.reload.take_if(is_over) else { return false };
-        self.out.push(Action::Note(match cause {
+        let note = match cause {
             Cause::Asked => Note::Reloaded { slots: self.fleet(done.into_iter()) },
             Cause::UsedUp(slot) => Note::Recycled { who: self.post(slot) },
-        }));
+        };
+        self.asked_is_done(&note);
+        self.out.push(Action::Note(note));
         true
+    }
+
+    /// How many slots of the reload under way are done, and of how many.
+    pub(super) fn reload_progress(&self) -> Option<(usize, usize)> {
+        let reload = self.reload.as_ref()?;
+        let under_way = self.slots.iter().filter(|slot| slot.next.is_some()).count();
+        Some((reload.done.len(), reload.done.len() + under_way + reload.queue.len()))
     }
 
     /// Whether any slot gets another process just now.

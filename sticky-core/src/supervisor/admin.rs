@@ -1,0 +1,284 @@
+//! The admin process as the supervisor keeps it: started, greeted and buried like a worker, but in no slot; told what has
+//! changed, and asked for nothing.
+
+use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::timeout;
+
+use super::child::{Incoming, Launched, Process};
+use super::event::{ChildId, ChildSignal, Ended, Event, Note, Ticket};
+use super::happening::happening;
+use super::output::Pump;
+use super::run::{Supervisor, judge};
+use crate::admin::{Command, ProcessView, Progress, SlotView, View};
+use crate::control::{Admission, DrainOrder, Hello, SocketKind, ToWorker};
+use crate::id::{Post, WorkerId};
+use crate::listener::{ListenerSet, LocalAddress};
+use crate::scoreboard::Totals;
+use crate::worker::DrainReason;
+
+/// How many commands may be under way; nobody asks that much who waits for answers.
+const MOST_TICKETS: usize = 64;
+
+/// How long the admin process has to end when everything else has: it passes on what was said last.
+const FAREWELL_TIME: Duration = Duration::from_secs(1);
+
+/// What the supervisor keeps about its admin process, and for it.
+#[derive(Default)]
+pub(super) struct Desk {
+    listeners: Vec<ListenerSet>,
+    attendant: Option<Attendant>,
+    /// When each of the processes there are was started, in milliseconds since 1970.
+    started: BTreeMap<ChildId, u64>,
+    restarts: BTreeMap<Restarts, u64>,
+    tickets: BTreeMap<Ticket, u64>,
+    next_ticket: u64,
+    started_ms: u64,
+}
+
+/// A running admin process.
+struct Attendant {
+    child: ChildId,
+    process: Arc<Process>,
+    pump: Option<Pump>,
+    /// What it has been told; nothing before it has greeted.
+    told: Option<View>,
+}
+
+/// What is started again: a worker or a proxy, by its number.
+type Restarts = (bool, u16);
+
+impl Desk {
+    pub(super) fn new(listeners: Vec<ListenerSet>) -> Self {
+        Self { listeners, started_ms: now_ms(), ..Self::default() }
+    }
+
+    /// One line for each address.
+    pub(super) fn announce(&self) {
+        for set in &self.listeners {
+            let (scheme, address) = (set.address().scheme(), set.address());
+            crate::notice::info(format_args!("metrics and status are at {scheme}{address}"));
+        }
+    }
+
+    fn is(&self, child: ChildId) -> bool {
+        self.attendant.as_ref().is_some_and(|attendant| attendant.child == child)
+    }
+
+    pub(super) fn process(&self, child: ChildId) -> Option<&Arc<Process>> {
+        self.attendant.as_ref().filter(|attendant| attendant.child == child).map(|attendant| &attendant.process)
+    }
+
+    pub(super) fn pid(&self) -> Option<rustix::process::Pid> {
+        self.attendant.as_ref().map(|attendant| attendant.process.pid)
+    }
+
+    fn tell(&self, message: &ToWorker) {
+        if let Some(Attendant { process, told: Some(_), .. }) = &self.attendant {
+            process.send(message, &[]);
+        }
+    }
+
+    pub(super) fn born(&mut self, child: ChildId) {
+        self.started.insert(child, now_ms());
+    }
+
+    pub(super) fn buried(&mut self, child: ChildId) {
+        self.started.remove(&child);
+    }
+
+    /// Passes on what the user is told, and counts what is counted of it.
+    pub(super) fn heard(&mut self, note: &Note) {
+        if let Note::Restarting { who, .. } = note
+            && let Some(who) = of(*who)
+        {
+            *self.restarts.entry(who).or_default() += 1;
+        }
+        self.tell(&ToWorker::Happened(happening(note, now_ms())));
+    }
+
+    fn issue(&mut self, number: u64) -> Option<Ticket> {
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        let has_room = self.tickets.len() < MOST_TICKETS;
+        has_room.then(|| {
+            self.tickets.insert(ticket, number);
+            ticket
+        })
+    }
+
+    pub(super) fn report(&mut self, ticket: Ticket, progress: Progress) {
+        let number = if progress.is_last() { self.tickets.remove(&ticket) } else { self.tickets.get(&ticket).copied() };
+        if let Some(number) = number {
+            self.tell(&ToWorker::Progress { number, progress });
+        }
+    }
+
+    /// Tells what has changed.
+    fn update(&mut self, view: View) {
+        let Some(Attendant { process, told: Some(told), .. }) = &mut self.attendant else { return };
+        for news in told.changes_to(&view) {
+            process.send(&ToWorker::News(news), &[]);
+        }
+        *told = view;
+    }
+}
+
+impl Supervisor {
+    // === Its life ===
+
+    /// Starts it, from what runs here: it belongs to the supervisor, whatever workers have been reloaded to.
+    pub(super) fn attend(&mut self, child: ChildId) {
+        let events = self.incoming.0.clone();
+        match self.launcher.launch(self.program.running(), Post::Admin, &self.output) {
+            Ok(Launched { process, pump }) => {
+                tokio::spawn(Arc::clone(&process).watch(child, events));
+                self.desk.attendant = Some(Attendant { child, process, pump, told: None });
+            }
+            // Through the queue, not at once: this is called while the state machine is being asked.
+            Err(error) => {
+                let error = error.to_string();
+                let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
+            }
+        }
+    }
+
+    /// Answers its greeting; tells whether it is its greeting.
+    pub(super) fn greet_attendant(&mut self, child: ChildId, hello: &Hello) -> bool {
+        let Some(process) = self.desk.process(child).map(Arc::clone) else { return false };
+        match judge(hello, &self.config.fingerprint()) {
+            Ok(protocol) => {
+                self.admit(&process, protocol);
+                self.decide(Event::Ready { child, adopts: false });
+            }
+            Err(reason) => self.refuse(child, Post::Admin, &process, reason),
+        }
+        true
+    }
+
+    fn admit(&mut self, process: &Arc<Process>, protocol: u32) {
+        let listeners = self.desk.listeners.iter().map(|set| match set.address() {
+            LocalAddress::Unix(_) => SocketKind::SharedUnix,
+            LocalAddress::Tcp(_) => SocketKind::SharedTcp,
+        });
+        let admission = Admission { protocol, started_ms: self.desk.started_ms, listeners: listeners.collect() };
+        let sockets = self.desk.listeners.iter().flat_map(|set| set.kind().sockets());
+        let descriptors: Vec<_> = std::iter::once(self.scoreboard.as_fd()).chain(sockets.map(AsFd::as_fd)).collect();
+        process.send(&ToWorker::Admit(admission), &descriptors);
+        if let Some(attendant) = &mut self.desk.attendant {
+            attendant.told = Some(View::default());
+        }
+    }
+
+    /// Forgets it, after its last words; tells whether it was that.
+    pub(super) fn attendant_exited(&mut self, child: ChildId, how: Ended) -> bool {
+        if !self.desk.is(child) {
+            return false;
+        }
+        match self.desk.attendant.as_mut().and_then(|attendant| attendant.pump.take()) {
+            Some(pump) => self.hear_last_words(child, how, pump),
+            None => {
+                self.desk.attendant = None;
+                // Nobody is left who could be told.
+                self.desk.tickets.clear();
+                self.decide(Event::Exited { child, how });
+            }
+        }
+        true
+    }
+
+    /// Has it end when everything else has, and waits for that, but not for long.
+    pub(super) async fn dismiss_attendant(&mut self) {
+        let Some(Attendant { process, .. }) = &self.desk.attendant else { return };
+        process.send(&ToWorker::Drain(DrainOrder { reason: DrainReason::Shutdown, timeout_ms: 0 }), &[]);
+        if timeout(FAREWELL_TIME, self.attendant_end()).await.is_err() {
+            if let Some(Attendant { process, .. }) = &self.desk.attendant {
+                process.signal(ChildSignal::Kill);
+            }
+            let _ = timeout(FAREWELL_TIME, self.attendant_end()).await;
+        }
+    }
+
+    async fn attendant_end(&mut self) {
+        while self.desk.attendant.is_some() {
+            match self.incoming.1.recv().await {
+                Some(Incoming::Event(Event::Exited { child, how })) => drop(self.attendant_exited(child, how)),
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+
+    // === What it asks and is told ===
+
+    /// Takes a command. Workers have nothing to ask.
+    pub(super) fn commanded(&mut self, child: ChildId, number: u64, command: Command) {
+        if !self.desk.is(child) {
+            return;
+        }
+        match self.desk.issue(number) {
+            Some(ticket) => self.decide(Event::Command { ticket, command }),
+            None => {
+                let why = format!("{MOST_TICKETS} commands are under way");
+                self.desk.tell(&ToWorker::Progress { number, progress: Progress::Refused { why } });
+            }
+        }
+    }
+
+    /// Tells what has changed, if there is somebody to be told.
+    pub(super) fn update_attendant(&mut self) {
+        if self.desk.attendant.as_ref().is_some_and(|attendant| attendant.told.is_some()) {
+            let view = self.view();
+            self.desk.update(view);
+        }
+    }
+
+    fn view(&self) -> View {
+        let slots = self.state.slot_sights().map(|sight| {
+            let restarts = of(Post::of(sight.slot, self.config.workers)).and_then(|who| self.desk.restarts.get(&who));
+            let view = SlotView {
+                kind: sight.kind,
+                number: sight.number,
+                state: sight.state,
+                is_evicted: sight.is_evicted,
+                restarts: restarts.copied().unwrap_or_default(),
+                ended: self.ended(sight.slot),
+            };
+            (sight.slot, view)
+        });
+        let processes = self.state.process_sights().filter_map(|sight| {
+            let member = self.members.get(&sight.child)?;
+            let view = ProcessView {
+                slot: member.slot,
+                generation: member.generation,
+                seat: member.seat,
+                pid: member.process.pid.as_raw_nonzero().get().unsigned_abs(),
+                state: sight.state,
+                is_current: sight.is_current,
+                started_ms: self.desk.started.get(&sight.child).copied().unwrap_or_default(),
+            };
+            Some((sight.child.0, view))
+        });
+        View { cluster: self.state.cluster_view(), slots: slots.collect(), processes: processes.collect() }
+    }
+
+    fn ended(&self, slot: WorkerId) -> Totals {
+        self.ledger.ended(slot)
+    }
+}
+
+fn of(who: Post) -> Option<Restarts> {
+    match who {
+        Post::Worker(slot) => Some((false, slot.get())),
+        Post::Proxy(number) => Some((true, number)),
+        Post::Preparation | Post::Admin => None,
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
