@@ -101,8 +101,13 @@ impl TestCluster {
     /// The running workers.
     pub fn workers(&self) -> Vec<u32> {
         let mut workers = process::children(self.supervisor());
-        workers.retain(|&pid| process::is_alive(pid) && !process::is_proxy(pid));
+        workers.retain(|&pid| process::is_alive(pid) && !process::is_proxy(pid) && !process::is_admin(pid));
         workers
+    }
+
+    /// The running admin process, if there is one.
+    pub fn admin(&self) -> Option<u32> {
+        process::children(self.supervisor()).into_iter().find(|&pid| process::is_alive(pid) && process::is_admin(pid))
     }
 
     /// The running proxies.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{TestCluster, journal, process, pty};
+use crate::{TestCluster, admin, journal, process, pty};
 
 /// Variables that would reach into a testbed from outside; each row sets its own.
 const SETTINGS: [&str; 6] = ["PORT", "PROXY_PORT", "FIRST_PORT", "WORKERS", "WEB_CONCURRENCY", "NO_COLOR"];
@@ -96,6 +96,13 @@ impl Launch {
     #[must_use]
     pub fn listen(self, address: impl AsRef<OsStr>) -> Self {
         self.env("STICKY_LISTEN", address)
+    }
+
+    /// Has an admin process, on a socket of its own.
+    #[must_use]
+    pub fn with_admin(self) -> Self {
+        let path = admin::path_in(&self.folder);
+        self.env("STICKY_ADMIN", format!("unix:{}", path.display()))
     }
 
     /// Runs the testbed as process 1 of a pid namespace of its own.

@@ -9,6 +9,7 @@
 //! A row never sleeps to wait for something: it awaits a line, an answer, or a change in `/proc`, always with a
 //! deadline.
 
+pub mod admin;
 pub mod client;
 pub mod cluster;
 pub mod events;
@@ -23,6 +24,7 @@ pub mod random;
 pub mod redis;
 pub mod testbed;
 
+pub use admin::Admin;
 pub use client::{Client, Connection, Request, Response};
 pub use cluster::TestCluster;
 pub use events::EventLog;

@@ -125,6 +125,11 @@ pub fn is_proxy(pid: u32) -> bool {
     variable(pid, "STICKY_CONTROL").is_some_and(|marker| marker.contains(" proxy="))
 }
 
+/// Whether a process of a cluster is its admin process.
+pub fn is_admin(pid: u32) -> bool {
+    variable(pid, "STICKY_CONTROL").is_some_and(|marker| marker.contains(" admin="))
+}
+
 /// Lets a process open descriptors with numbers below this only, as its own user. One that has gone already is no error.
 ///
 /// # Panics

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use libtest_mimic::Arguments;
 
 mod actix;
+mod admin;
 mod affinity;
 mod bed;
 mod boot;
@@ -92,6 +93,7 @@ fn main() -> ExitCode {
         leadership::rows(),
         prepare::rows(),
         shutdown::rows(),
+        admin::rows(),
         actix::rows(),
     ];
     let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();
