@@ -47,6 +47,12 @@ pub(crate) enum ToWorker {
     Admit(Admission),
     /// What has changed; for the admin process.
     News(News),
+    /// Carries one end of a way between the admin process, which is told the same, and this process, which has metrics of
+    /// its own.
+    Exporter {
+        /// The number under which the admin process knows the other.
+        process: u64,
+    },
     /// Something that the user is told; for the admin process.
     Happened(Happening),
     /// What becomes of the [command](FromWorker::Command) with this number; for the admin process.
@@ -210,6 +216,8 @@ pub(crate) enum FromWorker {
     Candidate,
     /// The answer to [`ToWorker::Revoke`]: nobody in this process does anything as the leader any more.
     Resigned,
+    /// It has metrics of its own.
+    Exports,
     /// The answer to [`ToWorker::Prepare`].
     Prepared,
     /// Somebody who may do so has asked this of the admin process. Answered by [`ToWorker::Progress`] with its number.
@@ -318,6 +326,7 @@ mod tests {
             ToWorker::Progress { number: 4, progress: Progress::Begun },
             r#"{"type":"progress","number":4,"progress":"begun"}"#,
         );
+        golden(ToWorker::Exporter { process: 9 }, r#"{"type":"exporter","process":9}"#);
         golden(ToWorker::Grant, r#"{"type":"grant"}"#);
         golden(ToWorker::Revoke, r#"{"type":"revoke"}"#);
     }
@@ -339,6 +348,7 @@ mod tests {
             r#"{"type":"drained","completed":9,"cut":1}"#,
         );
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
+        golden(FromWorker::Exports, r#"{"type":"exports"}"#);
         golden(FromWorker::Prepared, r#"{"type":"prepared"}"#);
         golden(
             FromWorker::Command { number: 4, command: Command::Restart { worker: slot } },

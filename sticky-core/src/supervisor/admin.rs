@@ -171,6 +171,27 @@ impl Supervisor {
         if let Some(attendant) = &mut self.desk.attendant {
             attendant.told = Some(View::default());
         }
+        let exporters = self.members.iter().filter(|(_, member)| member.exports);
+        exporters.for_each(|(child, _)| self.connect_exporter(*child));
+    }
+
+    /// A worker has metrics of its own.
+    pub(super) fn exports(&mut self, child: ChildId) {
+        if let Some(member) = self.members.get_mut(&child) {
+            member.exports = true;
+            self.connect_exporter(child);
+        }
+    }
+
+    /// Gives the admin process, if there is one, a way to a worker.
+    fn connect_exporter(&self, child: ChildId) {
+        let (Some(member), Some(attendant)) = (self.members.get(&child), &self.desk.attendant) else { return };
+        // Without descriptors its metrics are missing, which is better than anything else that could be.
+        if let (Some(_), Ok((ours, theirs))) = (&attendant.told, super::sockets::bus_pair()) {
+            let message = ToWorker::Exporter { process: child.0 };
+            member.process.send(&message, &[theirs.as_fd()]);
+            attendant.process.send(&message, &[ours.as_fd()]);
+        }
     }
 
     /// Forgets it, after its last words; tells whether it was that.

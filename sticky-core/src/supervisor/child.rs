@@ -45,6 +45,8 @@ pub(super) enum Incoming {
     Event(Event),
     /// Its greeting, which wants an answer.
     Hello { child: ChildId, hello: Hello },
+    /// It has metrics of its own.
+    Exports { child: ChildId },
     /// What somebody has asked of the admin process.
     Command { child: ChildId, number: u64, command: Request },
 }
@@ -303,6 +305,7 @@ fn ended(status: &WaitIdStatus) -> Ended {
 fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
     let event = match message {
         FromWorker::Hello(hello) => return Some(Incoming::Hello { child, hello }),
+        FromWorker::Exports => return Some(Incoming::Exports { child }),
         FromWorker::Command { number, command } => return Some(Incoming::Command { child, number, command }),
         FromWorker::Listens { port } => Event::Listens { child, port },
         FromWorker::Ready { adopts } => Event::Ready { child, adopts },

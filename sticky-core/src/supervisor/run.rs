@@ -107,6 +107,8 @@ pub(super) struct Member {
     greeted: bool,
     /// What was said to it before it could listen; it comes after the welcome.
     early: Option<ToWorker>,
+    /// It has metrics of its own.
+    pub(super) exports: bool,
 }
 
 /// Where a process is: its slot, which start of that, its row.
@@ -264,6 +266,7 @@ impl Supervisor {
     fn hear(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Hello { child, hello } => self.greet(child, &hello),
+            Incoming::Exports { child } => self.exports(child),
             Incoming::Command { child, number, command } => self.commanded(child, number, command),
             Incoming::Event(Event::Exited { child, how }) => self.exited(child, how),
             Incoming::Event(event) => self.decide(event),
@@ -498,8 +501,18 @@ impl Supervisor {
                 let (process, pump) = (launched.process, launched.pump);
                 let pulse = Pulse::new(Instant::now());
                 let Seat { slot, generation, number: seat } = seat;
-                let member =
-                    Member { process, pump, image, slot, generation, seat, pulse, greeted: false, early: None };
+                let member = Member {
+                    process,
+                    pump,
+                    image,
+                    slot,
+                    generation,
+                    seat,
+                    pulse,
+                    greeted: false,
+                    early: None,
+                    exports: false,
+                };
                 self.desk.born(child);
                 self.members.insert(child, member);
             }

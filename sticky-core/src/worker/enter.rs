@@ -12,6 +12,7 @@ use tokio::sync::watch;
 #[cfg(feature = "proxy")]
 use super::Proxy;
 use super::connections::Order;
+use super::exports::Exports;
 use super::lifeline::{self, Control, Hears};
 use super::{DrainTrigger, Limits, Office, Parts, Plan, Preparation, Road, Sockets, Worker, all_tcp, words_message};
 use crate::bus::{Bus, BusPeer, Wiring};
@@ -137,7 +138,9 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
     let (bus, wiring) = bus(&welcome, &registry, &control);
     let office = office(&control);
+    let exports = Exports::default();
     let hears = Hears {
+        exports: exports.clone(),
         orders: sender,
         drain: trigger.clone(),
         registry: registry.clone(),
@@ -183,6 +186,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         sessions: if duty == Duty::Forwards { Arc::new(Sessions::none()) } else { sessions },
         bus,
         office,
+        exports,
         redis: config.redis.clone(),
     });
     report_panics(worker.clone());

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::connections::Order;
 use super::drain::{DrainReason, DrainTrigger};
+use super::exports::Exports;
 use super::leadership::Office;
 use super::listener::{BoundListener, Lent};
 use crate::bus::Wiring;
@@ -31,6 +32,7 @@ pub(super) struct Hears {
     pub(super) registry: Registry,
     pub(super) wiring: UnboundedSender<Wiring>,
     pub(super) office: Arc<Office>,
+    pub(super) exports: Exports,
     /// Where workers listen by themselves; for proxies.
     pub(super) ports: watch::Sender<Vec<Port>>,
 }
@@ -118,6 +120,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Forsaken => return hears.drain.forsake(),
         ToWorker::Ports { ports } => return drop(hears.ports.send_replace(ports)),
         ToWorker::BusPeer(peer) => return connect(peer, received.descriptors, &hears.wiring),
+        ToWorker::Exporter { .. } => return export(received.descriptors, &hears.exports),
         ToWorker::Grant => return hears.office.grant(),
         ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
@@ -153,6 +156,15 @@ fn connect(order: BusPeerOrder, descriptors: Vec<OwnedFd>, wiring: &UnboundedSen
     match descriptors.into_iter().next() {
         Some(socket) => drop(wiring.send(Wiring::Peer { socket, worker, generation })),
         None => notice::error(format_args!("worker out of descriptors: no bus between it and worker {worker}")),
+    }
+}
+
+/// Metrics that are missing are no reason to say more.
+fn export(descriptors: Vec<OwnedFd>, exports: &Exports) {
+    if let Some(socket) = descriptors.into_iter().next()
+        && let Err(error) = exports.serve(socket)
+    {
+        notice::warn(format_args!("this worker cannot tell its metrics: {error}"));
     }
 }
 

@@ -6,6 +6,7 @@ mod drain;
 #[cfg(cluster)]
 pub(crate) mod enter;
 mod evicted;
+pub(crate) mod exports;
 pub(crate) mod farewell;
 mod leadership;
 #[cfg(cluster)]
@@ -31,6 +32,7 @@ pub use connections::Connections;
 pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
+use exports::Exports;
 pub(crate) use farewell::Answer;
 pub(crate) use leadership::Office;
 pub use leadership::{Leadership, Tenure};
@@ -84,6 +86,7 @@ struct Inner {
     sessions: Arc<Sessions>,
     bus: Bus,
     office: Arc<Office>,
+    exports: Exports,
     redis: Redis,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
@@ -209,6 +212,7 @@ pub(crate) struct Parts {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) bus: Bus,
     pub(crate) office: Arc<Office>,
+    pub(crate) exports: Exports,
     pub(crate) redis: Redis,
 }
 
@@ -234,6 +238,7 @@ impl Worker {
             sessions: parts.sessions,
             bus: parts.bus,
             office: parts.office,
+            exports: parts.exports,
             redis: parts.redis,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
@@ -283,6 +288,7 @@ impl Worker {
             sessions,
             bus: Bus::alone(id, Row::detached()),
             office: Office::alone(),
+            exports: Exports::default(),
             redis: Redis::default(),
         })
     }
@@ -372,6 +378,25 @@ impl Worker {
     /// candidate.
     pub fn leadership(&self) -> Leadership {
         self.inner.office.stand()
+    }
+
+    /// Has the admin process show the application's own metrics with those of sticky: whenever it is asked for them, `tell`
+    /// gives a text in OpenMetrics or in the older text format of Prometheus, as the libraries for that write it. Each line
+    /// gets the label `worker="2"`; one that is called so already becomes `exported_worker`.
+    ///
+    /// Only the process that serves in a slot is asked, on a thread of its own and not on the event loop, and for a second at
+    /// most. Lines that are of neither form, or whose names begin with `sticky_`, are left out and counted. A second call
+    /// replaces the first. Without an admin process nothing ever asks.
+    ///
+    /// ```
+    /// let worker = sticky_core::Worker::detached();
+    /// worker.export_metrics(|| "# TYPE jobs counter\njobs_total 3\n".to_owned());
+    /// ```
+    #[cfg(feature = "admin")]
+    pub fn export_metrics(&self, tell: impl Fn() -> String + Send + 'static) {
+        if self.inner.exports.set(Box::new(tell)) {
+            (self.inner.report)(FromWorker::Exports);
+        }
     }
 
     /// Tells when this worker drains.

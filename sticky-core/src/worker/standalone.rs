@@ -7,6 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::connections::Order;
+use super::exports::Exports;
 use super::listener::{BoundListener, Lent};
 use super::{DrainReason, DrainTrigger, Limits, Office, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::bus::Bus;
@@ -70,6 +71,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         sessions,
         bus: Bus::alone(id, row.clone()),
         office: Office::alone(),
+        exports: Exports::default(),
         redis: config.redis.clone(),
     });
     // Before anybody is told that there is something to end.

@@ -22,6 +22,7 @@ use crate::journal::{self, Journal};
 mod affinity;
 mod bus;
 pub mod leadership;
+pub mod metrics;
 pub mod prepare;
 mod session;
 pub mod socketio;
@@ -71,6 +72,7 @@ impl Testbed {
             subscribed: bus::Subscribed::default(),
         };
         leadership::lead(worker);
+        metrics::export(worker);
         Ok(Self { worker: worker.clone(), shared: Arc::new(shared) })
     }
 

@@ -17,6 +17,7 @@ use sticky_core::admin::{ClusterState, Command, ProcessState, Progress, SlotStat
 use sticky_tests::admin::{Admin, check_metrics};
 use sticky_tests::cluster::PATIENCE;
 use sticky_tests::process::{self, Signal, eventually};
+use sticky_tests::testbed::metrics;
 use sticky_tests::testbed::prepare::{VARIABLE, WAIT};
 use sticky_tests::{Client, Connection, Launch, Random, Request, TestCluster};
 
@@ -30,6 +31,7 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("admin_shows_what_happens", admin_shows_what_happens),
         Row::new("admin_drains_one_worker", admin_drains_one_worker).only_with(Framework::Core),
         once(Row::new("admin_reload_says_why_it_stops", admin_reload_says_why_it_stops)),
+        once(Row::new("admin_shows_the_applications_metrics", admin_shows_the_applications_metrics)),
         once(Row::new("admin_tells_events", admin_tells_events)),
         once(Row::new("admin_readiness_follows_the_cluster", admin_readiness_follows_the_cluster)),
         once(Row::new("admin_obeys_its_owner_alone", admin_obeys_its_owner_alone)),
@@ -118,6 +120,43 @@ fn admin_shows_what_happens(bed: &Bed) {
     }
     cluster.stop();
     assert!(admin.try_status().is_err() && !admin.path().exists());
+}
+
+/// Of every worker that serves, with its number; whoever tells nothing in time is not waited for, and what is wrong is left out.
+fn admin_shows_the_applications_metrics(bed: &Bed) {
+    let name = |worker: u16| format!("testbed_asked_total{{worker=\"{worker}\",exported_worker=\"me\"}}");
+    let (cluster, admin) = up(bed.launch().env(metrics::VARIABLE, metrics::GOOD));
+    for asked in 1..=3 {
+        let text = admin.metrics_text();
+        check_metrics(&text);
+        assert!((0..2).all(|worker| text.contains(&format!("{} {asked}\n", name(worker)))), "{text}");
+    }
+    cluster.reload();
+    let metrics = admin.metrics();
+    assert_eq!((metrics[&name(0)], metrics[&name(1)]), (1.0, 1.0), "the new ones");
+    // A new admin process is told them, too, and does not wait for one that is stopped.
+    process::stop(admin.worker(0).processes[0].pid);
+    process::signal(cluster.admin().expect("an admin process"), Signal::KILL);
+    eventually("another tells them", PATIENCE, || {
+        admin.try_status().is_ok() && admin.metrics().contains_key("sticky_exported_lines_dropped{worker=\"1\"}")
+    });
+    let metrics = admin.metrics();
+    assert!(!metrics.contains_key(&name(0)) && metrics.contains_key(&name(1)), "one that is stopped tells nothing");
+    cluster.workers().into_iter().for_each(|pid| process::signal(pid, Signal::CONT));
+    eventually("it goes on", PATIENCE, || admin.metrics().contains_key(&name(0)));
+    cluster.stop();
+
+    let (cluster, admin) = up(bed.launch().env(metrics::VARIABLE, metrics::BAD));
+    let text = admin.metrics_text();
+    assert!(
+        text.contains("fine{worker=\"1\"} 1\n") && text.contains("sticky_exported_lines_dropped{worker=\"1\"} 2\n")
+    );
+    assert_eq!(sum(&admin.metrics(), "sticky_requests_total"), 0.0);
+    cluster.stop();
+
+    let (cluster, admin) = up(bed.launch().env(metrics::VARIABLE, metrics::LATE));
+    assert!(admin.metrics().contains_key("sticky_requests_total{worker=\"0\"}"));
+    cluster.stop();
 }
 
 /// Its clients go to the next, nothing is lost, and with a restart they are back.

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::access::{Caller, Denial};
 use super::body::AnswerBody;
 use super::lines::Lines;
+use super::merge::Merged;
 use super::mirror::{Control, Mirror};
 use super::snapshot::seconds;
 use super::{metrics, text};
@@ -112,7 +113,7 @@ impl Desk {
             return answer;
         }
         match question {
-            Question::Metrics => self.metrics(headers),
+            Question::Metrics => self.metrics(headers).await,
             Question::Status => json(StatusCode::OK, &self.status()),
             Question::Health => plain(StatusCode::OK, "ok"),
             Question::Readiness => self.readiness(),
@@ -121,15 +122,29 @@ impl Desk {
         }
     }
 
-    fn metrics(&self, headers: &HeaderMap) -> Answer {
+    async fn metrics(&self, headers: &HeaderMap) -> Answer {
         let uptime = seconds(now_ms().saturating_sub(self.mirror.started_ms()));
-        let mut shown = metrics::encode(self.mirror.snapshot(), uptime);
+        let snapshot = self.mirror.snapshot();
+        let workers = snapshot.workers();
+        let mut shown = metrics::encode(snapshot, uptime);
+        shown.push_str(&self.exported(&workers).await);
         let mut asked = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         if asked.any(|value| value.contains("application/openmetrics-text")) {
             shown.push_str(text::END);
             return whole(StatusCode::OK, OPENMETRICS, shown);
         }
         whole(StatusCode::OK, CLASSIC, text::classic(&shown))
+    }
+
+    /// The application's own.
+    async fn exported(&self, workers: &[(String, u64)]) -> String {
+        let processes: Vec<u64> = workers.iter().map(|(_, process)| *process).collect();
+        let told = self.mirror.exporters().ask(&processes).await;
+        let mut merged = Merged::default();
+        for (worker, text) in workers.iter().filter_map(|(worker, process)| Some((worker, told.get(process)?))) {
+            merged.add(worker, text);
+        }
+        merged.text()
     }
 
     fn status(&self) -> Status {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 
+use super::exporters::Exporters;
 use super::snapshot::Snapshot;
 use crate::admin::{Happening, Progress, View};
 use crate::control::{Admission, Channel, FromWorker, Received, ToWorker};
@@ -36,6 +37,7 @@ pub(super) struct Mirror {
     seats: Arc<Semaphore>,
     words: Mutex<BTreeMap<u64, mpsc::UnboundedSender<Progress>>>,
     next_number: AtomicU64,
+    exporters: Exporters,
     phase: watch::Sender<Phase>,
 }
 
@@ -59,6 +61,7 @@ impl Mirror {
             seats: Arc::new(Semaphore::new(MOST_LISTENERS)),
             words: Mutex::default(),
             next_number: AtomicU64::new(0),
+            exporters: Exporters::default(),
             phase: watch::Sender::new(Phase::Ignorant),
         })
     }
@@ -68,6 +71,9 @@ impl Mirror {
         loop {
             match control.receive() {
                 Ok(Some(Received { message: ToWorker::Drain(_), .. }) | None) | Err(_) => return self.end(),
+                Ok(Some(Received { message: ToWorker::Exporter { process }, descriptors, .. })) => {
+                    descriptors.into_iter().for_each(|socket| self.exporters.add(process, socket));
+                }
                 Ok(Some(Received { message, .. })) => self.hear_one(message),
             }
         }
@@ -137,6 +143,11 @@ impl Mirror {
     /// Nothing will be said about it after all.
     pub(super) fn forget(&self, number: u64) {
         lock(&self.words).remove(&number);
+    }
+
+    /// The workers that have metrics of their own.
+    pub(super) fn exporters(&self) -> &Exporters {
+        &self.exporters
     }
 
     /// How everything is now.

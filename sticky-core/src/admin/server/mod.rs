@@ -3,7 +3,9 @@
 mod access;
 mod answer;
 mod body;
+mod exporters;
 mod lines;
+mod merge;
 mod metrics;
 mod mirror;
 mod snapshot;

@@ -30,6 +30,7 @@ pub(super) struct SlotSnapshot {
 /// A process.
 #[derive(Clone, Debug)]
 pub(super) struct ProcessSnapshot {
+    id: u64,
     view: ProcessView,
     totals: Totals,
     loop_lag_us: u64,
@@ -40,7 +41,7 @@ impl Snapshot {
     /// Reads the rows of all processes.
     pub(super) fn take(view: View, row: impl Fn(usize) -> Option<Row>) -> Self {
         let View { cluster, slots, processes } = view;
-        let processes: Vec<_> = processes.into_values().map(|view| ProcessSnapshot::take(view, &row)).collect();
+        let processes: Vec<_> = processes.into_iter().map(|(id, view)| ProcessSnapshot::take(id, view, &row)).collect();
         let slots = slots.into_iter().map(|(id, view)| {
             let mut own: Vec<_> = processes.iter().filter(|process| process.view.slot == id).cloned().collect();
             own.sort_by_key(|process| (!process.view.is_current, process.view.generation));
@@ -51,6 +52,12 @@ impl Snapshot {
         Self { cluster, slots: slots.collect() }
     }
 
+    /// The workers' names, and the processes that serve in their slots.
+    pub(super) fn workers(&self) -> Vec<(String, u64)> {
+        let workers = self.slots.iter().filter(|slot| slot.view.kind == SlotKind::Worker);
+        workers.filter_map(|slot| Some((slot.view.number.to_string(), slot.current()?))).collect()
+    }
+
     /// Whether clients are served.
     pub(super) fn is_serving(&self) -> bool {
         let mut workers = self.slots.iter().filter(|slot| slot.view.kind == SlotKind::Worker);
@@ -59,9 +66,10 @@ impl Snapshot {
 }
 
 impl ProcessSnapshot {
-    fn take(view: ProcessView, row: impl Fn(usize) -> Option<Row>) -> Self {
+    fn take(id: u64, view: ProcessView, row: impl Fn(usize) -> Option<Row>) -> Self {
         let row = row(view.seat);
         Self {
+            id,
             view,
             totals: row.as_ref().map(Row::totals).unwrap_or_default(),
             loop_lag_us: row.as_ref().map(Row::loop_lag_us).unwrap_or_default(),
@@ -103,6 +111,11 @@ impl SlotSnapshot {
     /// Which start of the slot serves, or was the last that did.
     pub(super) fn generation(&self) -> Option<u32> {
         self.processes.first().map(|process| process.view.generation.get())
+    }
+
+    /// The process that serves, by its number.
+    pub(super) fn current(&self) -> Option<u64> {
+        self.processes.first().filter(|process| process.view.is_current).map(|process| process.id)
     }
 
     /// What all of its processes use, in bytes.
