@@ -344,7 +344,6 @@ mod tests {
             ("header:x-c|header:x-b|client-ip", two),
             ("query:k|header:x-a|sticky-cookie", one),
             ("header:x-c|client-ip", None),
-            ("client-ip|header:x-a", None),
             ("sticky-cookie|header:x-a", None),
             ("header:x-c|engine-io|header:x-a", None),
         ] {
