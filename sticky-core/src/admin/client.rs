@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use super::{Command, Happening, Progress, Status};
+use crate::cluster::BoxError;
 
 /// How long an answer may take that is no command's.
 const ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -60,21 +61,21 @@ pub enum ClientError {
     },
     /// The connection ended before the answer did: the cluster has ended, or its admin process.
     #[error("the cluster broke off its answer")]
-    BrokenOff(#[source] hyper::Error),
+    BrokenOff(#[source] BoxError),
     /// It took longer than 10 s.
     #[error("the cluster does not answer")]
     Timeout,
     /// It was answered that this cannot be asked, or not now.
     #[error("{text}")]
     Refused {
-        /// The answer's status.
-        status: StatusCode,
+        /// The answer's status, as in HTTP.
+        status: u16,
         /// Why, in words.
         text: String,
     },
     /// The answer is not of the form that this version knows.
     #[error("the cluster's answer is not understood")]
-    Answer(#[source] serde_json::Error),
+    Answer(#[source] BoxError),
     /// The answer is longer than anything that is asked for.
     #[error("the cluster's answer is too long")]
     TooLong,
@@ -98,7 +99,7 @@ impl Client {
     /// [`ClientError`].
     pub async fn status(&self) -> Result<Status, ClientError> {
         let body = self.whole("/status").await?;
-        serde_json::from_slice(&body).map_err(ClientError::Answer)
+        parse(&body)
     }
 
     /// The metrics, in the text format 0.0.4.
@@ -148,11 +149,11 @@ impl Client {
     async fn ask(&self, method: Method, path: &str) -> Result<Response<Incoming>, ClientError> {
         let failed = |source| ClientError::Connect { path: self.path.clone(), source };
         let stream = UnixStream::connect(&self.path).await.map_err(failed)?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::BrokenOff)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken_off)?;
         tokio::spawn(connection);
         let request = Request::builder().method(method).uri(path).header(http::header::HOST, "localhost");
         let request = request.body(NoBody).map_err(|error| failed(io::Error::other(error)))?;
-        sender.send_request(request).await.map_err(ClientError::BrokenOff)
+        sender.send_request(request).await.map_err(broken_off)
     }
 }
 
@@ -187,7 +188,7 @@ impl<T: DeserializeOwned> Lines<T> {
     pub async fn next(&mut self) -> Result<Option<T>, ClientError> {
         loop {
             if let Some(line) = self.whole.pop_front() {
-                return serde_json::from_slice(&line).map(Some).map_err(ClientError::Answer);
+                return parse(&line).map(Some);
             }
             match frame(&mut self.body).await? {
                 Some(bytes) => self.take(&bytes)?,
@@ -212,8 +213,16 @@ async fn limited<T>(answer: impl Future<Output = Result<T, ClientError>>) -> Res
     tokio::time::timeout(ANSWER_TIME, answer).await.unwrap_or(Err(ClientError::Timeout))
 }
 
+fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(text).map_err(|error| ClientError::Answer(error.into()))
+}
+
+fn broken_off(error: hyper::Error) -> ClientError {
+    ClientError::BrokenOff(error.into())
+}
+
 fn refused(status: StatusCode, body: &[u8]) -> ClientError {
-    ClientError::Refused { status, text: String::from_utf8_lossy(body).trim().to_owned() }
+    ClientError::Refused { status: status.as_u16(), text: String::from_utf8_lossy(body).trim().to_owned() }
 }
 
 async fn read(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
@@ -230,7 +239,7 @@ async fn read(answer: Response<Incoming>) -> Result<Bytes, ClientError> {
 /// The next bytes of a body; `None` after the last.
 async fn frame(body: &mut Incoming) -> Result<Option<Bytes>, ClientError> {
     let next = std::future::poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx));
-    let frame = next.await.transpose().map_err(ClientError::BrokenOff)?;
+    let frame = next.await.transpose().map_err(broken_off)?;
     Ok(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast, mpsc, watch};
 
 use super::exporters::Exporters;
-use super::snapshot::Snapshot;
+use super::snapshot::{Snapshot, memory};
 use crate::admin::{Happening, Progress, View};
 use crate::control::{Admission, Channel, FromWorker, Received, ToWorker};
 use crate::id::WorkerId;
@@ -29,6 +29,8 @@ pub(super) type Seat = OwnedSemaphorePermit;
 pub(super) struct Mirror {
     scoreboard: Scoreboard,
     started_ms: u64,
+    /// Whether what workers have started is what serves: then it counts with them.
+    own_ports: bool,
     view: Mutex<View>,
     /// The most that was ever shown of each slot's counts.
     shown: Mutex<BTreeMap<WorkerId, Totals>>,
@@ -51,10 +53,11 @@ enum Phase {
 }
 
 impl Mirror {
-    pub(super) fn new(scoreboard: Scoreboard, admission: &Admission) -> Arc<Self> {
+    pub(super) fn new(scoreboard: Scoreboard, admission: &Admission, own_ports: bool) -> Arc<Self> {
         Arc::new(Self {
             scoreboard,
             started_ms: admission.started_ms,
+            own_ports,
             view: Mutex::default(),
             shown: Mutex::default(),
             events: Mutex::new(Some(broadcast::channel(WAITING).0)),
@@ -153,8 +156,8 @@ impl Mirror {
     /// How everything is now.
     pub(super) fn snapshot(&self) -> Snapshot {
         let view = lock(&self.view).clone();
-        let mut snapshot =
-            Snapshot::take(view, |seat| (seat < self.scoreboard.seats()).then(|| self.scoreboard.row(seat)));
+        let row = |seat| (seat < self.scoreboard.seats()).then(|| self.scoreboard.row(seat));
+        let mut snapshot = Snapshot::take(view, row, |pid| memory(pid, self.own_ports));
         let mut shown = lock(&self.shown);
         for slot in &mut snapshot.slots {
             // Between the end of a process and the word of it, what it has done is nowhere: a count that falls would be
@@ -185,7 +188,7 @@ mod tests {
 
     fn mirror(board: &Scoreboard) -> Arc<Mirror> {
         let copy = Scoreboard::from_fd(board.as_fd().try_clone_to_owned().unwrap()).unwrap();
-        Mirror::new(copy, &Admission { protocol: 1, started_ms: 0, listeners: Vec::new() })
+        Mirror::new(copy, &Admission { protocol: 1, started_ms: 0, listeners: Vec::new() }, false)
     }
 
     fn news(ended: Totals, process: Option<u64>) -> ToWorker {

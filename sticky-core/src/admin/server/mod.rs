@@ -72,7 +72,7 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub(crate) fn run(socket: OwnedFd, config: &Config) -> Result<(), ServeError> {
     let admitted = enter_as_admin(socket, config)?;
-    let desk = Desk::new(Mirror::new(admitted.scoreboard, &admitted.admission), config);
+    let desk = Desk::new(Mirror::new(admitted.scoreboard, &admitted.admission, config.own_ports), config);
     let listeners = listeners(&admitted.admission.listeners, admitted.listeners);
     let hosts = config.admin.0.iter().filter_map(ListenAddress::host).map(str::to_owned).collect();
     let server = Arc::new(Server { desk, hosts });
@@ -185,14 +185,24 @@ async fn connection(
     caller: Caller,
     permit: OwnedSemaphorePermit,
 ) {
+    let mirror = Arc::clone(server.desk.mirror());
     let service = service_fn(move |request: Request<Incoming>| {
         let server = Arc::clone(&server);
         async move { Ok::<_, std::convert::Infallible>(server.answer(request, caller).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).keep_alive(caller != Caller::Remote);
+    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let outcome = tokio::select! {
+        outcome = &mut serving => outcome,
+        () = mirror.ended() => {
+            // One that is idle ends now, others after their answer.
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
     // What goes wrong on one connection concerns nobody but who has made it.
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = outcome {
         tracing::debug!(target: "sticky", %error, "a connection to the admin process ended early");
     }
     drop(permit);

@@ -38,10 +38,13 @@ pub(super) struct ProcessSnapshot {
 }
 
 impl Snapshot {
-    /// Reads the rows of all processes.
-    pub(super) fn take(view: View, row: impl Fn(usize) -> Option<Row>) -> Self {
+    /// Reads the rows of all processes, and looks up what memory they use.
+    pub(super) fn take(view: View, row: impl Fn(usize) -> Option<Row>, memory: impl Fn(u32) -> u64) -> Self {
         let View { cluster, slots, processes } = view;
-        let processes: Vec<_> = processes.into_iter().map(|(id, view)| ProcessSnapshot::take(id, view, &row)).collect();
+        let processes: Vec<_> = processes
+            .into_iter()
+            .map(|(id, view)| ProcessSnapshot::new(id, view, row(view.seat), memory(view.pid)))
+            .collect();
         let slots = slots.into_iter().map(|(id, view)| {
             let mut own: Vec<_> = processes.iter().filter(|process| process.view.slot == id).cloned().collect();
             own.sort_by_key(|process| (!process.view.is_current, process.view.generation));
@@ -66,14 +69,13 @@ impl Snapshot {
 }
 
 impl ProcessSnapshot {
-    fn take(id: u64, view: ProcessView, row: impl Fn(usize) -> Option<Row>) -> Self {
-        let row = row(view.seat);
+    fn new(id: u64, view: ProcessView, row: Option<Row>, memory: u64) -> Self {
         Self {
             id,
             view,
             totals: row.as_ref().map(Row::totals).unwrap_or_default(),
             loop_lag_us: row.as_ref().map(Row::loop_lag_us).unwrap_or_default(),
-            memory: memory(view.pid),
+            memory,
         }
     }
 
@@ -130,9 +132,10 @@ impl SlotSnapshot {
     }
 }
 
-fn memory(pid: u32) -> u64 {
+/// What memory a process uses, in bytes.
+pub(super) fn memory(pid: u32, with_children: bool) -> u64 {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.map_or(0, |pid| resident::memory(pid, false).0)
+    pid.map_or(0, |pid| resident::memory(pid, with_children).0)
 }
 
 pub(super) fn seconds(millis: u64) -> f64 {
