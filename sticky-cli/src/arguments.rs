@@ -5,10 +5,10 @@ use std::path::Path;
 
 use clap::{Args, Parser};
 #[cfg(unix)]
-use sticky_core::WorkerId;
-#[cfg(unix)]
 use sticky_core::admin::Command;
-use sticky_core::{Affinity, ClusterBuilder, Dispatch, ListenAddress, ListenAddresses, Placement};
+use sticky_core::{Affinity, ClusterBuilder, Dispatch, ListenAddresses, Placement};
+#[cfg(unix)]
+use sticky_core::{ListenAddress, WorkerId};
 
 /// Runs any program that listens on a port on every core, each client always on the same one.
 #[derive(Debug, Parser)]

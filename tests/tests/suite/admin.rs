@@ -200,7 +200,7 @@ fn admin_reload_says_why_it_stops(bed: &Bed) {
         let (cluster, admin) = up(launch.env("STICKY_RELOAD_SOAK", "500ms"));
         let before = cluster.pids(2);
         cluster.deploy(env!("CARGO_BIN_EXE_testbed-fault"));
-        let said = admin.command(Command::Reload);
+        let said = while_served(&cluster, || admin.command(Command::Reload));
         let [Progress::Begun, Progress::Failed { why }] = &said[..] else { panic!("{said:?}") };
         for word in words.iter().chain(&["every worker goes on as it was"]) {
             assert!(why.contains(word), "{word:?} is not in {why:?}");
@@ -208,6 +208,33 @@ fn admin_reload_says_why_it_stops(bed: &Bed) {
         assert_eq!(cluster.pids(2), before);
         cluster.stop();
     }
+}
+
+/// Does something while clients ask, each of whom gets every answer, from who served before.
+fn while_served<T>(cluster: &TestCluster, act: impl FnOnce() -> T) -> T {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let clients: Vec<_> = Client::loopback_addresses(2)
+            .map(|address| {
+                let (client, done) = (cluster.client().from(address).timeout(PATIENCE), &done);
+                scope.spawn(move || {
+                    let mut kept = client.connect().expect("a connection");
+                    let mut asked = 0;
+                    while asked == 0 || !done.load(Ordering::Relaxed) {
+                        for answer in [client.get("/"), kept.get("/")] {
+                            assert_eq!(answer.expect("an answer").generation(), 0);
+                        }
+                        asked += 1;
+                    }
+                })
+            })
+            .collect();
+        let ends_the_clients = SetOnDrop(&done);
+        let outcome = act();
+        drop(ends_the_clients);
+        clients.into_iter().for_each(|client| client.join().expect("every answer"));
+        outcome
+    })
 }
 
 fn admin_tells_events(bed: &Bed) {

@@ -177,3 +177,77 @@ fn counter(metric: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: 
 fn gauge(metric: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: f64) -> fmt::Result {
     metric.encode_family(labels)?.encode_gauge(&value)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::{SlotView, View};
+    use crate::id::WorkerId;
+    use crate::scoreboard::AffinityTotals;
+
+    fn text() -> String {
+        let affinity = AffinityTotals { new: 2, stale: 1 };
+        let ended = Totals { requests: 10, affinity, ..Totals::default() };
+        let slot = |kind, number| {
+            let state = SlotState::Ready;
+            SlotView { kind, number, state, is_evicted: false, restarts: 3, ended }
+        };
+        let slots = [(WorkerId::new(0), slot(SlotKind::Worker, 0)), (WorkerId::new(1), slot(SlotKind::Proxy, 0))];
+        let view = View { slots: slots.into_iter().collect(), ..View::default() };
+        encode(Snapshot::take(view, |_| None, |_| 0), 1.5)
+    }
+
+    /// Dashboards and alerts are made of these names.
+    #[test]
+    fn the_names_do_not_change() {
+        let text = text();
+        let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE sticky_")).collect();
+        let expected = [
+            "build info",
+            "uptime_seconds gauge",
+            "cluster_state gauge",
+            "reload_remaining_slots gauge",
+            "state gauge",
+            "restarts counter",
+            "accepted_connections counter",
+            "requests counter",
+            "adopted_connections counter",
+            "misplaced_connections counter",
+            "handoffs_sent counter",
+            "handoffs_received counter",
+            "affinity_new counter",
+            "affinity_stale counter",
+            "bus_published_messages counter",
+            "bus_delivered_messages counter",
+            "bus_lagged_messages counter",
+            "bus_missed_messages counter",
+            "affinity_hits counter",
+            "open_connections gauge",
+            "upgraded_connections gauge",
+            "generation gauge",
+            "processes gauge",
+            "evicted gauge",
+            "resident_memory_bytes gauge",
+            "event_loop_lag_seconds gauge",
+            "handoff_outcomes counter",
+        ];
+        assert_eq!(families, expected);
+    }
+
+    #[test]
+    fn numbers_are_by_worker_and_by_proxy() {
+        let text = text();
+        for line in [
+            "sticky_requests_total{worker=\"0\"} 10",
+            "sticky_requests_total{proxy=\"0\"} 10",
+            "sticky_affinity_hits_total{worker=\"0\"} 7",
+            "sticky_restarts_total{worker=\"0\"} 3",
+            "sticky_state{worker=\"0\",state=\"ready\"} 1.0",
+            "sticky_state{worker=\"0\",state=\"drained\"} 0.0",
+            "sticky_cluster_state{state=\"starting\"} 1.0",
+            "sticky_handoff_outcomes_total{worker=\"0\",outcome=\"late_heads\"} 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} is not in\n{text}");
+        }
+    }
+}
