@@ -25,6 +25,12 @@
 //!
 //! A command is answered with its first [`Progress`]: 202, or 409 if it is refused. With `?wait` it is 200 and every
 //! [`Progress`] to the last, one a line.
+//!
+//! # Metrics
+//!
+//! Those of slots have the label `worker="2"`, or `proxy="0"`. What [`Worker::export_metrics`](crate::Worker::export_metrics) tells
+//! comes with them, and `sticky_exported_lines_dropped` says how many lines of that are not shown.
+#![doc = include_str!("metrics.md")]
 
 #[cfg(all(unix, feature = "admin"))]
 mod client;

@@ -45,6 +45,7 @@ const COUNTS: [Count; 13] = [
     }),
     ("sticky_handoffs_sent", "Connections sent to the worker that owns them", |t| t.handoffs.sent),
     ("sticky_handoffs_received", "Connections received as their owner", |t| t.handoffs.received),
+    ("sticky_affinity_hits", "Requests served where their session is", |t| t.affinity.hits(t.requests)),
     ("sticky_affinity_new", "Sessions seen for the first time", |t| t.affinity.new),
     ("sticky_affinity_stale", "Requests whose session had to leave its worker", |t| t.affinity.stale),
     ("sticky_bus_published_messages", "Messages published on the bus", |t| t.bus.published),
@@ -53,7 +54,6 @@ const COUNTS: [Count; 13] = [
     ("sticky_bus_missed_messages", "Messages that were not sent to a process because it does not read", |t| {
         t.bus.missed
     }),
-    ("sticky_affinity_hits", "Requests served where their session is", |t| t.affinity.hits(t.requests)),
 ];
 
 /// A number of each slot that rises and falls.
@@ -180,12 +180,13 @@ fn gauge(metric: &mut MetricEncoder<'_>, labels: &impl EncodeLabelSet, value: f6
 
 #[cfg(test)]
 mod tests {
+    use super::super::text;
     use super::*;
     use crate::admin::{SlotView, View};
     use crate::id::WorkerId;
     use crate::scoreboard::AffinityTotals;
 
-    fn text() -> String {
+    fn encoded() -> String {
         let affinity = AffinityTotals { new: 2, stale: 1 };
         let ended = Totals { requests: 10, affinity, ..Totals::default() };
         let slot = |kind, number| {
@@ -197,46 +198,29 @@ mod tests {
         encode(Snapshot::take(view, |_| None, |_| 0), 1.5)
     }
 
+    /// The table as the documentation shows it.
+    fn rendered() -> String {
+        let mut table = String::from("| metric | kind | what |\n|---|---|---|\n");
+        let text = text::classic(&encoded());
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("# "));
+        while let (Some(help), Some(kind)) = (lines.next(), lines.next()) {
+            let (name, help) = help.strip_prefix("HELP ").and_then(|line| line.split_once(' ')).unwrap();
+            let kind = kind.strip_prefix(&format!("TYPE {name} ")).unwrap();
+            table += &format!("| `{name}` | {kind} | {help} |\n");
+        }
+        table
+    }
+
     /// Dashboards and alerts are made of these names.
     #[test]
-    fn the_names_do_not_change() {
-        let text = text();
-        let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE sticky_")).collect();
-        let expected = [
-            "build info",
-            "uptime_seconds gauge",
-            "cluster_state gauge",
-            "reload_remaining_slots gauge",
-            "state gauge",
-            "restarts counter",
-            "accepted_connections counter",
-            "requests counter",
-            "adopted_connections counter",
-            "misplaced_connections counter",
-            "handoffs_sent counter",
-            "handoffs_received counter",
-            "affinity_new counter",
-            "affinity_stale counter",
-            "bus_published_messages counter",
-            "bus_delivered_messages counter",
-            "bus_lagged_messages counter",
-            "bus_missed_messages counter",
-            "affinity_hits counter",
-            "open_connections gauge",
-            "upgraded_connections gauge",
-            "generation gauge",
-            "processes gauge",
-            "evicted gauge",
-            "resident_memory_bytes gauge",
-            "event_loop_lag_seconds gauge",
-            "handoff_outcomes counter",
-        ];
-        assert_eq!(families, expected);
+    fn the_documentation_shows_every_metric() {
+        let shown = include_str!("../metrics.md");
+        assert_eq!(shown, format!("\n{}", rendered()), "metrics.md must read:\n\n{}", rendered());
     }
 
     #[test]
     fn numbers_are_by_worker_and_by_proxy() {
-        let text = text();
+        let text = encoded();
         for line in [
             "sticky_requests_total{worker=\"0\"} 10",
             "sticky_requests_total{proxy=\"0\"} 10",

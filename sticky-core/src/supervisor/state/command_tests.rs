@@ -149,6 +149,16 @@ fn the_end_ends_everything_that_was_asked() {
     assert_eq!(words(&cluster.tell(ask(4, Command::Reload)), 4), ["the cluster is shutting down"]);
 }
 
+/// Although nobody can stand in for it just now: the reload may be what brings the others back.
+#[test]
+fn a_drain_that_cannot_go_on_holds_up_no_reload() {
+    let mut cluster = Cluster::running(2);
+    cluster.tell(ask(1, drain_of(1)));
+    cluster.tell(killed(0));
+    let actions = cluster.tell(hup());
+    assert!(actions.iter().any(|action| matches!(action, Action::Spawn { program: Program::New, .. })), "{actions:?}");
+}
+
 /// A reload brings drained slots back, with the program that the others have.
 #[test]
 fn a_reload_ends_a_drain() {

@@ -155,7 +155,9 @@ impl State {
     }
 
     fn is_being_replaced(&self, index: usize) -> bool {
-        self.slots[index].next.is_some() || self.superseded(index).is_some()
+        let slot = &self.slots[index];
+        // Nobody takes the place of one that was only told to drain.
+        slot.next.is_some() || (slot.current.is_some() && self.superseded(index).is_some())
     }
 
     /// The process that another has been started for, while it can still take back its slot.
