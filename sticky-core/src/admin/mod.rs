@@ -41,6 +41,8 @@ mod news;
 mod server;
 mod status;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 #[cfg(all(unix, feature = "admin"))]
 pub use self::client::{Client, ClientError, Lines};
 pub use self::command::{Command, Progress};
@@ -53,3 +55,9 @@ pub(crate) use self::server::run;
 pub use self::status::{
     ClusterState, ProcessState, ProcessStatus, ReloadStatus, SlotKind, SlotState, SlotStatus, Status,
 };
+
+/// The time, in milliseconds since 1970.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::time::timeout;
 
@@ -13,7 +13,7 @@ use super::event::{ChildId, ChildSignal, Ended, Event, Note, Ticket};
 use super::happening::happening;
 use super::output::Pump;
 use super::run::{Supervisor, judge};
-use crate::admin::{Command, ProcessView, Progress, SlotView, View};
+use crate::admin::{Command, ProcessView, Progress, SlotView, View, now_ms};
 use crate::control::{Admission, DrainOrder, Hello, SocketKind, ToWorker};
 use crate::id::{Post, WorkerId};
 use crate::listener::{ListenerSet, LocalAddress};
@@ -297,9 +297,4 @@ fn of(who: Post) -> Option<Restarts> {
         Post::Proxy(number) => Some((true, number)),
         Post::Preparation | Post::Admin => None,
     }
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! What is answered to whom.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, X_CONTENT_TYPE_OPTIONS};
@@ -15,7 +15,7 @@ use super::merge::Merged;
 use super::mirror::{Control, Mirror};
 use super::snapshot::seconds;
 use super::{metrics, text};
-use crate::admin::{ClusterState, Command, Progress, Status};
+use crate::admin::{ClusterState, Command, Progress, Status, now_ms};
 use crate::config::Config;
 use crate::control::FromWorker;
 use crate::id::WorkerId;
@@ -238,11 +238,6 @@ fn answer(status: StatusCode, kind: &'static str, body: AnswerBody) -> Answer {
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     answer
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

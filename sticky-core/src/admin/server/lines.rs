@@ -9,7 +9,7 @@ use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
 
 use super::mirror::Seat;
-use crate::admin::{Happening, Progress};
+use crate::admin::{Happening, Progress, now_ms};
 
 /// How many lines wait for a reader before what it is told has gaps.
 const WAITING: usize = 64;
@@ -71,7 +71,7 @@ impl Drop for Lines {
 }
 
 fn lost_lines(lost: u64) -> Happening {
-    Happening::new(0, "lost", None, format!("{lost} events are missing: they were not read in time"))
+    Happening::new(now_ms(), "lost", None, format!("{lost} events are missing: they were not read in time"))
 }
 
 fn line(value: &impl Serialize) -> Bytes {
