@@ -221,7 +221,14 @@ impl Head {
     const EMPTY: Self = Self::new(200, Version::Http11);
 
     const fn new(status: u16, version: Version) -> Self {
-        Self { status, version, options: ConnectionOptions::NONE, coding: Coding::None, length: Length::None, is_end_to_end: true }
+        Self {
+            status,
+            version,
+            options: ConnectionOptions::NONE,
+            coding: Coding::None,
+            length: Length::None,
+            is_end_to_end: true,
+        }
     }
 
     fn has_odd_chunks(&self) -> bool {

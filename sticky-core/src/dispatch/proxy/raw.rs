@@ -79,8 +79,20 @@ fn fate(line: &[u8], is_trusted: bool) -> Fate {
         10 if is("keep-alive") => Fate::Ends,
         16 if is("proxy-connection") => Fate::Ends,
         // Whether its client came by https decides what is said of that.
-        9 if is("forwarded") => if is_trusted { Fate::Special } else { Fate::Ends },
-        17 if is("x-forwarded-proto") => if is_trusted { Fate::Special } else { Fate::Ends },
+        9 if is("forwarded") => {
+            if is_trusted {
+                Fate::Special
+            } else {
+                Fate::Ends
+            }
+        }
+        17 if is("x-forwarded-proto") => {
+            if is_trusted {
+                Fate::Special
+            } else {
+                Fate::Ends
+            }
+        }
         15 if is("x-forwarded-for") => Fate::Ends,
         9..=18 if !is_trusted && SPOKEN_FOR.iter().any(|other| is(other)) => Fate::Ends,
         _ => Fate::Passes,
@@ -91,14 +103,20 @@ fn fate(line: &[u8], is_trusted: bool) -> Fate {
 /// the client's: that nothing follows there.
 pub(super) fn response(head: &[u8], keeps_upgrade: bool, is_last: bool) -> Vec<u8> {
     let lines = || head.split_inclusive(|&byte| byte == b'\n');
-    let named = |line: &[u8]| memchr(b':', line).map(|colon| (line[..colon].to_vec(), line[colon + 1..].trim_ascii().to_vec()));
+    let named =
+        |line: &[u8]| memchr(b':', line).map(|colon| (line[..colon].to_vec(), line[colon + 1..].trim_ascii().to_vec()));
     let values = lines().skip(1).filter_map(named).filter(|(name, _)| name.eq_ignore_ascii_case(b"connection"));
-    let options: Vec<Vec<u8>> = values.flat_map(|(_, value)| tokens::list(&value).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
+    let options: Vec<Vec<u8>> =
+        values.flat_map(|(_, value)| tokens::list(&value).map(<[u8]>::to_vec).collect::<Vec<_>>()).collect();
     let upgrades = keeps_upgrade && options.iter().any(|option| option.eq_ignore_ascii_case(b"upgrade"));
     let ends = |name: &[u8]| {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
-        let may_be_named = !KEPT.iter().any(|kept| is(kept.as_str().as_bytes())) && !is(b"transfer-encoding") && !is(b"upgrade");
-        is(b"connection") || is(b"keep-alive") || is(b"proxy-connection") || (is(b"upgrade") && !upgrades)
+        let may_be_named =
+            !KEPT.iter().any(|kept| is(kept.as_str().as_bytes())) && !is(b"transfer-encoding") && !is(b"upgrade");
+        is(b"connection")
+            || is(b"keep-alive")
+            || is(b"proxy-connection")
+            || (is(b"upgrade") && !upgrades)
             || (may_be_named && options.iter().any(|option| is(option)))
     };
     let mut changed = Vec::with_capacity(head.len() + 32);
@@ -149,14 +167,21 @@ mod tests {
         ];
         let expected = "GET /a?b HTTP/1.1\r\nHost: a\r\naccept: */*\r\nx-forwarded-hosts: b\r\ncookie: a=b\r\nx-forwarded-proto: http\r\n\r\n";
         assert_eq!(changed(&lines, false).unwrap(), expected);
-        assert_eq!(changed(&["PUT / HTTP/1.1", "host: a"], false).unwrap(), "PUT / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: http\r\n\r\n");
+        assert_eq!(
+            changed(&["PUT / HTTP/1.1", "host: a"], false).unwrap(),
+            "PUT / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: http\r\n\r\n"
+        );
     }
 
     #[test]
     fn trusted_proxies_are_left_what_they_say_beside() {
-        let lines = ["GET / HTTP/1.1", "host: a", "x-real-ip: 1.1.1.1", "x-forwarded-host: b", "x-forwarded-for: 1.1.1.1"];
+        let lines =
+            ["GET / HTTP/1.1", "host: a", "x-real-ip: 1.1.1.1", "x-forwarded-host: b", "x-forwarded-for: 1.1.1.1"];
         let kept = changed(&lines, true).unwrap();
-        assert!(kept.contains("x-real-ip: 1.1.1.1\r\nx-forwarded-host: b\r\n") && !kept.contains("forwarded-for"), "{kept}");
+        assert!(
+            kept.contains("x-real-ip: 1.1.1.1\r\nx-forwarded-host: b\r\n") && !kept.contains("forwarded-for"),
+            "{kept}"
+        );
         for special in ["x-forwarded-proto: https", "Forwarded: proto=https"] {
             assert_eq!(changed(&["GET / HTTP/1.1", "host: a", special], true), None);
         }
@@ -185,7 +210,12 @@ mod tests {
         assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n", SPOKEN, false), None);
         assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nx\r\n\r\n", SPOKEN, false), None);
         let many: Vec<String> = (0..=MAX_HEADERS).map(|n| format!("a{n}: b")).collect();
-        let lines = |count: usize| ["GET / HTTP/1.1", "host: a"].into_iter().chain(many[..count].iter().map(String::as_str)).collect::<Vec<_>>();
+        let lines = |count: usize| {
+            ["GET / HTTP/1.1", "host: a"]
+                .into_iter()
+                .chain(many[..count].iter().map(String::as_str))
+                .collect::<Vec<_>>()
+        };
         assert!(changed(&lines(MAX_HEADERS - 1), false).is_some());
         assert_eq!(changed(&lines(MAX_HEADERS), false), None);
     }
@@ -197,9 +227,20 @@ mod tests {
 
     #[test]
     fn a_response_says_nothing_of_the_worker_s_connection() {
-        let lines = ["HTTP/1.1 200 OK", "connection: close, X-Hop, content-length", "Keep-Alive: 5", "x-hop: 1", "content-length: 2", "upgrade: h2c", "x: y"];
+        let lines = [
+            "HTTP/1.1 200 OK",
+            "connection: close, X-Hop, content-length",
+            "Keep-Alive: 5",
+            "x-hop: 1",
+            "content-length: 2",
+            "upgrade: h2c",
+            "x: y",
+        ];
         assert_eq!(told(&lines, false, false), "HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx: y\r\n\r\n");
-        assert_eq!(told(&["HTTP/1.1 204 No", "a: b"], false, true), "HTTP/1.1 204 No\r\na: b\r\nconnection: close\r\n\r\n");
+        assert_eq!(
+            told(&["HTTP/1.1 204 No", "a: b"], false, true),
+            "HTTP/1.1 204 No\r\na: b\r\nconnection: close\r\n\r\n"
+        );
         let lines = ["HTTP/1.1 426 Upgrade", "Connection: Upgrade", "upgrade: a"];
         assert_eq!(told(&lines, true, false), "HTTP/1.1 426 Upgrade\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n");
         assert_eq!(told(&lines, false, false), "HTTP/1.1 426 Upgrade\r\n\r\n");
