@@ -292,6 +292,9 @@ impl Run {
     /// Whether the head of the response, or of one that comes before it, is all here; then the client gets it.
     fn take_head(&mut self, drain: &Drain) -> io::Result<bool> {
         let buffer = self.direct.buffer();
+        if buffer.is_empty() {
+            return Ok(false);
+        }
         let (len, head) = match parse_head(buffer) {
             Parsed::Head(len, head) => (len, head),
             Parsed::Partial if buffer.len() <= MAX_HEAD => return Ok(false),

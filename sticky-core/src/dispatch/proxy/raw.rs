@@ -29,7 +29,11 @@ pub(super) fn request(message: &[u8], spoken: &[u8], is_trusted: bool) -> Option
     let mut changed = Vec::with_capacity(message.len() + spoken.len());
     let (mut passed, mut start, mut hosts, mut others) = (0, first, 0, 0);
     for end in memchr_iter(b'\n', &message[first..]).map(|at| first + at + 1) {
-        match fate(&message[start..end], is_trusted) {
+        let line = &message[start..end];
+        if line == b"\r\n" && end < message.len() {
+            return None;
+        }
+        match fate(line, is_trusted) {
             Fate::Passes => others += 1,
             Fate::Host => hosts += 1,
             Fate::Ends => {
