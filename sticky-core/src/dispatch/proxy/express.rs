@@ -26,14 +26,16 @@ use super::fault::Fault;
 use super::forward::{Forwarder, Visitor};
 use super::headers::{Words, keeps_upgrade};
 use super::pool::Era;
-use super::raw;
+use super::raw::{self, Word};
 use crate::connection::Stream;
 use crate::connection::lane::{Lane, Passage};
 use crate::dispatch::handoff::chunked::{Chunked, Progress};
 use crate::dispatch::handoff::guard::Guard;
+use crate::dispatch::handoff::judge::Verdict;
 use crate::dispatch::handoff::placer::UnderWay;
 use crate::dispatch::handoff::response::{Framing, Head, Parsed, parse_head};
 use crate::id::WorkerId;
+use crate::integration::forwarded::has_warned;
 use crate::scoreboard::Row;
 use crate::worker::Drain;
 
@@ -112,7 +114,12 @@ impl Express {
             self.spoken = Some((client, Words::of(client, false).lines()));
         }
         let (_, spoken) = self.spoken.as_ref()?;
-        raw::request(message, spoken, self.forwarder.judge().trusts(peer))
+        let word = match () {
+            () if self.forwarder.judge().trusts(peer) => Word::Trusted,
+            () if peer.is_none() || has_warned() => Word::Ignored,
+            () => Word::New,
+        };
+        raw::request(message, spoken, word)
     }
 
     fn set_timer(&mut self) {
@@ -136,7 +143,10 @@ impl Express {
 impl Lane for Express {
     fn takes(&mut self, message: &[u8]) -> bool {
         let (peer, verdict, under_way) = self.visitor.client().forwarding();
-        let taken = self.forwarder.slot(verdict).ok().and_then(|slot| {
+        let slot = self.forwarder.slot(verdict);
+        // Whoever else forwards it does so to the worker whose turn it was.
+        let verdict = slot.map_or(verdict, Verdict::Send);
+        let taken = slot.ok().and_then(|slot| {
             let request = self.request(message, peer)?;
             let era = self.forwarder.era(slot);
             let direct = self.forwarder.take_idle(slot, era)?;

@@ -19,9 +19,20 @@ enum Fate {
     Special,
 }
 
+/// What a peer's word about its clients is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// It is taken.
+    Trusted,
+    /// It is not.
+    Ignored,
+    /// It is not, and nobody has been told yet that such peers are there.
+    New,
+}
+
 /// A request without a body as its worker gets it; `spoken` are the lines that say who the client is. None where that takes
 /// more than to change lines. `message` is one whole message that the guard has let through.
-pub(super) fn request(message: &[u8], spoken: &[u8], is_trusted: bool) -> Option<Vec<u8>> {
+pub(super) fn request(message: &[u8], spoken: &[u8], word: Word) -> Option<Vec<u8>> {
     let first = memchr(b'\n', message)? + 1;
     if !is_plain(&message[..first]) {
         return None;
@@ -33,7 +44,7 @@ pub(super) fn request(message: &[u8], spoken: &[u8], is_trusted: bool) -> Option
         if line == b"\r\n" && end < message.len() {
             return None;
         }
-        match fate(line, is_trusted) {
+        match fate(line, word) {
             Fate::Passes => others += 1,
             Fate::Host => hosts += 1,
             Fate::Ends => {
@@ -61,7 +72,7 @@ fn is_plain(line: &[u8]) -> bool {
     target.starts_with(b"/") && line.ends_with(b" HTTP/1.1\r\n") && memchr(b'#', target).is_none()
 }
 
-fn fate(line: &[u8], is_trusted: bool) -> Fate {
+fn fate(line: &[u8], word: Word) -> Fate {
     // Most lines begin otherwise.
     if !matches!(line[0] | 0x20, b'c' | b'e' | b'f' | b'h' | b'k' | b'p' | b't' | b'u' | b'x') {
         return Fate::Passes;
@@ -83,24 +94,24 @@ fn fate(line: &[u8], is_trusted: bool) -> Fate {
         10 if is("keep-alive") => Fate::Ends,
         16 if is("proxy-connection") => Fate::Ends,
         // Whether its client came by https decides what is said of that.
-        9 if is("forwarded") => {
-            if is_trusted {
+        9 if word == Word::Trusted && is("forwarded") => Fate::Special,
+        17 if word == Word::Trusted && is("x-forwarded-proto") => Fate::Special,
+        15 if word == Word::Trusted && is("x-forwarded-for") => Fate::Ends,
+        9..=18 if word != Word::Trusted && speaks(name) => {
+            if word == Word::New {
                 Fate::Special
             } else {
                 Fate::Ends
             }
         }
-        17 if is("x-forwarded-proto") => {
-            if is_trusted {
-                Fate::Special
-            } else {
-                Fate::Ends
-            }
-        }
-        15 if is("x-forwarded-for") => Fate::Ends,
-        9..=18 if !is_trusted && SPOKEN_FOR.iter().any(|other| is(other)) => Fate::Ends,
         _ => Fate::Passes,
     }
+}
+
+/// Whether a header is for proxies to say.
+fn speaks(name: &[u8]) -> bool {
+    let names = ["forwarded", "x-forwarded-for", "x-forwarded-proto"].iter().chain(&SPOKEN_FOR);
+    names.into_iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
 /// The head of a response as the client gets it, where something in it concerned the worker's connection or is to be said of
@@ -148,9 +159,9 @@ mod tests {
 
     const SPOKEN: &[u8] = b"x-forwarded-proto: http\r\n";
 
-    fn changed(lines: &[&str], is_trusted: bool) -> Option<String> {
+    fn changed(lines: &[&str], word: Word) -> Option<String> {
         let message = format!("{}\r\n\r\n", lines.join("\r\n"));
-        request(message.as_bytes(), SPOKEN, is_trusted).map(|bytes| String::from_utf8(bytes).unwrap())
+        request(message.as_bytes(), SPOKEN, word).map(|bytes| String::from_utf8(bytes).unwrap())
     }
 
     #[test]
@@ -170,9 +181,9 @@ mod tests {
             "cookie: a=b",
         ];
         let expected = "GET /a?b HTTP/1.1\r\nHost: a\r\naccept: */*\r\nx-forwarded-hosts: b\r\ncookie: a=b\r\nx-forwarded-proto: http\r\n\r\n";
-        assert_eq!(changed(&lines, false).unwrap(), expected);
+        assert_eq!(changed(&lines, Word::Ignored).unwrap(), expected);
         assert_eq!(
-            changed(&["PUT / HTTP/1.1", "host: a"], false).unwrap(),
+            changed(&["PUT / HTTP/1.1", "host: a"], Word::Ignored).unwrap(),
             "PUT / HTTP/1.1\r\nhost: a\r\nx-forwarded-proto: http\r\n\r\n"
         );
     }
@@ -181,13 +192,17 @@ mod tests {
     fn trusted_proxies_are_left_what_they_say_beside() {
         let lines =
             ["GET / HTTP/1.1", "host: a", "x-real-ip: 1.1.1.1", "x-forwarded-host: b", "x-forwarded-for: 1.1.1.1"];
-        let kept = changed(&lines, true).unwrap();
+        let kept = changed(&lines, Word::Trusted).unwrap();
         assert!(
             kept.contains("x-real-ip: 1.1.1.1\r\nx-forwarded-host: b\r\n") && !kept.contains("forwarded-for"),
             "{kept}"
         );
         for special in ["x-forwarded-proto: https", "Forwarded: proto=https"] {
-            assert_eq!(changed(&["GET / HTTP/1.1", "host: a", special], true), None);
+            assert_eq!(changed(&["GET / HTTP/1.1", "host: a", special], Word::Trusted), None);
+        }
+        for new in ["x-forwarded-for: 1.1.1.1", "Forwarded: a", "cf-connecting-ip: 1.1.1.1"] {
+            assert_eq!(changed(&["GET / HTTP/1.1", "host: a", new], Word::New), None);
+            assert!(!changed(&["GET / HTTP/1.1", "host: a", new], Word::Ignored).unwrap().contains(new));
         }
     }
 
@@ -209,10 +224,10 @@ mod tests {
             &["GET / HTTP/1.1", "host: a", "Content-Length: 0"],
             &["GET / HTTP/1.1", "host: a", "transfer-encoding: chunked"],
         ] {
-            assert_eq!(changed(lines, false), None, "{lines:?}");
+            assert_eq!(changed(lines, Word::Ignored), None, "{lines:?}");
         }
-        assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n", SPOKEN, false), None);
-        assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nx\r\n\r\n", SPOKEN, false), None);
+        assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n", SPOKEN, Word::Ignored), None);
+        assert_eq!(request(b"GET / HTTP/1.1\r\nhost: a\r\n\r\nx\r\n\r\n", SPOKEN, Word::Ignored), None);
         let many: Vec<String> = (0..=MAX_HEADERS).map(|n| format!("a{n}: b")).collect();
         let lines = |count: usize| {
             ["GET / HTTP/1.1", "host: a"]
@@ -220,8 +235,8 @@ mod tests {
                 .chain(many[..count].iter().map(String::as_str))
                 .collect::<Vec<_>>()
         };
-        assert!(changed(&lines(MAX_HEADERS - 1), false).is_some());
-        assert_eq!(changed(&lines(MAX_HEADERS), false), None);
+        assert!(changed(&lines(MAX_HEADERS - 1), Word::Ignored).is_some());
+        assert_eq!(changed(&lines(MAX_HEADERS), Word::Ignored), None);
     }
 
     fn told(lines: &[&str], keeps_upgrade: bool, is_last: bool) -> String {
@@ -246,7 +261,10 @@ mod tests {
             "HTTP/1.1 204 No\r\na: b\r\nconnection: close\r\n\r\n"
         );
         let lines = ["HTTP/1.1 426 Upgrade", "Connection: Upgrade", "upgrade: a"];
-        assert_eq!(told(&lines, true, false), "HTTP/1.1 426 Upgrade\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n");
+        assert_eq!(
+            told(&lines, true, false),
+            "HTTP/1.1 426 Upgrade\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n"
+        );
         assert_eq!(told(&lines, false, false), "HTTP/1.1 426 Upgrade\r\n\r\n");
     }
 }
