@@ -261,10 +261,7 @@ mod tests {
             "HTTP/1.1 204 No\r\na: b\r\nconnection: close\r\n\r\n"
         );
         let lines = ["HTTP/1.1 426 Upgrade", "Connection: Upgrade", "upgrade: a"];
-        assert_eq!(
-            told(&lines, true, false),
-            "HTTP/1.1 426 Upgrade\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n"
-        );
+        assert_eq!(told(&lines, true, false), "HTTP/1.1 426 Upgrade\r\nupgrade: a\r\nconnection: upgrade\r\n\r\n");
         assert_eq!(told(&lines, false, false), "HTTP/1.1 426 Upgrade\r\n\r\n");
     }
 }
