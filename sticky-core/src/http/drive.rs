@@ -76,7 +76,9 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
             }
             self.stage = Stage::Draining;
         }
-        self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
+        self.stage == Stage::Draining
+            && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
+            && !self.activity.is_passing()
     }
 
     /// Another generation goes on with this client. If the connection cannot go there by itself, the client is to make
