@@ -128,7 +128,7 @@ impl Settings {
             Key::Header => "hdr(x-key)",
             Key::Cookie => "hash req.cook(session)",
         };
-        let mut text = format!("global\n    nbthread {}\n    maxconn 16384\n\n", self.workers);
+        let mut text = format!("global\n    nbthread {}\n    maxconn 4096\n\n", self.workers);
         text += "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\n";
         let _ = writeln!(text, "listen public\n    bind fd@{listener}\n    balance {key}\n    hash-type consistent");
         text += "    http-reuse always\n";
