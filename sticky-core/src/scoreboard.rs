@@ -6,10 +6,13 @@
 //! └────────┴───────┴───────┴── row = seat: written by the one process that sits there, read by the supervisor
 //! ```
 //!
+//! The header says how many workers there are, too, which the supervisor alone writes ([`Headcount`]).
+//!
 //! There are no locks, so a process that dies in the middle of anything leaves nothing behind. Each number stands for
 //! itself: two of them read one after the other need not be of the same moment. What is read here is shown and
 //! compared; it never names a process to be killed nor a place to be written.
 
+mod headcount;
 mod totals;
 
 use std::fmt;
@@ -20,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::headcount::Headcount;
 pub(crate) use self::totals::{BusTotals, Handoffs, Totals};
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
@@ -31,7 +35,7 @@ use crate::sys::memory::{SharedWords, create_sealed};
 const MAGIC: u64 = u64::from_be_bytes(*b"stickysb");
 /// Changes whenever the meaning of a word in the header or a row does.
 #[cfg(cluster)]
-const LAYOUT: u64 = 4;
+const LAYOUT: u64 = 5;
 /// Words in a row: an even number of cache lines, because processors fetch lines in pairs.
 const ROW_WORDS: usize = 32;
 /// The header has a row's size, so that every row is aligned to it.
@@ -39,12 +43,17 @@ const ROW_WORDS: usize = 32;
 const HEADER_WORDS: usize = ROW_WORDS;
 
 /// The header's words.
-#[cfg(cluster)]
 mod header {
+    #[cfg(cluster)]
     pub(super) const MAGIC: usize = 0;
+    #[cfg(cluster)]
     pub(super) const LAYOUT: usize = 1;
+    #[cfg(cluster)]
     pub(super) const SEATS: usize = 2;
+    #[cfg(cluster)]
     pub(super) const ROW_WORDS: usize = 3;
+    /// The only one that changes.
+    pub(super) const HEADCOUNT: usize = 4;
 }
 
 // A row's words.
@@ -94,7 +103,7 @@ pub(crate) struct Row {
 enum Memory {
     #[cfg(cluster)]
     Shared(SharedWords),
-    /// One row that nobody else reads.
+    /// One row, or a header, that nobody else reads.
     Own(Box<[AtomicU64; ROW_WORDS]>),
 }
 
@@ -170,6 +179,11 @@ impl Scoreboard {
     /// How many rows there are.
     pub(crate) fn seats(&self) -> usize {
         self.seats
+    }
+
+    /// How many of so many slots are in use.
+    pub(crate) fn headcount(&self, room: u16) -> Headcount {
+        Headcount::within(&self.memory, room)
     }
 
     /// The row of a seat.
@@ -603,7 +617,7 @@ mod tests {
         let board = Scoreboard::create(1).unwrap();
         board.memory.words()[header::LAYOUT].store(LAYOUT + 1, Relaxed);
         let error = reopened(&board).unwrap_err().to_string();
-        assert!(error.starts_with("the scoreboard has layout 5 and this program expects 4: restart"), "{error}");
+        assert!(error.starts_with("the scoreboard has layout 6 and this program expects 5: restart"), "{error}");
     }
 
     #[test]

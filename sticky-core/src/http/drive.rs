@@ -71,7 +71,7 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
     /// response will announce the end.
     fn must_close(&mut self) -> bool {
         if self.stage == Stage::Open && self.activity.drain().is_started() {
-            if self.activity.drain().is_replaced() {
+            if self.activity.drain().is_inherited() {
                 return self.must_part();
             }
             self.stage = Stage::Draining;

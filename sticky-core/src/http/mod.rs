@@ -102,15 +102,14 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let worker = connections.worker().clone();
-    // With one worker nothing can land on a wrong one.
-    let is_alone = worker.workers() <= 1;
     let berths = Berths::new(worker.connection_drain().clone(), worker.limits().timeouts, open);
     while let Some(connection) = connections.accept().await {
         let peer = connection.peer_addr();
         let is_believed = worker.trusts(peer);
         let sessions = worker.sessions();
         let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
-        let suspect = peer.filter(|_| !is_alone && !is_believed);
+        // With one worker nothing can land on a wrong one.
+        let suspect = peer.filter(|_| worker.workers() > 1 && !is_believed);
         let guest = Guest { service: make(&connection), keeper, suspect };
         berths.seat(connection, guest);
     }

@@ -350,7 +350,7 @@ impl<F: Future, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Round<'_, F, D,
     /// any time.
     fn must_part(&self) -> bool {
         let drain = self.shared.worker.connection_drain();
-        drain.is_started() && (!drain.is_replaced() || self.shared.is_http2())
+        drain.is_started() && (!drain.is_inherited() || self.shared.is_http2())
     }
 
     fn close(&mut self) {

@@ -38,6 +38,7 @@ impl Rendezvous {
     }
 
     /// The slot a key belongs to. `None` if the placement has no slots.
+    #[cfg(test)]
     pub(crate) fn owner(&self, key: AffinityKey) -> Option<WorkerId> {
         self.first(key, |_| true)
     }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::event::{Ended, Fleet};
+use super::super::event::{Ended, Fleet, HowMany};
 use super::super::recycle::Usage;
 use super::*;
 use crate::config::Memory;
@@ -17,6 +17,8 @@ mod proxy_tests;
 mod recycling_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
+#[path = "state/scaling_tests.rs"]
+mod scaling_tests;
 
 const LIFE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
@@ -29,6 +31,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 fn policy(workers: u16, failover: Failover) -> Policy {
     Policy {
         workers,
+        room: workers,
         proxies: 0,
         boot_timeout: BOOT,
         prepare_timeout: None,
@@ -57,9 +60,8 @@ impl Cluster {
 
     fn with(policy: Policy) -> Self {
         let mut cluster = Self { state: State::new(policy), now: Instant::now() };
-        let workers = cluster.state.slots.len();
         let actions = cluster.tell(Event::Start);
-        assert_eq!(actions.len(), workers);
+        assert_eq!(actions.len(), cluster.state.in_use().count());
         cluster
     }
 
@@ -70,7 +72,7 @@ impl Cluster {
     }
 
     fn boot(&mut self) {
-        for id in 0..self.state.slots.len() as u64 {
+        for id in 0..self.state.in_use().count() as u64 {
             self.tell(ready(id));
         }
         assert_eq!(self.state.phase, Phase::Running);
@@ -900,6 +902,7 @@ enum Happening {
     Words(usize),
     Used(usize),
     Reload(Option<u16>),
+    Scale(HowMany),
     Terminate,
 }
 
@@ -925,6 +928,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => any.clone().prop_map(Happening::Words),
         2 => any.prop_map(Happening::Used),
         3 => prop::option::of(0..5_u16).prop_map(Happening::Reload),
+        2 => (0..9_u16).prop_map(|count| Happening::Scale(HowMany::Exactly(count))),
+        1 => Just(Happening::Scale(HowMany::OneMore)),
+        1 => Just(Happening::Scale(HowMany::OneLess)),
         1 => Just(Happening::Terminate),
     ]
 }
@@ -937,6 +943,8 @@ type Desk = (WorkerId, Part);
 struct World {
     /// The slots that are no proxies'.
     workers: u16,
+    /// Those of them that are placed on.
+    count: u16,
     alive: BTreeMap<ChildId, WorkerId>,
     stopped: Vec<ChildId>,
     reads: Vec<(Desk, ChildId)>,
@@ -1004,8 +1012,10 @@ impl World {
                 }
                 Action::Evict { slots } => {
                     assert!(slots.len() < usize::from(self.workers), "somebody is always placed");
+                    assert!(slots.iter().all(|slot| slot.get() < self.count), "the others are out anyway");
                     self.evicted = slots;
                 }
+                Action::Place { workers } => self.placed_on(workers),
                 Action::CloseListeners => self.closed = true,
                 Action::Finish(_) => {
                     assert!(self.alive.is_empty() && self.preparer.is_none() && self.closed, "the end comes last");
@@ -1030,6 +1040,17 @@ impl World {
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }
         }
+    }
+
+    /// Invariant: nothing is placed on a slot before its own process reads all of its sockets.
+    fn placed_on(&mut self, workers: u16) {
+        assert!((1..=self.workers).contains(&workers) && workers != self.count);
+        assert_eq!(self.terminated, 0, "nothing is placed otherwise after the end has begun");
+        for new in (self.count..workers).map(WorkerId::new) {
+            let mut readers = self.reads.iter().filter(|((slot, _), _)| *slot == new).peekable();
+            assert!(readers.peek().is_some() && readers.all(|(_, reader)| self.alive[reader] == new));
+        }
+        self.count = workers;
     }
 
     fn spawned(&mut self, child: ChildId, slot: WorkerId, generation: Generation) {
@@ -1135,6 +1156,7 @@ impl World {
             Happening::Words(n) => Event::Words { child: self.pick(n)?, text: "words".into() },
             Happening::Used(n) => Event::Used(vec![(self.pick(n)?, Usage { requests: 1000, memory: Memory(0) })]),
             Happening::Reload(slot) => Event::Reload(slot.map_or(Scope::All, |at| Scope::One(WorkerId::new(at)))),
+            Happening::Scale(how_many) => Event::Scale(how_many),
             Happening::Terminate => {
                 self.terminated += 1;
                 Event::Terminate
@@ -1157,6 +1179,7 @@ proptest! {
     #[test]
     fn no_order_of_events_breaks_the_invariants(
         workers in 1..5_u16,
+        more in 0..4_u16,
         proxies in 0..3_u16,
         failover in failover(),
         moves in any::<bool>(),
@@ -1172,10 +1195,11 @@ proptest! {
         let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
         let prepare_timeout = prepare.map(Duration::from_secs);
         let policy = policy(workers, failover);
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, ..policy };
+        let room = workers + more;
+        let policy = Policy { room, proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, ..policy };
         let mut state = State::new(policy);
-        let mut world = World { workers, ..World::default() };
-        let slots = workers + proxies;
+        let mut world = World { workers: room, count: workers, ..World::default() };
+        let slots = room + proxies;
         world.obey(now, state.handle(now, Event::Start), slots);
         for happening in happenings {
             if let Happening::Tick(ms) = happening {
@@ -1185,14 +1209,19 @@ proptest! {
             world.obey(now, state.handle(now, event), slots);
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
-                for slot in &state.slots {
+                for slot in state.in_use().map(|index| &state.slots[index]) {
                     prop_assert!(slot.current.is_some() || slot.respawn_at.is_some());
                 }
+                // And where nothing is placed nobody serves.
+                for slot in state.slots.iter().enumerate().filter(|(index, _)| state.is_spare(*index)).map(|(_, slot)| slot) {
+                    prop_assert!(slot.current.is_none() && slot.respawn_at.is_none() && !slot.evicted);
+                }
+                prop_assert_eq!(state.count, world.count);
                 // A process that nothing is decided about any more would live for ever.
                 for (id, child) in &state.children {
                     let slot = &state.slots[child.slot.index()];
                     let is_former = slot.current != Some(*id) && slot.next != Some(*id);
-                    let is_ending = matches!(child.stage, Stage::Superseded | Stage::Retired { .. })
+                    let is_ending = matches!(child.stage, Stage::Superseded | Stage::Parting { .. } | Stage::Retired { .. })
                         || matches!(child.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed);
                     prop_assert!(!is_former || is_ending, "{child:?}");
                 }

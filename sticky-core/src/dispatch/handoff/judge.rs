@@ -11,7 +11,7 @@ use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
 use crate::placement::{KernelHash, Placement, Rendezvous};
-use crate::scoreboard::Row;
+use crate::scoreboard::{Headcount, Row};
 use crate::session::Sessions;
 
 /// What to do with a message.
@@ -42,7 +42,7 @@ pub(crate) enum Duty {
 pub(crate) struct Judge {
     own: WorkerId,
     duty: Duty,
-    workers: u16,
+    workers: Headcount,
     rules: Rules,
     hasher: KeyHasher,
     keys: Rendezvous,
@@ -61,25 +61,27 @@ impl Judge {
     /// The judge of one worker; `rows` are those of every process of the cluster.
     pub(crate) fn new(
         own: WorkerId,
-        workers: u16,
+        workers: impl Into<Headcount>,
         seed: u64,
         rules: Rules,
         sessions: Arc<Sessions>,
         rows: Vec<Row>,
     ) -> Self {
+        let workers = workers.into();
+        let room = workers.room();
         Self {
             own,
             duty: Duty::Moves,
-            workers,
             hasher: KeyHasher::new(seed),
-            keys: Rendezvous::of_all(workers),
-            addresses: KernelHash::of_all(seed, workers),
+            keys: Rendezvous::of_all(room),
+            addresses: KernelHash::of_all(seed, room),
             sessions,
-            placer: Placer::new(own, workers, rules.placement, rows),
+            placer: Placer::new(own, workers.clone(), rules.placement, rows),
+            workers,
             rules,
             out: SlotSet::default(),
             down: SlotSet::default(),
-            eras: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            eras: (0..room).map(|_| AtomicU32::new(0)).collect(),
             standing_in: SlotSet::default(),
         }
     }
@@ -105,7 +107,7 @@ impl Judge {
 
     /// Says which slots' processes do not run just now, whatever becomes of their clients.
     pub(crate) fn note_down(&self, slots: &[WorkerId]) {
-        for (slot, era) in WorkerId::all(self.workers).zip(&self.eras) {
+        for (slot, era) in WorkerId::all(self.workers.room()).zip(&self.eras) {
             if slots.contains(&slot) != self.down.contains(slot) {
                 era.fetch_add(1, Relaxed);
             }
@@ -126,7 +128,7 @@ impl Judge {
 
     /// Whose this is.
     pub(crate) fn verdict(&self, opening: &Opening<'_>, client: Option<IpAddr>) -> Verdict {
-        if self.workers <= 1 {
+        if self.is_alone() {
             return Verdict::Serve;
         }
         let destination = match opening {
@@ -144,8 +146,8 @@ impl Judge {
             }
             Some(destination) => self.owner(destination),
             // A session that is made for it will stay where it is made, so it may be made anywhere.
-            None if self.sessions.remember_new_ones() => Some(self.place().unwrap_or(self.own)),
-            None => Some(self.own),
+            None if self.sessions.remember_new_ones() => self.place().or_else(|| self.here()),
+            None => self.here(),
         };
         match owner {
             Some(owner) if owner == self.own => Verdict::Serve,
@@ -179,8 +181,18 @@ impl Judge {
         }
     }
 
+    /// Whether there is no other worker to judge for. Where there was one, it still has connections.
+    fn is_alone(&self) -> bool {
+        self.workers.now() <= 1 && !self.is_out(self.own)
+    }
+
+    /// Where what is nobody's in particular is served: in this worker, unless it has been taken out.
+    fn here(&self) -> Option<WorkerId> {
+        if self.is_out(self.own) { self.anyone() } else { Some(self.own) }
+    }
+
     fn exists(&self, slot: WorkerId) -> bool {
-        slot.get() < self.workers
+        self.workers.includes(slot)
     }
 
     /// Whether what is said to be in a slot can be asked for there.
@@ -212,12 +224,12 @@ impl Judge {
 
     /// Whose a key is as long as everybody is there.
     pub(crate) fn owner_of(&self, key: &[u8]) -> Option<WorkerId> {
-        self.keys.owner(self.hasher.of_text(key))
+        self.keys.first(self.hasher.of_text(key), |slot| self.exists(slot))
     }
 
     /// Whether ids of Engine.IO sessions have to name their worker.
     pub(crate) fn reads_session_tags(&self) -> bool {
-        self.workers > 1 && self.rules.affinity.reads_session_tags()
+        self.workers.room() > 1 && self.rules.affinity.reads_session_tags()
     }
 
     /// The address of the client that sent this head, for the application; with port 0 where nobody names one.
@@ -280,9 +292,13 @@ impl Judge {
         self.standing_in.set(slots);
     }
 
-    /// Whether a slot is left out. This worker's own never is: what it can judge it can serve. One that was stopped is
-    /// told that it was out when it goes on, and has its sessions all the same.
+    /// Whether a slot is left out: it is not in use, or its process does not run. That this worker does not run is no news to
+    /// it: what it can judge it can serve. One that was stopped is told that it was out when it goes on, and has its
+    /// sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
+        if self.workers.lacks(slot) {
+            return true;
+        }
         let may_be_replaced = !matches!(self.rules.failover, Failover::Refuse { .. });
         slot != self.own && (self.out.contains(slot) || (may_be_replaced && self.standing_in.contains(slot)))
     }
