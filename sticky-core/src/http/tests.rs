@@ -106,7 +106,7 @@ impl Client {
         let registry = Registry::new(row.clone());
         let (trigger, drain) = DrainTrigger::new();
         let connection = registry.register(Stream::unix(ours));
-        let activity = Arc::new(Activity::new(row.clone(), drain, false));
+        let activity = Arc::new(Activity::new(row.clone(), drain, false, None));
         let timeouts = Timeouts {
             first_byte: Duration::from_secs(60),
             head: Duration::from_secs(10),

@@ -7,6 +7,7 @@ mod drain;
 pub(crate) mod enter;
 mod evicted;
 pub(crate) mod farewell;
+mod home;
 mod leadership;
 #[cfg(cluster)]
 mod lifeline;
@@ -32,6 +33,7 @@ pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 pub(crate) use farewell::Answer;
+pub(crate) use home::Home;
 pub(crate) use leadership::Office;
 pub use leadership::{Leadership, Tenure};
 pub(crate) use listener::{BoundListener, Lent};

@@ -89,8 +89,10 @@ pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, owners: usize, d
         }
         let _ends_the_clients = SetOnDrop(&load.done);
         disturb(&|| {
-            let before = load.keep_alive.answers.load(Ordering::Relaxed);
-            eventually("the clients go on", PATIENCE, || load.keep_alive.answers.load(Ordering::Relaxed) > before + 50);
+            let answers = |tally: &Tally| tally.answers.load(Ordering::Relaxed);
+            let before = answers(&load.keep_alive);
+            let have_begun = || answers(&load.uploads) > 0 && answers(&load.tunnels) > 0;
+            eventually("the clients go on", PATIENCE, || answers(&load.keep_alive) > before + 50 && have_begun());
         });
     });
     let tallies = [&load.keep_alive, &load.uploads, &load.tunnels];

@@ -479,9 +479,10 @@ impl Guard {
     }
 
     /// Whether who is parked has nothing to do although the response is complete: nothing has been read ahead, and both the
-    /// runtime and the watch know whom to wake. For most messages that saves the framework a turn.
+    /// runtime and the watch know whom to wake. For most messages that saves the framework a turn. Where others go on with this
+    /// worker's clients the connection leaves now, since nobody may ever send anything here again.
     fn may_sleep_on(&mut self) -> bool {
-        if !self.is_listening || !self.exchange.awaits_head() {
+        if !self.is_listening || !self.exchange.awaits_head() || self.handoff.is_left() {
             return false;
         }
         let Some(parked) = &self.parked else { return false };
