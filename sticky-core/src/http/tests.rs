@@ -112,7 +112,7 @@ impl Client {
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
         };
-        let guest = Guest { service: service_fn(application), keeper: None, suspect: None };
+        let guest = Guest { service: service_fn(application), keeper: None, suspect: None, home: None };
         let ours = Socket::new(connection, activity.clone(), None);
         let service = Tracked::new(guest, activity.clone(), None);
         tokio::spawn(serve_connection(ours, service, activity, timeouts));

@@ -556,6 +556,9 @@ impl Supervisor {
     }
 
     fn scale(&mut self, workers: u16) {
+        if let Some(table) = &self.session_table {
+            table.forget_from(WorkerId::new(workers.min(self.headcount.now())));
+        }
         // The workers see it first, for the same reason.
         self.headcount.set(workers);
         self.place();
