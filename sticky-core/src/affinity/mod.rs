@@ -244,15 +244,24 @@ impl Affinity {
         said.chain(is_open.then_some(&Source::ClientAddress))
     }
 
-    /// Whom a request belongs to, if any source says so. `client` is the client's address, if it has one.
-    pub(crate) fn key(
+    /// The key of a request, where the first source that finds one finds a value in the head: whenever and by whomever this
+    /// head is sent again, that is its key.
+    pub(crate) fn key_in_head(&self, head: &RequestHead<'_>, hasher: &KeyHasher) -> Option<AffinityKey> {
+        let values = self.sources().take_while(|source| source.is_value());
+        values.filter_map(|source| source.value(head)).next().map(|value| hasher.of_text(value))
+    }
+
+    /// Whom a request belongs to that has no [key in its head](Self::key_in_head), if any source says so. `client` is the
+    /// client's address, if it has one.
+    pub(crate) fn key_beyond_head(
         &self,
         head: &RequestHead<'_>,
         client: Option<IpAddr>,
         hasher: &KeyHasher,
         known: Known<'_>,
     ) -> Option<Destination> {
-        let found = self.sources().find_map(|source| source.find(head, client, hasher, known));
+        let sources = self.sources().skip_while(|source| source.is_value());
+        let found = sources.filter_map(|source| source.find(head, client, hasher, known)).next();
         match found {
             Some(Destination::Address(address)) if self.reads_session_tags() => {
                 Some(match head.query().and_then(Session::of) {
@@ -263,6 +272,19 @@ impl Affinity {
             }
             found => found,
         }
+    }
+
+    /// Whom a request belongs to.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn key(
+        &self,
+        head: &RequestHead<'_>,
+        client: Option<IpAddr>,
+        hasher: &KeyHasher,
+        known: Known<'_>,
+    ) -> Option<Destination> {
+        let in_head = self.key_in_head(head, hasher).map(Destination::Key);
+        in_head.or_else(|| self.key_beyond_head(head, client, hasher, known))
     }
 
     /// Whether ids of Engine.IO sessions have to name their worker.
@@ -299,6 +321,7 @@ impl Default for Affinity {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dispatch::handoff::HeadParts;
 
     #[test]
     fn only_what_is_in_the_request_needs_it_read() {
@@ -309,6 +332,26 @@ mod tests {
         assert!(Affinity::engine_io().reads_requests());
         assert!(Affinity::client_ip().or(Affinity::query("a")).reads_requests());
         assert!(Affinity::custom(|_| Choice::nothing()).reads_requests());
+    }
+
+    #[test]
+    fn a_key_is_in_the_head_if_nobody_else_is_asked_first() {
+        let parts = HeadParts::new("GET", "/", &[("x-a", b"1"), ("x-b", b"2")]);
+        let hasher = KeyHasher::new(7);
+        let [one, two] = ["1", "2"].map(|value| Some(hasher.of_text(value)));
+        for (text, key) in [
+            ("header:x-a", one),
+            ("header:x-c|header:x-b|client-ip", two),
+            ("query:k|header:x-a|sticky-cookie", one),
+            ("header:x-c|client-ip", None),
+            ("sticky-cookie|header:x-a", None),
+            ("header:x-c|engine-io|header:x-a", None),
+        ] {
+            let affinity: Affinity = text.parse().unwrap();
+            assert_eq!(affinity.key_in_head(&parts.head(), &hasher), key, "{text}");
+        }
+        let custom = Affinity::custom(|_| Choice::key("1")).or(Affinity::header("x-a"));
+        assert_eq!(custom.key_in_head(&parts.head(), &hasher), None);
     }
 
     #[test]

@@ -43,22 +43,34 @@ impl Source {
         hasher: &KeyHasher,
         known: Known<'_>,
     ) -> Option<Destination> {
-        let value = match self {
-            Self::ClientAddress => return client.map(Destination::Address),
-            Self::StickyCookie => return (known.ticket)(head).map(Destination::Worker),
-            Self::EngineIo => return tagged(head).filter(|slot| (known.is_live)(*slot)).map(Destination::Worker),
+        match self {
+            Self::ClientAddress => client.map(Destination::Address),
+            Self::StickyCookie => (known.ticket)(head).map(Destination::Worker),
+            Self::EngineIo => tagged(head).filter(|slot| (known.is_live)(*slot)).map(Destination::Worker),
             Self::Custom(function) => match function.call(head).chosen {
-                Chosen::Worker(worker) => return Some(Destination::Worker(worker)),
-                Chosen::Key(value) => return Some(Destination::Chosen(hasher.of_text(value))),
+                Chosen::Worker(worker) => Some(Destination::Worker(worker)),
+                Chosen::Key(value) => Some(Destination::Chosen(hasher.of_text(value))),
                 Chosen::Nothing => None,
             },
+            _ => self.value(head).map(|value| Destination::Key(hasher.of_text(value))),
+        }
+    }
+
+    /// Whether all that it can find is a value that the head has, whoever sends that and whenever.
+    pub(super) fn is_value(&self) -> bool {
+        matches!(self, Self::Cookie { .. } | Self::Header(_) | Self::Query(_) | Self::Path(_))
+    }
+
+    /// That value, if it is one and not empty.
+    pub(super) fn value<'a>(&'a self, head: &RequestHead<'a>) -> Option<Cow<'a, [u8]>> {
+        let value = match self {
             Self::Cookie { name, .. } => cookie(head, name),
             Self::Header(name) => head.header(name).map(|value| value.trim_ascii().into()),
             Self::Query(name) => query(head, name),
             Self::Path(pattern) => pattern.find(head.path()),
+            _ => None,
         };
-        let value = value.filter(|value| !value.is_empty())?;
-        Some(Destination::Key(hasher.of_text(value)))
+        value.filter(|value| !value.is_empty())
     }
 }
 

@@ -95,9 +95,9 @@ impl ClusterBuilder {
     /// SIGTTIN adds one, SIGTTOU takes the last one out.
     ///
     /// Each takes some memory and a few descriptors of the supervisor, whether it runs or not. Where workers listen by themselves
-    /// ([`first_port`](Self::first_port)) each has its port.
+    /// ([`first_port`](Self::first_port)) each has its port, and by default there are no more than ports are left.
     ///
-    /// Default: twice the workers, at least 8, at most 256; fewer where there are not as many ports.
+    /// Default: twice the workers, at least 8, at most 256.
     pub fn max_workers(mut self, workers: usize) -> Self {
         self.max_workers = Some(workers as u64);
         self

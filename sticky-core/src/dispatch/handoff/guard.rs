@@ -25,6 +25,7 @@ use super::outcome::Outcome;
 use super::preamble::{self, Preamble};
 use super::watch::Watch;
 use super::{Departure, Handoff};
+use crate::affinity::AffinityKey;
 use crate::connection::{ClientAddr, Stream};
 use crate::id::WorkerId;
 use crate::worker::Answer;
@@ -301,23 +302,27 @@ impl Guard {
     /// A whole head is here: is it this worker's?
     fn decide(&mut self, peer: Option<SocketAddr>) {
         let Some(opening) = self.exchange.opening() else { return };
-        let verdict = self.judge(&opening, peer);
+        let verdict = self.judge(&opening, peer, &mut None);
         self.obey(verdict);
     }
 
     #[inline]
-    fn judge(&self, opening: &Opening<'_>, peer: Option<SocketAddr>) -> Verdict {
+    fn judge(&self, opening: &Opening<'_>, peer: Option<SocketAddr>, key: &mut Option<AffinityKey>) -> Verdict {
         let judge = self.handoff.judge();
         let client = judge.client(opening, peer);
         self.client.set(client);
         let client = client.map(|client| client.ip());
         if judge.forwards() {
-            let verdict = judge.verdict(opening, client);
+            let verdict = judge.verdict_again(opening, client, key);
             self.client.set_verdict(verdict, judge.note_verdict(verdict));
             return Verdict::Serve;
         }
         let is_a_proxys = judge.serves_proxies() && !self.is_anothers;
-        if is_a_proxys || self.exchange.is_judged() { Verdict::Serve } else { judge.verdict(opening, client) }
+        if is_a_proxys || self.exchange.is_judged() {
+            Verdict::Serve
+        } else {
+            judge.verdict_again(opening, client, key)
+        }
     }
 
     fn obey(&mut self, verdict: Verdict) {
@@ -422,12 +427,14 @@ impl Guard {
             self.exchange.eof();
             return Poll::Ready(Ok(false));
         }
-        let Some(head) = self.exchange.peek(bytes) else {
+        let Some(mut head) = self.exchange.peek(bytes) else {
             self.exchange.keep(bytes, None);
             buf.set_filled(before);
             return Poll::Ready(Ok(false));
         };
-        let verdict = self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr());
+        let mut key = head.key();
+        let verdict = self.judge(&Opening::Request(head.view(bytes)), stream.peer_addr(), &mut key);
+        head.set_key(key);
         let tried = if verdict == Verdict::Serve { self.exchange.serve_in_place(head, bytes) } else { Err(head) };
         let Err(head) = tried else {
             self.begin();

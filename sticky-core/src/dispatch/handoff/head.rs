@@ -12,6 +12,7 @@ use super::refusal::Refusal;
 use super::request_body::BodyFraming;
 use super::request_head::{HeaderSpan, RequestHead, Span, Target};
 use super::tokens::{self, ConnectionOptions, Version};
+use crate::affinity::AffinityKey;
 
 /// The default bound of a head in bytes. Bounds are `u16`: positions in a head are kept in 16 bits.
 pub(crate) const MAX_HEAD: u16 = 32 * 1024;
@@ -283,9 +284,20 @@ pub(crate) struct Head {
     target: Span,
     headers: Vec<HeaderSpan>,
     facts: Facts,
+    key: Option<AffinityKey>,
 }
 
 impl Head {
+    /// What its affinity key has been found to be.
+    pub(crate) fn key(&self) -> Option<AffinityKey> {
+        self.key
+    }
+
+    /// Keeps the key for when the head comes again.
+    pub(crate) fn set_key(&mut self, key: Option<AffinityKey>) {
+        self.key = key;
+    }
+
     /// How many bytes of the buffer it takes, the empty line included.
     pub(crate) fn len(&self) -> usize {
         usize::from(self.len)
@@ -327,6 +339,7 @@ impl Head {
             target: Span::of(target.as_bytes(), bytes),
             headers,
             facts: gathered.conclude(class, Version::from_minor(request.version))?,
+            key: None,
         })
     }
 }

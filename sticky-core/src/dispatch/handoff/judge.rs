@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use super::exchange::Opening;
 use super::placer::{Placer, UnderWay};
+use super::request_head::RequestHead;
 use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer, ProxyTrust, client_address};
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
@@ -128,14 +129,21 @@ impl Judge {
 
     /// Whose this is.
     pub(crate) fn verdict(&self, opening: &Opening<'_>, client: Option<IpAddr>) -> Verdict {
+        self.verdict_again(opening, client, &mut None)
+    }
+
+    /// Whose this is, which may have been asked before: `key` is what came of it, for the same head.
+    pub(crate) fn verdict_again(
+        &self,
+        opening: &Opening<'_>,
+        client: Option<IpAddr>,
+        key: &mut Option<AffinityKey>,
+    ) -> Verdict {
         if self.is_alone() {
             return Verdict::Serve;
         }
         let destination = match opening {
-            Opening::Request(head) => {
-                let known = Known { ticket: &|head| self.sessions.ticket(head), is_live: &|slot| self.is_live(slot) };
-                self.rules.affinity.key(head, client, &self.hasher, known)
-            }
+            Opening::Request(head) => self.destination(head, client, key),
             // Its requests come one beside the other, so that only what they have in common can be the key.
             Opening::Http2 => client.map(Destination::Address),
         };
@@ -156,6 +164,20 @@ impl Judge {
             Some(owner) => Verdict::Send(owner),
             None => Verdict::Refuse,
         }
+    }
+
+    fn destination(
+        &self,
+        head: &RequestHead<'_>,
+        client: Option<IpAddr>,
+        key: &mut Option<AffinityKey>,
+    ) -> Option<Destination> {
+        let affinity = &self.rules.affinity;
+        *key = key.or_else(|| affinity.key_in_head(head, &self.hasher));
+        key.map(Destination::Key).or_else(|| {
+            let known = Known { ticket: &|head| self.sessions.ticket(head), is_live: &|slot| self.is_live(slot) };
+            affinity.key_beyond_head(head, client, &self.hasher, known)
+        })
     }
 
     fn owner(&self, destination: Destination) -> Option<WorkerId> {
@@ -387,6 +409,27 @@ mod tests {
         }
         judge.leave_out(&[]);
         assert_eq!(keys.iter().map(|key| keyed(&judge, key)).collect::<Vec<_>>(), before);
+    }
+
+    #[test]
+    fn a_key_is_found_once_and_its_owner_asked_for_each_time() {
+        let judge = judge(Affinity::header("x-key").or(Affinity::client_ip()), Failover::default());
+        let verdict = |headers: &[(&str, &[u8])], key: &mut Option<AffinityKey>| {
+            let parts = HeadParts::new("GET", "/", headers);
+            judge.verdict_again(&Opening::Request(parts.head()), Some("192.0.2.1".parse().unwrap()), key)
+        };
+        let away = (0..100).map(|key| key.to_string()).find(|key| keyed(&judge, key) != Verdict::Serve).unwrap();
+        let mut key = None;
+        let first = verdict(&[("x-key", away.as_bytes())], &mut key);
+        assert_eq!((first, key), (keyed(&judge, &away), Some(judge.hasher.of_text(&away))));
+        assert_eq!(verdict(&[], &mut key), first, "the head is not read again");
+        let Verdict::Send(owner) = first else { panic!("{first:?}") };
+        judge.leave_out(&[owner]);
+        assert_ne!(verdict(&[], &mut key), first);
+        judge.leave_out(&[]);
+        let mut none = None;
+        verdict(&[], &mut none);
+        assert_eq!(none, None, "an address is not in the head");
     }
 
     #[test]

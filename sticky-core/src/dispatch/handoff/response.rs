@@ -2,6 +2,7 @@
 //! is complete. Pure.
 
 mod lines;
+mod recent;
 
 use self::lines::{Parsed, parse};
 use super::chunked::{Chunked, Progress};
@@ -110,7 +111,7 @@ impl Response {
         let before = held.len();
         if before == 0 {
             // Nearly every head is accepted whole: then it is parsed where it is.
-            return match parse(bytes) {
+            return match recent::parse(bytes) {
                 Parsed::Head(len, head) => self.take_head(len, head),
                 Parsed::Partial if bytes.len() <= MAX_HEAD => self.hold(bytes),
                 Parsed::Partial | Parsed::Malformed => self.give_up(bytes.len()),
@@ -178,7 +179,7 @@ impl Response {
 }
 
 /// What matters of a response's head.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Head {
     status: u16,
     version: Version,
@@ -203,8 +204,10 @@ enum Length {
 }
 
 impl Head {
-    fn new(status: u16, version: Version) -> Self {
-        Self { status, version, options: ConnectionOptions::default(), coding: Coding::None, length: Length::None }
+    const EMPTY: Self = Self::new(200, Version::Http11);
+
+    const fn new(status: u16, version: Version) -> Self {
+        Self { status, version, options: ConnectionOptions::NONE, coding: Coding::None, length: Length::None }
     }
 
     fn has_odd_chunks(&self) -> bool {

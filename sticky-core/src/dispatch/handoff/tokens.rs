@@ -14,6 +14,9 @@ pub(crate) struct ConnectionOptions {
 }
 
 impl ConnectionOptions {
+    /// Nothing is said.
+    pub(crate) const NONE: Self = Self { close: false, keep_alive: false, upgrade: false };
+
     /// Adds what one Connection header says.
     pub(crate) fn add(&mut self, value: &[u8]) {
         for token in list(value) {
