@@ -449,7 +449,7 @@ impl Connections {
         };
         let (workers, now) = (&self.worker.inner.workers, Instant::now());
         self.evicted.note_headcount(workers.now(), now);
-        let owner = placement.first(peer, |slot| workers.includes(slot));
+        let owner = placement.first_among(workers.now(), peer, |_| true);
         // What was placed on a slot before that was taken out comes in there all the same.
         let is_excused = |owner| workers.lacks(self.id()) || self.evicted.contains(owner, now);
         if owner.is_some_and(|owner| owner != self.id() && !is_excused(owner)) {

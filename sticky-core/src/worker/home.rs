@@ -54,5 +54,5 @@ impl Home {
 }
 
 fn owner(placement: &KernelHash, client: IpAddr, workers: u16) -> Option<WorkerId> {
-    placement.first(client, |slot| slot.get() < workers)
+    placement.first_among(workers, client, |_| true)
 }

@@ -182,22 +182,24 @@ impl Judge {
 
     fn owner(&self, destination: Destination) -> Option<WorkerId> {
         let is_in = |slot: WorkerId| !self.is_out(slot);
+        let hashed = |key| self.keys.first_among(self.workers.now(), key, |slot| !self.is_down(slot));
+        let placed = |address| self.addresses.first_among(self.workers.now(), address, |slot| !self.is_down(slot));
         match destination {
             Destination::Key(key) => {
                 let found = self.sessions.find(key).filter(|slot| is_in(*slot));
-                found.or_else(|| self.keys.first(key, is_in))
+                found.or_else(|| hashed(key))
             }
-            Destination::Chosen(key) if !self.rules.placement.remembers() => self.keys.first(key, is_in),
+            Destination::Chosen(key) if !self.rules.placement.remembers() => hashed(key),
             Destination::Chosen(key) => self.remembered(key),
-            Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
+            Destination::Address(address) if !self.rules.placement.remembers() => placed(address),
             // Its next request brings a ticket.
             Destination::Address(_) => self.place(),
-            Destination::Home(address) => self.addresses.first(address, is_in),
-            Destination::New(address) => self.place().or_else(|| self.addresses.first(address, is_in)),
+            Destination::Home(address) => placed(address),
+            Destination::New(address) => self.place().or_else(|| placed(address)),
             Destination::Worker(slot) if self.exists(slot) && is_in(slot) => Some(slot),
             Destination::Worker(slot) => match self.rules.failover {
                 // Everyone who names that slot goes to the same other one.
-                Failover::Next { .. } => self.keys.first(self.hasher.of_text(slot.to_string()), is_in),
+                Failover::Next { .. } => hashed(self.hasher.of_text(slot.to_string())),
                 Failover::Wait | Failover::Refuse { .. } => None,
             },
         }
@@ -246,7 +248,7 @@ impl Judge {
 
     /// Whose a key is as long as everybody is there.
     pub(crate) fn owner_of(&self, key: &[u8]) -> Option<WorkerId> {
-        self.keys.first(self.hasher.of_text(key), |slot| self.exists(slot))
+        self.keys.first_among(self.workers.now(), self.hasher.of_text(key), |_| true)
     }
 
     /// Whether ids of Engine.IO sessions have to name their worker.
@@ -318,9 +320,11 @@ impl Judge {
     /// it: what it can judge it can serve. One that was stopped is told that it was out when it goes on, and has its
     /// sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
-        if self.workers.lacks(slot) {
-            return true;
-        }
+        self.workers.lacks(slot) || self.is_down(slot)
+    }
+
+    /// Whether the process of a slot that is in use does not run, as far as that matters.
+    fn is_down(&self, slot: WorkerId) -> bool {
         let may_be_replaced = !matches!(self.rules.failover, Failover::Refuse { .. });
         slot != self.own && (self.out.contains(slot) || (may_be_replaced && self.standing_in.contains(slot)))
     }
