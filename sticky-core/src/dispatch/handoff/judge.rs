@@ -436,6 +436,46 @@ mod tests {
         assert_eq!(none, None, "an address is not in the head");
     }
 
+    /// The judge of slot 1, with room for four.
+    fn judge_among(count: &Headcount, placement: Placement) -> Judge {
+        let rules = Rules { affinity: Affinity::header("x-key"), placement, ..Rules::default() };
+        Judge::new(OWN, count.clone(), 7, rules, Arc::new(Sessions::none()), Vec::new())
+    }
+
+    #[test]
+    fn only_keys_of_slots_that_come_or_go_move() {
+        let count = Headcount::from(4);
+        let judge = judge_among(&count, Placement::Rendezvous);
+        let last = Verdict::Send(WorkerId::new(3));
+        let verdicts = || (0..200).map(|key| keyed(&judge, &key.to_string())).collect::<Vec<_>>();
+        let four = verdicts();
+        count.set(3);
+        let three = verdicts();
+        assert!(four.iter().zip(&three).all(|(was, is)| (was == is) == (*was != last) && *is != last));
+        count.set(4);
+        assert_eq!(verdicts(), four);
+        assert_eq!(judge.owner_of(b"a"), Rendezvous::of_all(4).owner(judge.hasher.of_text("a")));
+        count.set(2);
+        assert_eq!(judge.owner_of(b"a"), Rendezvous::of_all(2).owner(judge.hasher.of_text("a")));
+    }
+
+    #[test]
+    fn a_worker_that_is_taken_out_begins_nothing_more() {
+        let count = Headcount::from(4);
+        for placement in [Placement::Rendezvous, Placement::Local, Placement::RoundRobin, Placement::FewestConnections]
+        {
+            count.set(1);
+            let judge = judge_among(&count, placement);
+            let first = Verdict::Send(WorkerId::new(0));
+            // With a key, and without one.
+            assert!((0..100).map(|key| key.to_string()).all(|key| keyed(&judge, &key) == first), "{placement}");
+            assert_eq!(keyed(&judge, ""), first);
+            assert_eq!(judge.place().unwrap_or(WorkerId::new(0)), WorkerId::new(0), "{placement}");
+            count.set(2);
+            assert_eq!(keyed(&judge, ""), Verdict::Serve, "it is there again");
+        }
+    }
+
     #[test]
     fn a_worker_is_never_out_for_itself() {
         let judge = judge(Affinity::header("x-key"), Failover::default());
