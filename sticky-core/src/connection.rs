@@ -2,6 +2,8 @@
 //! speaks by then.
 
 mod client;
+#[cfg(feature = "http")]
+pub(crate) mod lane;
 #[cfg(cluster)]
 mod quiet;
 mod stream;
@@ -18,6 +20,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 
 pub use self::client::ClientAddr;
+#[cfg(feature = "http")]
+use self::lane::{Lane, Traffic};
 #[cfg(cluster)]
 pub(crate) use self::quiet::QuietStream;
 pub(crate) use self::stream::Stream;
@@ -128,6 +132,8 @@ pub struct Connection {
     /// None only while this is dropped.
     open: Option<Open>,
     guard: Option<Box<Guard>>,
+    #[cfg(feature = "http")]
+    traffic: Option<Box<Traffic>>,
 }
 
 #[derive(Debug)]
@@ -139,13 +145,30 @@ struct Open {
 
 impl Connection {
     fn new(stream: Listed<Stream>, counted: Counted) -> Self {
-        Self { open: Some(Open { stream, counted }), guard: None }
+        Self {
+            open: Some(Open { stream, counted }),
+            guard: None,
+            #[cfg(feature = "http")]
+            traffic: None,
+        }
     }
 
     /// Has each of its messages judged before anybody sees it.
     pub(crate) fn guarded(mut self, guard: Guard) -> Self {
         self.guard = Some(Box::new(guard));
         self
+    }
+
+    /// Has messages taken this lane that may.
+    #[cfg(feature = "http")]
+    pub(crate) fn set_lane(&mut self, lane: Box<dyn Lane>) {
+        self.traffic = Some(Box::new(Traffic::new(lane)));
+    }
+
+    /// Whether a message is on its lane.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_busy(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|traffic| traffic.is_busy())
     }
 
     /// The other side's address: the client's, or that of a proxy in front. An IPv4-mapped one is shown as IPv4; `None`
@@ -247,7 +270,7 @@ impl Connection {
 
     /// What reads and writes: the socket, and the guard where there is one.
     fn parts(self: Pin<&mut Self>) -> (&mut Stream, &mut Option<Box<Guard>>) {
-        let Self { open, guard } = self.get_mut();
+        let Self { open, guard, .. } = self.get_mut();
         let open = open.as_mut().expect("it is there until the drop");
         (open.stream.get_mut(), guard)
     }
@@ -256,6 +279,19 @@ impl Connection {
         if self.guard.as_ref().is_some_and(|guard| guard.is_over()) {
             self.guard = None;
         }
+    }
+
+    /// Reads what does not take the lane.
+    #[cfg(feature = "http")]
+    fn poll_read_beside(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Self { open: Some(open), guard, traffic } = &mut *self else { return Poll::Ready(Ok(())) };
+        let stream = open.stream.get_mut();
+        let read = match (guard, traffic) {
+            (Some(guard), Some(traffic)) => traffic.poll_read(stream, guard, cx, buf),
+            _ => Pin::new(stream).poll_read(cx, buf),
+        };
+        self.unguard_if_over();
+        read
     }
 
     fn poll_write_guarded(
@@ -284,6 +320,10 @@ impl Drop for Connection {
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        #[cfg(feature = "http")]
+        if self.traffic.is_some() {
+            return self.poll_read_beside(cx, buf);
+        }
         let (stream, guard) = self.as_mut().parts();
         let Some(guard) = guard else { return Pin::new(stream).poll_read(cx, buf) };
         let read = guard.poll_read(stream, cx, buf);

@@ -20,6 +20,8 @@ pub(crate) struct Activity {
     /// Bytes have come since the last request began or the last response ended.
     has_read: AtomicBool,
     is_http2: AtomicBool,
+    /// A message is answered by somebody else than hyper.
+    is_passing: AtomicBool,
     /// Upgraded, or with a stream that is: no timer knows what goes on in there.
     is_tunnel: AtomicBool,
     /// The head took too long: the socket says so and ends.
@@ -41,6 +43,7 @@ impl Activity {
             has_served: AtomicBool::new(false),
             has_read: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
+            is_passing: AtomicBool::new(false),
             is_tunnel: AtomicBool::new(false),
             is_late: AtomicBool::new(false),
             row,
@@ -74,7 +77,7 @@ impl Activity {
     }
 
     fn phase(&self) -> Phase {
-        if self.in_flight.load(Relaxed) > 0 || self.is_tunnel() {
+        if self.in_flight.load(Relaxed) > 0 || self.is_tunnel() || self.is_passing() {
             Phase::Executing
         } else if self.is_http2.load(Relaxed) {
             // Bytes without a stream are pings and settings.
@@ -114,6 +117,19 @@ impl Activity {
 
     pub(crate) fn written(&self) {
         self.advance();
+    }
+
+    /// Whether somebody else than hyper answers a message just now.
+    pub(crate) fn passes(&self, is_passing: bool) {
+        if is_passing != self.is_passing() {
+            self.is_passing.store(is_passing, Relaxed);
+            self.has_served.store(true, Relaxed);
+            self.advance();
+        }
+    }
+
+    pub(crate) fn is_passing(&self) -> bool {
+        self.is_passing.load(Relaxed)
     }
 
     /// The client speaks HTTP/2.

@@ -79,7 +79,9 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
         if self.stage == Stage::Open && self.activity.is_elsewhere() {
             return self.must_part();
         }
-        self.stage == Stage::Draining && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
+        self.stage == Stage::Draining
+            && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
+            && !self.activity.is_passing()
     }
 
     /// Another process goes on with this client. If the connection cannot go there by itself, the client is to make

@@ -93,7 +93,7 @@ where
 /// For integrations: `make` sees who is there, and a service that keeps the [`RequestBody`] may go on reading it after
 /// its response. Each connection gets a service of its own, although hyper may serve one after the other on what it
 /// takes for the same.
-pub async fn serve_connections<M, S, B>(mut connections: Connections, mut make: M)
+pub async fn serve_connections<M, S, B>(connections: Connections, mut make: M)
 where
     M: FnMut(&Connection) -> S,
     S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
@@ -101,16 +101,29 @@ where
         + 'static,
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
+    serve_prepared(connections, |connection| make(connection)).await;
+}
+
+/// The same, where `make` may also give a connection a lane beside its service.
+pub(crate) async fn serve_prepared<M, S, B>(mut connections: Connections, mut make: M)
+where
+    M: FnMut(&mut Connection) -> S,
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
     let worker = connections.worker().clone();
     let berths = Berths::new(worker.connection_drain().clone(), worker.limits().timeouts, open);
-    while let Some(connection) = connections.accept().await {
+    while let Some(mut connection) = connections.accept().await {
         let peer = connection.peer_addr();
         let is_believed = worker.trusts(peer);
         let sessions = worker.sessions();
         let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
         // With one worker nothing can land on a wrong one.
         let suspect = peer.filter(|_| worker.workers() > 1 && !is_believed);
-        let guest = Guest { service: make(&connection), keeper, suspect, home: worker.home_of(peer) };
+        let home = worker.home_of(peer);
+        let guest = Guest { service: make(&mut connection), keeper, suspect, home };
         berths.seat(connection, guest);
     }
     connections.finish().await;

@@ -83,7 +83,9 @@ impl<S> Socket<S> {
                 (None, None) => return Poll::Ready(Ok(())),
             };
             let before = buf.filled().len();
-            let read = Pin::new(&mut *connection).poll_read(cx, buf)?;
+            let read = Pin::new(&mut *connection).poll_read(cx, buf);
+            self.activity.passes(connection.is_busy());
+            let read = read?;
             if read.is_pending() && connection.is_within_head() {
                 // It is not between requests, although nothing of this one can be read yet.
                 self.activity.read();

@@ -11,6 +11,12 @@ const FIELDS: [Field; 4] = [Field::XForwardedFor, Field::Forwarded, Field::XReal
 
 static HAS_WARNED: AtomicBool = AtomicBool::new(false);
 
+/// Whether that has been noticed.
+#[cfg(feature = "proxy")]
+pub(crate) fn has_warned() -> bool {
+    HAS_WARNED.load(Relaxed)
+}
+
 /// Warns, once per process, when `peer` speaks for other clients.
 pub(crate) fn warn_once(fields: &impl Fields, peer: SocketAddr) {
     if HAS_WARNED.load(Relaxed) {

@@ -106,12 +106,16 @@ fn insist(client: &Client, asked: &AtomicUsize, done: &AtomicBool) -> Vec<Loss> 
     let mut losses = Vec::new();
     while !done.load(Ordering::Relaxed) {
         let mut connection = client.connect().expect("somebody always listens");
+        // Who was killed since the last answer has taken the connection along, however late that is noticed.
+        let mut from = Instant::now();
         for number in 0..20 {
-            let from = Instant::now();
             asked.fetch_add(1, Ordering::Relaxed);
             let request = if number % 2 == 0 { Request::get("/") } else { Request::post("/echo", "body") };
             match connection.exchange(&request).and_then(Response::or_lost) {
-                Ok(answer) => assert_eq!((answer.status, answer.worker()), (200, owner)),
+                Ok(answer) => {
+                    assert_eq!((answer.status, answer.worker()), (200, owner));
+                    from = Instant::now();
+                }
                 Err(error) => {
                     losses.push(Loss { from, until: Instant::now(), what: format!("{} {error}", request.target()) });
                     break;

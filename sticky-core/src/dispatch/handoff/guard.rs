@@ -53,6 +53,10 @@ pub(crate) struct Guard {
     parked: Option<Waker>,
     /// The runtime wakes who is parked when something can be read.
     is_listening: bool,
+    /// Nothing has been read of the message that has begun.
+    is_fresh: bool,
+    /// What was read last is one message, all of it.
+    is_whole: bool,
     watch: Watch,
 }
 
@@ -112,6 +116,8 @@ impl Guard {
             client,
             parked: None,
             is_listening: false,
+            is_fresh: false,
+            is_whole: false,
             watch,
         }
     }
@@ -140,6 +146,11 @@ impl Guard {
     pub(crate) fn change_runtime(&mut self) {
         self.watch = Watch::default();
         self.is_listening = false;
+    }
+
+    /// Whether what was read last is one message, from its first byte to its last, and may be followed by others.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// As [`Exchange::has_said_all`].
@@ -366,6 +377,7 @@ impl Guard {
     /// A message for this worker begins.
     fn begin(&mut self) {
         self.hops = 0;
+        self.is_fresh = true;
         self.is_anothers = false;
         self.watch.restart();
     }
@@ -380,12 +392,14 @@ impl Guard {
         if buf.remaining() == 0 {
             return Poll::Ready(Ok(()));
         }
+        self.is_whole = false;
         if self.preamble.is_none()
             && IN_PLACE.contains(&buf.remaining())
             && self.exchange.awaits_head()
             && !self.handoff.is_left()
             && ready!(self.poll_in_place(stream, cx, buf))?
         {
+            self.note_read();
             return Poll::Ready(Ok(()));
         }
         loop {
@@ -396,6 +410,7 @@ impl Guard {
                     let length = bytes.len().min(buf.remaining());
                     buf.put_slice(&bytes[..length]);
                     self.exchange.delivered(length);
+                    self.note_read();
                     return Poll::Ready(Ok(()));
                 }
                 Step::Pass(at_most) => match ready!(poll_pass(stream, cx, buf, at_most))? {
@@ -407,6 +422,10 @@ impl Guard {
                 },
             }
         }
+    }
+
+    fn note_read(&mut self) {
+        self.is_whole = std::mem::take(&mut self.is_fresh) && self.exchange.is_between();
     }
 
     /// Reads where the framework wants it. Nearly always that is one message, whole, and for this worker: then nothing needs

@@ -4,7 +4,9 @@
 mod lines;
 mod recent;
 
-use self::lines::{Parsed, parse};
+pub(crate) use self::lines::Parsed;
+use self::lines::parse;
+pub(crate) use self::recent::parse as parse_head;
 use super::chunked::{Chunked, Progress};
 use super::head::{Facts, MethodClass, Switch};
 use super::tokens::{self, ConnectionOptions, Version};
@@ -139,7 +141,7 @@ impl Response {
     fn take_head(&mut self, len: usize, head: Head) -> usize {
         // A framework may send chunks to a client of HTTP/1.0 (actix does). Nobody can say what that client makes of them, so
         // nothing follows, whatever the framework says.
-        self.wants_close |= head.options.wants_close(head.version) || head.has_odd_chunks();
+        self.wants_close |= head.wants_close() || head.has_odd_chunks();
         self.stage = match head.status {
             101 if self.switch == Switch::Upgrade => Stage::Tunnel,
             101 => Stage::Broken,
@@ -180,12 +182,24 @@ impl Response {
 
 /// What matters of a response's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
+pub(crate) struct Head {
+    pub(crate) status: u16,
     version: Version,
     options: ConnectionOptions,
     coding: Coding,
     length: Length,
+    /// Whether nothing in it concerns the connection alone (RFC 9110, 7.6.1), but for how it is framed.
+    pub(crate) is_end_to_end: bool,
+}
+
+/// How the body of a response is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// In more than one way.
+    Ambiguous,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,7 +221,14 @@ impl Head {
     const EMPTY: Self = Self::new(200, Version::Http11);
 
     const fn new(status: u16, version: Version) -> Self {
-        Self { status, version, options: ConnectionOptions::NONE, coding: Coding::None, length: Length::None }
+        Self {
+            status,
+            version,
+            options: ConnectionOptions::NONE,
+            coding: Coding::None,
+            length: Length::None,
+            is_end_to_end: true,
+        }
     }
 
     fn has_odd_chunks(&self) -> bool {
@@ -227,14 +248,28 @@ impl Head {
         self.coding = if is_chunked && self.coding != Coding::Chunked { Coding::Chunked } else { Coding::Other };
     }
 
+    /// Whether the connection that it came on ends with it.
+    pub(crate) fn wants_close(&self) -> bool {
+        self.options.wants_close(self.version)
+    }
+
     /// How the body of this final answer is framed, if it may have one.
-    fn body(&self) -> Stage {
+    pub(crate) fn framing(&self) -> Framing {
         match (self.coding, self.length) {
-            (Coding::None, Length::None) => Stage::UntilClose,
-            (Coding::None, Length::Known(0)) => Stage::Complete,
-            (Coding::None, Length::Known(length)) => Stage::Length(length),
-            (Coding::Chunked, Length::None) => Stage::Chunked(Chunked::new()),
-            _ => Stage::Broken,
+            (Coding::None, Length::None) => Framing::UntilClose,
+            (Coding::None, Length::Known(length)) => Framing::Length(length),
+            (Coding::Chunked, Length::None) => Framing::Chunked,
+            _ => Framing::Ambiguous,
+        }
+    }
+
+    fn body(&self) -> Stage {
+        match self.framing() {
+            Framing::UntilClose => Stage::UntilClose,
+            Framing::Length(0) => Stage::Complete,
+            Framing::Length(length) => Stage::Length(length),
+            Framing::Chunked => Stage::Chunked(Chunked::new()),
+            Framing::Ambiguous => Stage::Broken,
         }
     }
 }

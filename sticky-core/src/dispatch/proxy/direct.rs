@@ -3,10 +3,10 @@
 //! Most requests are such, and to hand each to another task and its answer back costs more than all else that is done
 //! here. It is only for workers behind a guard of ours: that lets nothing through after an answer that is not part of it.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::ops::Range;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +16,7 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::pool::{Era, Kept, Pool};
 use crate::connection::QuietStream;
@@ -52,6 +52,16 @@ pub(super) enum Lost {
     Broken(io::Error),
 }
 
+/// How far a request and its response are.
+#[derive(Debug, Default)]
+pub(super) struct Asking {
+    written: usize,
+    /// The worker takes nothing any more.
+    is_deaf: bool,
+    /// Something of the response has come.
+    has_heard: bool,
+}
+
 /// How far the body of a response reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -85,25 +95,45 @@ impl Direct {
     ///
     /// Why there is none.
     pub(super) async fn ask(&mut self, request: &[u8], method: &Method) -> Result<Head, Lost> {
-        // A worker may have answered and closed before it had read all: what it has said counts.
-        let is_deaf = match self.stream.write_all(request).await {
-            Ok(()) => false,
-            Err(error) if is_closed(&error) => true,
-            Err(error) => return Err(Lost::Broken(error)),
-        };
+        let mut asking = Asking::default();
         loop {
             if let Some(head) = self.take_head(method).map_err(Lost::Broken)? {
                 return Ok(head);
             }
-            let has_heard = !self.buffer.is_empty();
-            match self.fill().await {
-                Ok(0) if is_deaf && !has_heard => return Err(Lost::Unseen),
-                Ok(0) => return Err(Lost::Broken(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) if is_closed(&error) && !has_heard => return Err(Lost::Unseen),
-                Err(error) => return Err(Lost::Broken(error)),
+            poll_fn(|cx| self.poll_ask(cx, &mut asking, request)).await?;
+        }
+    }
+
+    /// Writes what is left of a request, and waits for more of its response.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none.
+    pub(super) fn poll_ask(
+        &mut self,
+        cx: &mut Context<'_>,
+        asking: &mut Asking,
+        request: &[u8],
+    ) -> Poll<Result<(), Lost>> {
+        while asking.written < request.len() {
+            match ready!(Pin::new(&mut self.stream).poll_write(cx, &request[asking.written..])) {
+                Ok(written) => asking.written += written,
+                // A worker may have answered and closed before it had read all: what it has said counts.
+                Err(error) if is_closed(&error) => {
+                    (asking.written, asking.is_deaf) = (request.len(), true);
+                }
+                Err(error) => return Poll::Ready(Err(Lost::Broken(error))),
             }
         }
+        let filled = ready!(self.poll_fill(cx));
+        let has_heard = std::mem::replace(&mut asking.has_heard, true);
+        Poll::Ready(match filled {
+            Ok(0) if asking.is_deaf && !has_heard => Err(Lost::Unseen),
+            Ok(0) => Err(Lost::Broken(io::ErrorKind::UnexpectedEof.into())),
+            Ok(_) => Ok(()),
+            Err(error) if is_closed(&error) && !has_heard => Err(Lost::Unseen),
+            Err(error) => Err(Lost::Broken(error)),
+        })
     }
 
     /// The head that the buffer begins with, behind those of interim responses.
@@ -127,6 +157,11 @@ impl Direct {
             let headers = fields.into_map(&self.buffer.split_to(length).freeze())?;
             return head(status, is_http11, headers, method).map(Some);
         }
+    }
+
+    /// What has come and is not used.
+    pub(super) fn buffer(&mut self) -> &mut BytesMut {
+        &mut self.buffer
     }
 
     /// The whole of a body so long, if it is here.
@@ -390,6 +425,7 @@ impl Kept for Direct {
 mod tests {
     use std::time::Duration;
 
+    use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
 
     use super::*;

@@ -85,11 +85,27 @@ pub(super) struct Visitor {
     client: ClientAddr,
     /// What was said of him last.
     words: Mutex<Option<Words>>,
+    /// What has already gone wrong with the present request.
+    fault: Mutex<Option<Fault>>,
 }
 
 impl Visitor {
     pub(super) fn new(client: ClientAddr) -> Self {
-        Self { client, words: Mutex::new(None) }
+        Self { client, words: Mutex::new(None), fault: Mutex::new(None) }
+    }
+
+    /// Whom his requests come from, and whose they are.
+    pub(super) fn client(&self) -> &ClientAddr {
+        &self.client
+    }
+
+    /// His present request is not to be forwarded: this has happened to it.
+    pub(super) fn set_fault(&self, fault: Fault) {
+        *self.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault);
+    }
+
+    fn take_fault(&self) -> Option<Fault> {
+        self.fault.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// What is to be said of who sends the present request, mostly the same as before.
@@ -158,6 +174,9 @@ impl Forwarder {
         mut request: Request<RequestBody>,
         visitor: &Visitor,
     ) -> Result<Response<Answer>, Fault> {
+        if let Some(fault) = visitor.take_fault() {
+            return Err(fault);
+        }
         let client = &visitor.client;
         let (peer, verdict, under_way) = client.forwarding();
         let slot = self.slot(verdict)?;
@@ -183,6 +202,29 @@ impl Forwarder {
         Ok(self.answer(inbound, downstream, is_connect))
     }
 
+    /// Whether workers are behind guards of ours, and answer whoever asks by himself.
+    pub(super) fn asks_directly(&self) -> bool {
+        !self.upstreams.are_ports()
+    }
+
+    pub(super) fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    pub(super) fn response_timeout(&self) -> Option<Duration> {
+        self.settings.response_timeout
+    }
+
+    /// A connection to this slot that is idle.
+    pub(super) fn take_idle(&self, slot: WorkerId, era: Era) -> Option<Direct> {
+        era.and_then(|_| self.direct.take(slot, era, Duration::MAX))
+    }
+
+    /// Puts such a connection back.
+    pub(super) fn put_idle(&self, slot: WorkerId, era: Era, connection: Direct) {
+        self.direct.put(slot, era, connection);
+    }
+
     /// What is kept of a request, where its worker may turn out not to be there before it is sent.
     fn origin(&self, headers: &HeaderMap, client: Option<SocketAddr>) -> Origin {
         let cookies = self.upstreams.are_ports().then(|| headers.get_all(COOKIE).iter().cloned().collect());
@@ -197,7 +239,7 @@ impl Forwarder {
     }
 
     /// Whose a request is.
-    fn slot(&self, verdict: Verdict) -> Result<WorkerId, Fault> {
+    pub(super) fn slot(&self, verdict: Verdict) -> Result<WorkerId, Fault> {
         match verdict {
             Verdict::Send(slot) => Ok(slot),
             Verdict::Serve => self.judge.anyone().ok_or(Fault::Unavailable),
@@ -311,7 +353,7 @@ impl Forwarder {
         Err(Fault::BrokenOff)
     }
 
-    fn era(&self, slot: WorkerId) -> Era {
+    pub(super) fn era(&self, slot: WorkerId) -> Era {
         self.judge.era(slot).map(|era| (era, self.upstreams.port(slot)))
     }
 

@@ -15,7 +15,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// What only proxies may say of their clients, beside what is set anew.
-const SPOKEN_FOR: [&str; 6] = [
+pub(super) const SPOKEN_FOR: [&str; 6] = [
     "x-forwarded-host",
     "x-forwarded-port",
     "x-forwarded-prefix",
@@ -25,7 +25,7 @@ const SPOKEN_FOR: [&str; 6] = [
 ];
 
 /// What `Connection` cannot name: the application relies on it, and a client could have it removed.
-const KEPT: [HeaderName; 6] =
+pub(super) const KEPT: [HeaderName; 6] =
     [HOST, COOKIE, SET_COOKIE, CONTENT_LENGTH, FORWARDED, HeaderName::from_static("authorization")];
 
 /// Takes off what concerned the connection that a message came on, and says whether that was to become another protocol.
@@ -105,6 +105,17 @@ impl Words {
         };
         let address = client.map(|client| written(client.ip().to_string()));
         Self { client, by_https, address, forwarded }
+    }
+
+    /// The same as lines of a head.
+    pub(super) fn lines(&self) -> Vec<u8> {
+        let proto = if self.by_https { "https" } else { "http" };
+        let mut lines = format!("x-forwarded-proto: {proto}\r\n").into_bytes();
+        let address = self.address.as_ref().map(|address| ("x-forwarded-for: ", address));
+        for (name, value) in [("forwarded: ", &self.forwarded)].into_iter().chain(address) {
+            lines.extend_from_slice(&[name.as_bytes(), value.as_bytes(), b"\r\n"].concat());
+        }
+        lines
     }
 
     /// Whether they are of this client.

@@ -17,10 +17,12 @@
 
 mod body;
 mod direct;
+mod express;
 mod fault;
 mod forward;
 mod headers;
 mod pool;
+mod raw;
 mod tunnel;
 mod upstream;
 mod wire;
@@ -30,6 +32,7 @@ use std::sync::Arc;
 
 use hyper::service::service_fn;
 
+use self::express::Express;
 use self::forward::{Forwarder, Visitor};
 use crate::config::Config;
 use crate::http;
@@ -54,9 +57,13 @@ async fn serve(proxy: Proxy, settings: forward::Settings) {
     let Proxy { worker, judge, road } = proxy;
     let forwarder = Arc::new(Forwarder::new(judge, road, worker.row().clone(), settings));
     let tidying = tokio::spawn(Arc::clone(&forwarder).tidy());
+    let (drain, row) = (worker.connection_drain().clone(), worker.row().clone());
     let connections = worker.ready();
-    http::serve_connections(connections, |connection| {
+    http::serve_prepared(connections, |connection| {
         let (forwarder, visitor) = (Arc::clone(&forwarder), Arc::new(Visitor::new(connection.client_addr())));
+        if let Some(express) = Express::new(&forwarder, &visitor, &drain, &row) {
+            connection.set_lane(Box::new(express));
+        }
         service_fn(move |request| Arc::clone(&forwarder).forward(request, Arc::clone(&visitor)))
     })
     .await;

@@ -174,3 +174,32 @@ async fn behind_an_answer_that_cannot_be_framed_the_connection_ends_when_nothing
     let idle = framework.seconds().await;
     assert!((75..=86).contains(&idle), "{idle} s");
 }
+
+/// What is taken for a message by itself must be one: the body of another may look like one.
+#[tokio::test(start_paused = true)]
+async fn only_a_message_that_was_read_from_its_first_byte_to_its_last_is_whole() {
+    let mut framework = Framework::new();
+    for (pieces, is_whole) in [
+        (&[REQUEST][..], true),
+        (&[REQUEST], true),
+        (&[&REQUEST[..9], &REQUEST[9..]], true),
+        (&[b"POST / HTTP/1.1\r\ncontent-length: 27\r\n\r\n", REQUEST], false),
+        (&[b"POST / HTTP/1.1\r\ncontent-length: 28\r\n\r\nx", REQUEST], false),
+        (&[b"GET / HTTP/1.1\r\nconnection: upgrade\r\nupgrade: a\r\n\r\n"], false),
+        (&[REQUEST], true),
+    ] {
+        let (mut length, mut last) = (0, false);
+        let mut pieces_left = pieces.iter();
+        while length < pieces.concat().len() {
+            if let Some(piece) = pieces_left.next() {
+                framework.client.write_all(piece).await.unwrap();
+            }
+            sleep(Duration::from_millis(1)).await;
+            while let Poll::Ready(bytes) = framework.read() {
+                (length, last) = (length + bytes.len(), framework.guard.is_whole());
+            }
+        }
+        assert_eq!(last, is_whole, "{pieces:?}");
+        framework.write(RESPONSE);
+    }
+}

@@ -10,7 +10,7 @@ use crate::dispatch::handoff::tokens::Version;
 
 /// What a head may turn out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Parsed {
+pub(crate) enum Parsed {
     /// A head of so many bytes.
     Head(usize, Head),
     Partial,
@@ -34,6 +34,10 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
             b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
             b'\r' => return Parsed::Malformed,
             b'c' | b'C' | b't' | b'T' if !add(&mut head, &bytes[start..end]) => return Parsed::Malformed,
+            b'k' | b'K' | b'p' | b'P' | b'u' | b'U' => {
+                head.is_end_to_end &= !ends_here(&bytes[start..end]);
+                start = end + 1;
+            }
             // It goes on with the line before.
             b' ' | b'\t' => return Parsed::Malformed,
             _ => start = end + 1,
@@ -64,6 +68,7 @@ fn add(head: &mut Head, line: &[u8]) -> bool {
             is_text(value)
         }
         (_, Named::Value(value), _) => {
+            head.is_end_to_end = false;
             head.options.add(value);
             is_text(value)
         }
@@ -73,6 +78,12 @@ fn add(head: &mut Head, line: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether a line concerns this connection alone.
+fn ends_here(line: &[u8]) -> bool {
+    let is = |name: &[u8]| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name));
+    is(b"keep-alive:") || is(b"proxy-connection:") || is(b"upgrade:")
 }
 
 /// What a line is to a name.

@@ -40,7 +40,7 @@ impl Entry {
 
 /// Reads the head at the start of these bytes, as [`lines::parse`] does.
 #[inline]
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub(crate) fn parse(bytes: &[u8]) -> Parsed {
     RECENT.with_borrow_mut(|recent| {
         // A head that comes again mostly comes with a body as long as before.
         let entry = &mut recent[bytes.len() % ENTRIES];

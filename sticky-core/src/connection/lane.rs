@@ -1,0 +1,80 @@
+//! A way around the framework, for messages that need none.
+
+use std::fmt;
+use std::io;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::ReadBuf;
+
+use super::Stream;
+use crate::dispatch::handoff::guard::Guard;
+
+/// Who may answer a connection's messages before its framework sees them.
+pub(crate) trait Lane: fmt::Debug + Send {
+    /// Whether it takes this message, all of which is here.
+    fn takes(&mut self, message: &[u8]) -> bool;
+
+    /// Goes on with the message that it has taken, until that is answered or the framework is to have it after all.
+    fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<Passage>>;
+}
+
+/// What has become of a message that was taken.
+#[derive(Debug)]
+pub(crate) enum Passage {
+    Answered,
+    /// It is the framework's: nobody has seen it, or the framework knows what to say.
+    Returned(Vec<u8>),
+}
+
+/// A connection's lane, and whether somebody is on it.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    lane: Box<dyn Lane>,
+    is_busy: bool,
+    /// What the framework has still to read of a message that was returned.
+    returned: Vec<u8>,
+}
+
+impl Traffic {
+    pub(crate) fn new(lane: Box<dyn Lane>) -> Self {
+        Self { lane, is_busy: false, returned: Vec::new() }
+    }
+
+    /// As the guard's, of what is not taken.
+    pub(crate) fn poll_read(
+        &mut self,
+        stream: &mut Stream,
+        guard: &mut Guard,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if !self.returned.is_empty() {
+                let length = self.returned.len().min(buf.remaining());
+                buf.put_slice(&self.returned[..length]);
+                self.returned.drain(..length);
+                return Poll::Ready(Ok(()));
+            }
+            if self.is_busy {
+                let passage = ready!(self.lane.poll(cx, stream, guard))?;
+                self.is_busy = false;
+                if let Passage::Returned(message) = passage {
+                    self.returned = message;
+                    continue;
+                }
+            }
+            let before = buf.filled().len();
+            ready!(guard.poll_read(stream, cx, buf))?;
+            if !guard.is_whole() || !self.lane.takes(&buf.filled()[before..]) {
+                return Poll::Ready(Ok(()));
+            }
+            buf.set_filled(before);
+            self.is_busy = true;
+        }
+    }
+
+    /// Whether a message has been taken and is not answered.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+}
