@@ -124,17 +124,16 @@ fn sample(side: &Side, load: Load, timing: Timing, workers: u16, run: Run) -> Re
         let per_worker = load.identities_per_worker(workers);
         let identities = load::balanced(target, load.head(), network, workers, per_worker).await.map_err(failed)?;
         let measure = || Ok((running.cpu()?, running.rss_kib()?));
-        match load {
-            Load::Idle(wanted) => {
-                let upgrades = Load::upgrades(&identities, &target.to_string());
+        match load.idle(&identities, &target.to_string()) {
+            Some((wanted, requests)) => {
                 let count = limits::connections_within(run.descriptors, wanted);
                 if count == 0 {
                     return Err(RunError::FewDescriptors { descriptors: run.descriptors });
                 }
-                let idle = load::hold(target, &upgrades, network, count, timing.window, measure);
+                let idle = load::hold(target, &requests, network, count, timing.window, measure);
                 sample.take_idle(idle.await.map_err(failed)?)?;
             }
-            _ => {
+            None => {
                 let clients = load.clients(&identities, &target.to_string());
                 sample.take(load::run(target, &clients, timing, measure).await.map_err(failed)?)?;
             }

@@ -107,7 +107,7 @@ impl Settings {
         // As root it would give its workers to a user who may not use the programs' sockets; as nobody else it only warns.
         let mut text =
             format!("user root;\nworker_processes {};\ndaemon off;\npid {folder}/nginx.pid;\n", self.workers);
-        text += "error_log stderr error;\nevents {\n    worker_connections 4096;\n}\nhttp {\n    access_log off;\n";
+        text += "error_log stderr error;\nevents {\n    worker_connections 16384;\n}\nhttp {\n    access_log off;\n";
         for directory in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"] {
             let _ = writeln!(text, "    {directory}_temp_path {folder}/{directory};");
         }
@@ -128,7 +128,7 @@ impl Settings {
             Key::Header => "hdr(x-key)",
             Key::Cookie => "hash req.cook(session)",
         };
-        let mut text = format!("global\n    nbthread {}\n    maxconn 4096\n\n", self.workers);
+        let mut text = format!("global\n    nbthread {}\n    maxconn 16384\n\n", self.workers);
         text += "defaults\n    mode http\n    timeout connect 5s\n    timeout client 60s\n    timeout server 60s\n\n";
         let _ = writeln!(text, "listen public\n    bind fd@{listener}\n    balance {key}\n    hash-type consistent");
         text += "    http-reuse always\n";

@@ -131,6 +131,14 @@ impl Request {
         exchange(stream, &[*last], buffer).await
     }
 
+    /// Asks, and makes the connection a WebSocket where that is asked for.
+    pub(super) async fn open(&self, stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
+        if websocket::is_asked_for(&self.text) {
+            return self.upgrade(stream, buffer).await;
+        }
+        self.ask(stream, buffer).await.map(drop)
+    }
+
     /// Makes the connection a WebSocket.
     pub(super) async fn upgrade(&self, stream: &mut TcpStream, buffer: &mut [u8]) -> io::Result<()> {
         let answer = self.ask(stream, buffer).await?;

@@ -1,4 +1,4 @@
-//! WebSockets that say nothing: what each of them costs a program.
+//! Connections that say nothing, any more: what each of them costs a program.
 
 use std::io;
 use std::net::SocketAddr;
@@ -30,26 +30,26 @@ pub struct Idle<T> {
     pub samples: [T; 3],
 }
 
-/// Opens `count` WebSockets, by each of `upgrades` in turn, from addresses of their own in `network`, and lets them be.
+/// Opens `count` connections, with each of `requests` in turn, which may be upgrades, from addresses of their own in `network`, and lets them be.
 ///
-/// What a program needs once, for its first WebSockets, is no part of what one more costs: hence the tenth.
+/// What a program needs once, for its first connections, is no part of what one more costs: hence the tenth.
 ///
 /// # Errors
 ///
 /// The first that was not opened, or did not last.
 pub async fn hold<T>(
     target: SocketAddr,
-    upgrades: &Rc<[Request]>,
+    requests: &Rc<[Request]>,
     network: u8,
     count: usize,
     window: Duration,
     sample: impl Fn() -> T,
 ) -> Result<Idle<T>, LoadError> {
     let tenth = count / 10;
-    let mut streams = open(target, upgrades, network, 0..tenth).await?;
+    let mut streams = open(target, requests, network, 0..tenth).await?;
     sleep(SETTLE).await;
     let few = sample();
-    streams.extend(open(target, upgrades, network, tenth..count).await?);
+    streams.extend(open(target, requests, network, tenth..count).await?);
     sleep(SETTLE).await;
     let start = Instant::now();
     let all = sample();
@@ -64,17 +64,17 @@ pub async fn hold<T>(
 
 async fn open(
     target: SocketAddr,
-    upgrades: &Rc<[Request]>,
+    requests: &Rc<[Request]>,
     network: u8,
     numbers: std::ops::Range<usize>,
 ) -> Result<Vec<TcpStream>, LoadError> {
     let tasks = LocalSet::new();
     let openers = (0..AT_A_TIME).map(|first| {
-        let (upgrades, numbers) = (Rc::clone(upgrades), numbers.clone().skip(first).step_by(AT_A_TIME));
+        let (requests, numbers) = (Rc::clone(requests), numbers.clone().skip(first).step_by(AT_A_TIME));
         tasks.spawn_local(async move {
             let mut streams = Vec::new();
             for number in numbers {
-                streams.push(open_one(target, &upgrades[number % upgrades.len()], network, number).await?);
+                streams.push(open_one(target, &requests[number % requests.len()], network, number).await?);
             }
             Ok::<_, LoadError>(streams)
         })
@@ -91,13 +91,13 @@ async fn open(
         .await
 }
 
-async fn open_one(target: SocketAddr, upgrade: &Request, network: u8, number: usize) -> Result<TcpStream, LoadError> {
+async fn open_one(target: SocketAddr, request: &Request, network: u8, number: usize) -> Result<TcpStream, LoadError> {
     let source_address = address(network, number as u32);
     let opened = async {
         let mut stream = connect(target, source_address).await?;
         // Only until it is open: 10,000 buffers would be the load's largest part.
         let mut buffer = vec![0; MAX_RESPONSE];
-        upgrade.upgrade(&mut stream, &mut buffer).await?;
+        request.open(&mut stream, &mut buffer).await?;
         Ok(stream)
     };
     opened.await.map_err(|source| LoadError::Client { source_address, source })
@@ -144,6 +144,6 @@ mod tests {
     async fn a_websocket_that_ends_is_missed() {
         let ended = get(async |upgrade: axum::extract::WebSocketUpgrade| upgrade.on_upgrade(async |_| {}));
         let error = held(Router::new().route("/ws", ended)).await.unwrap_err();
-        assert_eq!(error.to_string(), "20 of 20 idle WebSockets did not stay so");
+        assert_eq!(error.to_string(), "20 of 20 idle connections did not stay so");
     }
 }

@@ -69,7 +69,7 @@ pub enum LoadError {
         counts: Vec<usize>,
     },
     /// Idle connections ended, or got what nobody asked for.
-    #[error("{lost} of {count} idle WebSockets did not stay so")]
+    #[error("{lost} of {count} idle connections did not stay so")]
     Lost {
         /// How many.
         lost: usize,

@@ -26,6 +26,11 @@ pub fn upgrade(host: &str, key: &str) -> String {
     )
 }
 
+/// Whether `request` asks for one.
+pub(super) fn is_asked_for(request: &str) -> bool {
+    request.contains("\r\nupgrade: websocket\r\n")
+}
+
 /// Whether `response` agrees to the upgrade.
 pub(super) fn is_accepted(response: &[u8]) -> bool {
     response.starts_with(b"HTTP/1.1 101 ") && header(response, "sec-websocket-accept") == Some(ACCEPT)

@@ -28,6 +28,8 @@ pub enum Load {
     Hostile,
     /// This many WebSockets that say nothing; fewer where the limit on descriptors is lower.
     Idle(usize),
+    /// The same with connections that have asked once, and may ask again.
+    IdleKeepAlive(usize),
 }
 
 /// The keys of one connection's requests.
@@ -51,7 +53,7 @@ impl Load {
     pub fn clients(self, identities: &[Vec<Identity>], host: &str) -> Vec<Client> {
         let everyone = || identities.iter().flatten();
         match self {
-            Self::None | Self::Idle(_) => Vec::new(),
+            Self::None | Self::Idle(_) | Self::IdleKeepAlive(_) => Vec::new(),
             Self::Requests => everyone().map(|one| client(one, request(one, Head::Plain, "/", host))).collect(),
             Self::Connections => one_request_each(everyone(), Head::Plain, host),
             Self::Blocking => blocking(identities, host),
@@ -68,9 +70,16 @@ impl Load {
         }
     }
 
-    /// Upgrades for WebSockets that say nothing, as many for each worker.
-    pub fn upgrades(identities: &[Vec<Identity>], host: &str) -> Rc<[Request]> {
-        identities.iter().flatten().map(|one| upgrade_request(one, host)).collect()
+    /// How many connections that say nothing, if this is such a load, and what each has said before, as many for each worker.
+    pub fn idle(self, identities: &[Vec<Identity>], host: &str) -> Option<(usize, Rc<[Request]>)> {
+        let everyone = || identities.iter().flatten();
+        match self {
+            Self::Idle(count) => Some((count, everyone().map(|one| upgrade_request(one, host)).collect())),
+            Self::IdleKeepAlive(count) => {
+                Some((count, everyone().map(|one| request(one, self.head(), "/", host)).collect()))
+            }
+            _ => None,
+        }
     }
 
     /// The head by which programs are asked who answers an identity.
@@ -78,7 +87,7 @@ impl Load {
         match self {
             Self::None | Self::Requests | Self::Connections | Self::Blocking => Head::Plain,
             Self::Keyed(_, head) | Self::KeyedConnections(head) => head,
-            Self::Messages | Self::Paced | Self::Hostile | Self::Idle(_) => Head::Bare,
+            Self::Messages | Self::Paced | Self::Hostile | Self::Idle(_) | Self::IdleKeepAlive(_) => Head::Bare,
         }
     }
 
@@ -260,8 +269,8 @@ mod tests {
     #[test]
     fn a_websocket_is_asked_for_with_its_own_key() {
         let identities = identities(Load::Idle(10_000), 2);
-        let upgrades = Load::upgrades(&identities, "h");
-        assert_eq!(upgrades.len(), Load::CLIENTS);
+        let (count, upgrades) = Load::Idle(10_000).idle(&identities, "h").unwrap();
+        assert_eq!((count, upgrades.len()), (10_000, Load::CLIENTS));
         assert!(upgrades[63].text.contains("\r\nx-key: 1:31\r\n"), "{}", upgrades[63].text);
         assert_eq!(upgrades[63].worker, Some(1));
     }

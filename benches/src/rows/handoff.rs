@@ -2,7 +2,7 @@
 //!
 //! Each load has its own key or keys; the plain program and those who place by something else do not look at them.
 
-use super::metrics::{OTHERS, P50, P99, cpu_per_message, cpu_per_request, latency_ms};
+use super::metrics::{OTHERS, P50, P99, cpu_per_message, cpu_per_request, grown_by, idle_cpu, latency_ms};
 use super::sides::{
     HANDOFF, HANDOFF_COOKIE, HAPROXY, HAPROXY_COOKIE, NGINX, NGINX_COOKIE, PLAIN, SOCKETIO_STICKY, STICKY_SESSION,
 };
@@ -209,20 +209,7 @@ pub(super) const ROWS: &[Row] = &[
         load: Load::Idle(10_000),
         timing: LONG,
         pairs: 12,
-        metrics: &[
-            Metric {
-                name: "RSS B/WebSocket",
-                value: |s| s.grown_kib as f64 * 1024.0 / s.grown as f64,
-                compare: Compare::Difference,
-                bar: Some(512.0),
-            },
-            Metric {
-                name: "CPU ms/s, all",
-                value: |s| s.cpu.all as f64 / 1e6 / s.elapsed.as_secs_f64(),
-                compare: Compare::Difference,
-                bar: None,
-            },
-        ],
+        metrics: &[grown_by("RSS B/WebSocket", Compare::Difference, Some(512.0)), idle_cpu(Compare::Difference)],
         ..FIXED
     },
     Row {

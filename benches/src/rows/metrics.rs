@@ -28,6 +28,16 @@ pub(super) const fn cpu_per_message(bar: Option<f64>) -> Metric {
     Metric { name: "CPU µs/message", value: cpu_micros, compare: Compare::Ratio, bar }
 }
 
+/// What one more connection adds to the memory of all processes.
+pub(super) const fn grown_by(name: &'static str, compare: Compare, bar: Option<f64>) -> Metric {
+    Metric { name, value: |s| s.grown_kib as f64 * 1024.0 / s.grown as f64, compare, bar }
+}
+
+/// What all processes use while nothing happens.
+pub(super) const fn idle_cpu(compare: Compare) -> Metric {
+    Metric { name: "CPU ms/s, all", value: |s| s.cpu.all as f64 / 1e6 / s.elapsed.as_secs_f64(), compare, bar: None }
+}
+
 fn cpu_micros(sample: &Sample) -> f64 {
     sample.cpu.all as f64 / 1e3 / sample.requests as f64
 }

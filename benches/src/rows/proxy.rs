@@ -1,9 +1,9 @@
 //! Proxy dispatch against those whose trade it is, with the same program behind each. What counts is the CPU time of those
 //! who forward; what all processes of a side use stands beside it.
 
-use super::metrics::{P50, P99, cpu_per_request, front_cpu_per_request};
+use super::metrics::{P50, P99, cpu_per_request, front_cpu_per_request, grown_by, idle_cpu};
 use super::sides::{FLOOR, HAPROXY, HAPROXY_COOKIE, HYPER, NGINX, NGINX_COOKIE, PROXY, PROXY_COOKIE};
-use super::{Keys, Load, Metric, Row, SHORT};
+use super::{Compare, Keys, LONG, Load, Metric, Row, SHORT};
 use crate::load::Head;
 
 const TO_NGINX: &[Metric] = &[front_cpu_per_request(Some(1.15)), cpu_per_request(None), P50, P99];
@@ -84,6 +84,15 @@ pub(super) const ROWS: &[Row] = &[
         about: "each request any of 50 keys, 64 connections: proxy dispatch against nginx",
         load: Load::Keyed(Keys::Random(50), Head::Bare),
         metrics: INFORMATION,
+        ..REQUESTS
+    },
+    Row {
+        name: "proxy/idle-nginx",
+        about: "10,000 keep-alive clients that have asked once: what each adds to all processes, proxy dispatch against nginx",
+        load: Load::IdleKeepAlive(10_000),
+        timing: LONG,
+        pairs: 12,
+        metrics: &[grown_by("RSS B/client", Compare::Ratio, None), idle_cpu(Compare::Difference)],
         ..REQUESTS
     },
 ];
