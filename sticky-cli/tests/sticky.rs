@@ -207,6 +207,30 @@ fn a_reload_replaces_programs_and_loses_nothing() {
     cluster.stop();
 }
 
+#[test]
+fn programs_are_added_and_taken_out_and_nothing_is_lost() {
+    let cluster = by_cookie(&[]);
+    let names: Vec<String> = (0..60).map(|number| format!("session-{number}")).collect();
+    let owners = || names.iter().map(|name| ask(&cluster, name)["worker"].clone()).collect::<Vec<_>>();
+    let two = owners();
+    cluster.scale(Signal::TTIN, 1, 3);
+    let three = owners();
+    assert!(two.iter().zip(&three).all(|(was, is)| was == is || is == "2"), "{two:?} and {three:?}");
+    let moved = three.iter().position(|owner| owner == "2").expect("it has sessions");
+    let pid = ask(&cluster, &names[moved])["pid"].clone();
+    let mut slow = cluster.client().connect().expect("a connection");
+    let request = Request::get("/slow").header("cookie", &format!("sid={}", names[moved]));
+    slow.send(request.bytes()).expect("sent");
+    // It is executing when another of the same program has been answered.
+    assert_eq!(ask(&cluster, &names[moved])["pid"], pid);
+    cluster.scale(Signal::TTOU, 1, 2);
+    assert_eq!(owners(), two);
+    assert_eq!(json(&slow.response().expect("an answer"))["pid"], pid);
+    let pid = u32::try_from(pid.as_u64().expect("a pid")).expect("a pid");
+    eventually("it has ended", PATIENCE, || !process::is_alive(pid) && cluster.workers().len() == 2);
+    cluster.stop();
+}
+
 /// Nobody is left when the supervisor is killed, or a worker.
 #[test]
 fn programs_end_with_their_workers() {

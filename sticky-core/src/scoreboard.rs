@@ -6,10 +6,13 @@
 //! └────────┴───────┴───────┴── row = seat: written by the one process that sits there, read by the supervisor
 //! ```
 //!
+//! The header says how many workers there are, too, which the supervisor alone writes ([`Headcount`]).
+//!
 //! There are no locks, so a process that dies in the middle of anything leaves nothing behind. Each number stands for
 //! itself: two of them read one after the other need not be of the same moment. What is read here is shown and
 //! compared; it never names a process to be killed nor a place to be written.
 
+mod headcount;
 mod totals;
 
 use std::fmt;
@@ -20,6 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+pub(crate) use self::headcount::Headcount;
 pub(crate) use self::totals::{AffinityTotals, BusTotals, Handoffs, Totals};
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
@@ -39,12 +43,17 @@ const ROW_WORDS: usize = 48;
 const HEADER_WORDS: usize = ROW_WORDS;
 
 /// The header's words.
-#[cfg(cluster)]
 mod header {
+    #[cfg(cluster)]
     pub(super) const MAGIC: usize = 0;
+    #[cfg(cluster)]
     pub(super) const LAYOUT: usize = 1;
+    #[cfg(cluster)]
     pub(super) const SEATS: usize = 2;
+    #[cfg(cluster)]
     pub(super) const ROW_WORDS: usize = 3;
+    /// The only one that changes.
+    pub(super) const HEADCOUNT: usize = 4;
 }
 
 // A row's words.
@@ -97,7 +106,7 @@ pub(crate) struct Row {
 enum Memory {
     #[cfg(cluster)]
     Shared(SharedWords),
-    /// One row that nobody else reads.
+    /// One row, or a header, that nobody else reads.
     Own(Box<[AtomicU64; ROW_WORDS]>),
 }
 
@@ -173,6 +182,11 @@ impl Scoreboard {
     /// How many rows there are.
     pub(crate) fn seats(&self) -> usize {
         self.seats
+    }
+
+    /// How many of so many slots are in use.
+    pub(crate) fn headcount(&self, room: u16) -> Headcount {
+        Headcount::within(&self.memory, room)
     }
 
     /// The row of a seat.

@@ -18,12 +18,13 @@ use crate::config::Config;
 use crate::dispatch::handoff::RequestHead;
 use crate::id::WorkerId;
 use crate::placement::SessionTable;
+use crate::scoreboard::Headcount;
 
 /// What one worker knows about sessions beyond hashes.
 #[derive(Debug)]
 pub(crate) struct Sessions {
     own: WorkerId,
-    workers: u16,
+    workers: Headcount,
     hasher: KeyHasher,
     cookie: Option<StickyCookie>,
     /// The names of the application's cookies that are learned from responses.
@@ -77,7 +78,13 @@ pub(crate) enum Cookies {
 }
 
 impl Sessions {
-    pub(crate) fn new(own: WorkerId, workers: u16, seed: u64, config: &Config, shared: Shared) -> Self {
+    pub(crate) fn new(
+        own: WorkerId,
+        workers: impl Into<Headcount>,
+        seed: u64,
+        config: &Config,
+        shared: Shared,
+    ) -> Self {
         let Shared { secret, table } = shared;
         let settings = &config.sticky_cookie;
         let cookie = config.affinity.uses_sticky_cookie().then(|| {
@@ -96,7 +103,7 @@ impl Sessions {
         });
         Self {
             own,
-            workers,
+            workers: workers.into(),
             hasher: KeyHasher::new(seed),
             cookie,
             learned: config.affinity.learned_cookies().map(str::to_owned).collect(),
@@ -109,7 +116,7 @@ impl Sessions {
     pub(crate) fn none() -> Self {
         Self {
             own: WorkerId::new(0),
-            workers: 1,
+            workers: 1.into(),
             hasher: KeyHasher::new(0),
             cookie: None,
             learned: Vec::new(),
@@ -144,7 +151,7 @@ impl Sessions {
     pub(crate) fn ticket(&self, head: &RequestHead<'_>) -> Option<WorkerId> {
         let cookie = self.cookie.as_ref()?;
         let values = ticket::values(&cookie.attributes.name, head.header_lines("cookie"));
-        match cookie.tickets.read_first(values, calendar_seconds(), self.workers) {
+        match cookie.tickets.read_first(values, calendar_seconds(), self.workers.now()) {
             Reading::Valid { slot, .. } => Some(slot),
             Reading::Invalid => None,
         }
@@ -196,7 +203,7 @@ impl Sessions {
             return (Presented(Reading::Invalid), Cookies::Same);
         }
         let stripped = ticket::strip(name, cookies());
-        let reading = cookie.tickets.read_first(stripped.values, calendar_seconds(), self.workers);
+        let reading = cookie.tickets.read_first(stripped.values, calendar_seconds(), self.workers.now());
         (Presented(reading), stripped.rest.map_or(Cookies::Gone, Cookies::Others))
     }
 

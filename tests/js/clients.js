@@ -167,6 +167,31 @@ const cases = {
         for (const socket of sockets) await text(socket);
     },
 
+    // The last worker is taken out under its clients: they connect anew by themselves, the others notice nothing, and all hear
+    // each other.
+    async scaled(url, workers, version, supervisor) {
+        const everyone = [];
+        for (const settings of [POLLING, WEBSOCKET, {}]) {
+            everyone.push(...(await oneOnEach(url, Number(workers), { ...settings, version })));
+        }
+        const isLast = ([worker]) => worker === Number(workers) - 1;
+        const others = everyone.filter((one) => !isLast(one)).map(([, socket]) => socket);
+        const before = others.map((socket) => socket.id);
+        const anew = everyone.filter(isLast).map(async ([, socket]) => {
+            const [reason] = await next(socket, "disconnect");
+            assert.ok(["transport close", "transport error"].includes(reason), reason);
+            await next(socket, "connect");
+        });
+        assert.equal(anew.length, 3);
+        process.kill(Number(supervisor), "SIGTTOU");
+        await Promise.all(anew);
+        assert.deepEqual(others.map((socket) => socket.id), before);
+        const heard = Promise.all(everyone.map(([, socket]) => next(socket, "hello")));
+        others[0].emit("broadcast");
+        await heard;
+        for (const [, socket] of everyone) await text(socket);
+    },
+
     // The cluster ends under its clients: each is let go in a way after which it connects anew by itself.
     async drained(url, workers, version, supervisor) {
         const sockets = [];

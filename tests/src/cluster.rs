@@ -148,6 +148,22 @@ impl TestCluster {
         self.events.expect_nth(before + 1, "sticky: reloaded ", PATIENCE);
     }
 
+    /// TTIN or TTOU so many times, and waits until there are that many workers.
+    ///
+    /// # Panics
+    /// With everything it printed, when that does not happen.
+    pub fn scale(&self, signal: Signal, times: usize, workers: u16) {
+        let done = format!("sticky: scaled to {workers} worker");
+        let before = self.events.count(&done);
+        for _ in 0..times {
+            // Two that come at once are one.
+            let heard = self.events.count("sticky: scaling ");
+            self.signal(signal);
+            self.events.expect_nth(heard + 1, "sticky: scaling ", PATIENCE);
+        }
+        self.events.expect_nth(before + 1, &done, PATIENCE);
+    }
+
     fn has_exited(&self) -> bool {
         matches!(self.child.borrow_mut().try_wait(), Ok(Some(_)))
     }

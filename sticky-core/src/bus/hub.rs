@@ -10,13 +10,13 @@ use super::link::Link;
 use super::mailbox::{BusBacklog, Mailbox};
 use super::message::{BusMessage, BusPeer};
 use crate::id::WorkerId;
-use crate::scoreboard::Row;
+use crate::scoreboard::{Headcount, Row};
 
 /// What all handles of a process share.
 #[derive(Debug)]
 pub(super) struct Hub {
     pub(super) me: BusPeer,
-    pub(super) workers: u16,
+    pub(super) workers: Headcount,
     pub(super) row: Row,
     state: Mutex<State>,
     peers: watch::Sender<Arc<[BusPeer]>>,
@@ -55,7 +55,8 @@ pub(super) struct Targets {
 }
 
 impl Hub {
-    pub(super) fn new(me: BusPeer, workers: u16, row: Row) -> Self {
+    pub(super) fn new(me: BusPeer, workers: impl Into<Headcount>, row: Row) -> Self {
+        let workers = workers.into();
         let peers = watch::Sender::new(Arc::from([]));
         Self { me, workers, row, state: Mutex::default(), peers, news: watch::Sender::new(()) }
     }
@@ -80,6 +81,11 @@ impl Hub {
             });
         }
         (name, mailbox, serial)
+    }
+
+    /// Whether a process of this slot takes part.
+    pub(super) fn is_there(&self, worker: WorkerId) -> bool {
+        worker == self.me.worker || self.peers.borrow().iter().any(|peer| peer.worker == worker)
     }
 
     pub(super) fn unsubscribe(&self, topic: &Arc<str>, mailbox: &Arc<Mailbox>) {

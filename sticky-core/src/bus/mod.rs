@@ -48,6 +48,8 @@ pub use peers::PeerWatch;
 pub use subscription::Subscription;
 
 use crate::id::{Generation, WorkerId};
+#[cfg(cluster)]
+use crate::scoreboard::Headcount;
 use crate::scoreboard::Row;
 
 const MAX_TOPIC: usize = Bus::MAX_TOPIC;
@@ -107,7 +109,7 @@ impl Bus {
     #[cfg(cluster)]
     pub(crate) fn among(
         me: BusPeer,
-        workers: u16,
+        workers: impl Into<Headcount>,
         row: Row,
         ask: impl Fn() + Send + Sync + 'static,
     ) -> (Self, UnboundedSender<Wiring>) {
@@ -187,9 +189,10 @@ impl Bus {
         payload: impl Into<Bytes>,
     ) -> Result<Published, BusError> {
         let payload = payload.into();
-        let workers = self.hub.workers;
-        if worker.get() >= workers {
-            return Err(BusError::NoSuchWorker { worker: worker.get(), workers });
+        // One that has been taken out is there until it has drained.
+        let workers = &self.hub.workers;
+        if !workers.includes(worker) && !self.hub.is_there(worker) {
+            return Err(BusError::NoSuchWorker { worker: worker.get(), workers: workers.now() });
         }
         self.send(To::Worker(worker), topic, &payload).await
     }

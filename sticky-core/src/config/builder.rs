@@ -28,6 +28,7 @@ use crate::placement::Placement;
 pub struct ClusterBuilder {
     pub(super) listen: Vec<ListenAddresses>,
     pub(super) workers: Option<u64>,
+    pub(super) max_workers: Option<u64>,
     pub(super) threads_per_worker: Option<u64>,
     pub(super) affinity: Option<Affinity>,
     pub(super) placement: Option<Placement>,
@@ -88,6 +89,18 @@ impl ClusterBuilder {
     /// Default: the CPUs this process may use.
     pub fn workers(mut self, workers: usize) -> Self {
         self.workers = Some(workers as u64);
+        self
+    }
+
+    /// How many worker processes there may be when the cluster is scaled while it runs, from [`workers`](Self::workers) to 256.
+    /// SIGTTIN adds one, SIGTTOU takes the last one out.
+    ///
+    /// Each takes some memory and a few descriptors of the supervisor, whether it runs or not. Where workers listen by themselves
+    /// ([`first_port`](Self::first_port)) each has its port, and by default there are no more than ports are left.
+    ///
+    /// Default: twice the workers, at least 8, at most 256.
+    pub fn max_workers(mut self, workers: usize) -> Self {
+        self.max_workers = Some(workers as u64);
         self
     }
 

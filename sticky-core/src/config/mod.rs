@@ -61,6 +61,8 @@ impl Machine {
 pub(crate) struct Config {
     /// 0 serves in this process; at most [`MAX_WORKERS`](crate::id::MAX_WORKERS).
     pub(crate) workers: u16,
+    /// How many there can be: `workers` at least. So many slots are the workers', in use or not; those of proxies follow.
+    pub(crate) max_workers: u16,
     pub(crate) threads_per_worker: NonZeroUsize,
     /// Never empty.
     pub(crate) listen: Vec<ListenAddress>,
@@ -128,6 +130,11 @@ impl Config {
     /// How many proxy processes there are.
     pub(crate) fn proxies(&self) -> u16 {
         if self.dispatch == Dispatch::Proxy { self.proxy_workers } else { 0 }
+    }
+
+    /// How many slots there are, in use or not.
+    pub(crate) fn slots(&self) -> u16 {
+        self.max_workers + self.proxies()
     }
 
     /// What all processes of a cluster must agree on, as text. A worker with another one is refused: its clients

@@ -25,6 +25,8 @@ use crate::placement::Placement;
 const DEFAULT_PORT: u16 = 5000;
 const DEFAULT_BACKLOG: u32 = 4096;
 const DEFAULT_PROXIES: u16 = 1;
+/// How many workers there may be where nobody says, at least.
+const LEAST_ROOM: u16 = 8;
 const DEFAULT_SESSIONS: usize = 1 << 16;
 
 impl ClusterBuilder {
@@ -59,12 +61,14 @@ impl Resolver<'_> {
     fn config(&mut self, mut builder: ClusterBuilder, machine: &Machine) -> Config {
         let listen = self.listen(std::mem::take(&mut builder.listen));
         let workers = self.workers(builder.workers, machine);
+        let max_workers = self.max_workers(builder.max_workers, workers);
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
         let route = self.route(&mut builder);
         let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
         let dispatch = route.choice.dispatch;
-        Config {
+        let mut config = Config {
             workers: workers.unwrap_or(1),
+            max_workers: max_workers.unwrap_or(0),
             threads_per_worker,
             listen,
             affinity: route.affinity,
@@ -79,7 +83,7 @@ impl Resolver<'_> {
             dispatch_reason: route.choice.reason,
             failover: self.value(&settings::FAILOVER, builder.failover).unwrap_or_default(),
             proxy_workers: self.proxy_workers(builder.proxy_workers),
-            first_port: self.first_port(builder.first_port, workers),
+            first_port: self.first_port(builder.first_port, max_workers.max(workers)),
             own_ports: builder.own_ports,
             no_sockets: self.no_sockets(builder.no_sockets, dispatch),
             response_timeout: self.value(&settings::RESPONSE_TIMEOUT, builder.response_timeout).flatten(),
@@ -105,7 +109,11 @@ impl Resolver<'_> {
             redis: self.redis(builder.redis_url.take(), builder.redis_prefix.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
+        };
+        if max_workers.is_none() {
+            config.max_workers = most_workers(&config);
         }
+        config
     }
 
     fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
@@ -151,6 +159,17 @@ impl Resolver<'_> {
         }
         let workers = workers.unwrap_or(machine.cpus.get() as u64);
         Some(u16::try_from(workers).unwrap_or(MAX_WORKERS).min(MAX_WORKERS))
+    }
+
+    /// How many workers there may be; none where nobody says anything.
+    fn max_workers(&mut self, code: Option<u64>, workers: Option<u16>) -> Option<u16> {
+        let found = self.pick(&settings::MOST_WORKERS, code)?;
+        let most = u16::try_from(found.value).unwrap_or(MAX_WORKERS);
+        if let Some(workers) = workers.filter(|workers| *workers > most) {
+            let reason = format_args!("there are {workers} workers to begin with");
+            self.refuse(&settings::MOST_WORKERS, &found.given, reason);
+        }
+        Some(most)
     }
 
     fn threads(&mut self, code: Option<u64>, machine: &Machine, workers: u16) -> NonZeroUsize {
@@ -314,13 +333,26 @@ fn size(count: u64) -> Option<NonZeroUsize> {
     usize::try_from(count).ok().and_then(NonZeroUsize::new)
 }
 
+/// How many workers there may be where nobody says: twice as many as there are, as far as there are ports for them.
+fn most_workers(config: &Config) -> u16 {
+    let most = config.workers.saturating_mul(2).clamp(LEAST_ROOM, MAX_WORKERS);
+    let is_free = |port: &u16| !config.listen.iter().any(|address| port_of(address) == Some(*port));
+    let ports = config.first_port.into_iter().flat_map(|first| first..=u16::MAX).take(most.into()).take_while(is_free);
+    let room = if config.first_port.is_some() { ports.count() as u16 } else { most };
+    room.max(config.workers)
+}
+
+fn port_of(address: &ListenAddress) -> Option<u16> {
+    match address {
+        ListenAddress::Any { port } | ListenAddress::Host { port, .. } => Some(*port),
+        ListenAddress::Socket(address) => Some(address.port()),
+        ListenAddress::Unix(_) => None,
+    }
+}
+
 /// Whether two listeners at this address would get in each other's way. Port 0 is another port each time.
 fn has_fixed_place(address: &ListenAddress) -> bool {
-    match address {
-        ListenAddress::Any { port } | ListenAddress::Host { port, .. } => *port != 0,
-        ListenAddress::Socket(address) => address.port() != 0,
-        ListenAddress::Unix(_) => true,
-    }
+    port_of(address) != Some(0)
 }
 
 impl Value for Affinity {

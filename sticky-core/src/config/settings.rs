@@ -105,9 +105,10 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 48] = [
+pub(super) static SETTINGS: [&Setting; 49] = [
     &LISTEN,
     &WORKERS,
+    &MOST_WORKERS,
     &THREADS_PER_WORKER,
     &AFFINITY,
     &PLACEMENT,
@@ -172,6 +173,15 @@ pub(super) static WORKERS: Setting = Setting {
     default: "the CPUs this process may use",
     allowed: Allowed::Count { least: 0, most: MAX_WORKERS as u64, note: "; 0 serves in this process" },
     about: "how many worker processes; `STICKY_WORKERS=0` wins even over code",
+};
+
+pub(super) static MOST_WORKERS: Setting = Setting {
+    name: "max_workers",
+    variable: Some("STICKY_MAX_WORKERS"),
+    fallbacks: &[],
+    default: "twice the workers, at least 8, at most 256",
+    allowed: Allowed::Count { least: 1, most: MAX_WORKERS as u64, note: ", and no fewer than `workers`" },
+    about: "how many worker processes there may be when the cluster is scaled while it runs (SIGTTIN, SIGTTOU)",
 };
 
 pub(super) static THREADS_PER_WORKER: Setting = Setting {

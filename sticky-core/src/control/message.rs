@@ -76,6 +76,7 @@ pub(crate) struct Welcome {
     pub(crate) protocol: u32,
     pub(crate) worker: WorkerId,
     pub(crate) generation: Generation,
+    /// The workers' slots there is room for; how many are in use, the scoreboard says. Those of proxies follow.
     pub(crate) workers: u16,
     /// The row of the scoreboard that this process writes.
     pub(crate) seat: usize,

@@ -269,7 +269,9 @@ fn throw_away_group(client: IpAddr, hash: &KernelHash) -> Result<ListenerSet, Li
         IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
     };
     let address = ListenAddress::Socket(SocketAddr::new(loopback, 0));
-    let mut sets = listener::take(&[address], Sharing::PerSlot(hash), PROOF_BACKLOG)?;
+    // Those that are left out get nothing: that is tried, too.
+    let slots = PROOF_SLOTS.max(hash.slots().len() as u16);
+    let mut sets = listener::take(&[address], Sharing::PerSlot(hash, slots), PROOF_BACKLOG)?;
     Ok(sets.remove(0))
 }
 

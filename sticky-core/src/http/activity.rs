@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use super::timers::{Phase, Sight};
 use crate::scoreboard::Row;
-use crate::worker::Drain;
+use crate::worker::{Drain, Home};
 
 /// Shared by everything that serves one connection.
 ///
@@ -30,11 +30,13 @@ pub(crate) struct Activity {
     drain: Drain,
     /// Its clients go to the next generation by themselves, when there is one.
     moves: bool,
+    /// Where they are at home, if they do not.
+    home: Option<Home>,
 }
 
 impl Activity {
     /// Nothing has happened yet.
-    pub(crate) fn new(row: Row, drain: Drain, moves: bool) -> Self {
+    pub(crate) fn new(row: Row, drain: Drain, moves: bool, home: Option<Home>) -> Self {
         Self {
             in_flight: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
@@ -47,6 +49,7 @@ impl Activity {
             row,
             drain,
             moves,
+            home,
         }
     }
 
@@ -56,7 +59,12 @@ impl Activity {
 
     /// Whether the client is to be told that nothing follows here.
     pub(crate) fn is_last(&self) -> bool {
-        self.drain.ends_connections(self.moves)
+        self.drain.ends_connections(self.moves) || self.is_elsewhere()
+    }
+
+    /// Whether the client's next connection goes to another worker, because there are more or fewer.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        self.home.as_ref().is_some_and(Home::is_elsewhere)
     }
 
     /// Whether a client can be told at any time that nothing follows, and loses nothing by it.

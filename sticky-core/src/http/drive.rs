@@ -71,17 +71,20 @@ impl<C: GracefulConnection, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Dri
     /// response will announce the end.
     fn must_close(&mut self) -> bool {
         if self.stage == Stage::Open && self.activity.drain().is_started() {
-            if self.activity.drain().is_replaced() {
+            if self.activity.drain().is_inherited() {
                 return self.must_part();
             }
             self.stage = Stage::Draining;
+        }
+        if self.stage == Stage::Open && self.activity.is_elsewhere() {
+            return self.must_part();
         }
         self.stage == Stage::Draining
             && matches!(self.clock.phase(), Phase::Idle | Phase::Executing)
             && !self.activity.is_passing()
     }
 
-    /// Another generation goes on with this client. If the connection cannot go there by itself, the client is to make
+    /// Another process goes on with this client. If the connection cannot go there by itself, the client is to make
     /// another. Over HTTP/1.1 only a response can say so, and until the next one there is no hurry: to close before could
     /// lose a request. HTTP/2 can say so at any time.
     fn must_part(&self) -> bool {

@@ -114,23 +114,23 @@ where
     B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let worker = connections.worker().clone();
-    // With one worker nothing can land on a wrong one.
-    let is_alone = worker.workers() <= 1;
     let berths = Berths::new(worker.connection_drain().clone(), worker.limits().timeouts, open);
     while let Some(mut connection) = connections.accept().await {
         let peer = connection.peer_addr();
         let is_believed = worker.trusts(peer);
         let sessions = worker.sessions();
         let keeper = sessions.are_of_interest().then(|| Keeper::new(Arc::clone(sessions), is_believed));
-        let suspect = peer.filter(|_| !is_alone && !is_believed);
-        let guest = Guest { service: make(&mut connection), keeper, suspect };
+        // With one worker nothing can land on a wrong one.
+        let suspect = peer.filter(|_| worker.workers() > 1 && !is_believed);
+        let home = worker.home_of(peer);
+        let guest = Guest { service: make(&mut connection), keeper, suspect, home };
         berths.seat(connection, guest);
     }
     connections.finish().await;
 }
 
 /// Has hyper serve a connection, and those that come after it in the same place.
-fn open<S, B>(berths: &Arc<Berths<S>>, connection: Connection, guest: Guest<S>)
+fn open<S, B>(berths: &Arc<Berths<S>>, connection: Connection, mut guest: Guest<S>)
 where
     S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
         + Send
@@ -139,7 +139,8 @@ where
 {
     // One that minds its messages minds its timers, too.
     let minds_messages = connection.minds_messages();
-    let activity = Arc::new(Activity::new(connection.row().clone(), berths.drain().clone(), minds_messages));
+    let home = guest.home.take();
+    let activity = Arc::new(Activity::new(connection.row().clone(), berths.drain().clone(), minds_messages, home));
     let timeouts = if minds_messages { Timeouts::NONE } else { berths.timeouts() };
     let berth = minds_messages.then(|| Berth::new(berths));
     let socket = Socket::new(connection, activity.clone(), berth.clone());

@@ -18,6 +18,7 @@ use super::berth::Berth;
 use super::body::{RequestBody, ResponseBody};
 use super::keeper::{Keeper, Visit};
 use crate::integration::forwarded;
+use crate::worker::Home;
 
 /// Counts requests, and knows which are in flight.
 pub(crate) struct Tracked<S> {
@@ -33,6 +34,8 @@ pub(crate) struct Guest<S> {
     pub(crate) keeper: Option<Keeper>,
     /// Who is there, where it matters whether that is a proxy. Once it is known that is not looked at again.
     pub(crate) suspect: Option<SocketAddr>,
+    /// Where the client is at home, where its connection cannot follow it there.
+    pub(crate) home: Option<Home>,
 }
 
 impl<S> Tracked<S> {

@@ -106,13 +106,13 @@ impl Client {
         let registry = Registry::new(row.clone());
         let (trigger, drain) = DrainTrigger::new();
         let connection = registry.register(Stream::unix(ours));
-        let activity = Arc::new(Activity::new(row.clone(), drain, false));
+        let activity = Arc::new(Activity::new(row.clone(), drain, false, None));
         let timeouts = Timeouts {
             first_byte: Duration::from_secs(60),
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
         };
-        let guest = Guest { service: service_fn(application), keeper: None, suspect: None };
+        let guest = Guest { service: service_fn(application), keeper: None, suspect: None, home: None };
         let ours = Socket::new(connection, activity.clone(), None);
         let service = Tracked::new(guest, activity.clone(), None);
         tokio::spawn(serve_connection(ours, service, activity, timeouts));

@@ -17,7 +17,7 @@ use super::keeper::{Keeper, Visit};
 use crate::connection::{ClientAddr, Connection};
 use crate::deadline::Timeouts;
 use crate::dispatch::handoff::{Phase, Watch};
-use crate::worker::{DrainReason, FIRST_REQUEST_GRACE, News, Worker};
+use crate::worker::{DrainReason, FIRST_REQUEST_GRACE, Home, News, Worker};
 
 /// How long a connection that has been told to close may take to do so.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,6 +40,8 @@ struct Shared {
     timeouts: Timeouts,
     /// It goes to the next generation by itself, when there is one.
     moves: bool,
+    /// Where its client is at home, if it does not.
+    home: Option<Home>,
     /// Requests whose response is not done.
     in_flight: AtomicUsize,
     /// Counts requests that began or ended, and pieces of responses that were written.
@@ -85,6 +87,7 @@ impl Attendance {
             // One that minds its messages minds its timers, too.
             timeouts: if connection.minds_messages() { Timeouts::NONE } else { worker.limits().timeouts },
             moves: connection.minds_messages(),
+            home: worker.home_of(peer),
             worker: worker.clone(),
             in_flight: AtomicUsize::new(0),
             progress: AtomicU32::new(0),
@@ -207,7 +210,12 @@ impl Shared {
 
     /// Whether the client is to be told that nothing follows here.
     fn is_last(&self) -> bool {
-        self.worker.connection_drain().ends_connections(self.moves)
+        self.worker.connection_drain().ends_connections(self.moves) || self.is_elsewhere()
+    }
+
+    /// Whether the client's next connection goes to another worker, because there are more or fewer.
+    fn is_elsewhere(&self) -> bool {
+        self.home.as_ref().is_some_and(Home::is_elsewhere)
     }
 
     fn advance(&self) {
@@ -350,7 +358,8 @@ impl<F: Future, D: Future<Output = ()>, R: Fn(DrainReason) -> D> Round<'_, F, D,
     /// any time.
     fn must_part(&self) -> bool {
         let drain = self.shared.worker.connection_drain();
-        drain.is_started() && (!drain.is_replaced() || self.shared.is_http2())
+        let is_left = drain.is_started() && !drain.is_inherited();
+        is_left || (self.shared.is_http2() && (drain.is_started() || self.shared.is_elsewhere()))
     }
 
     fn close(&mut self) {

@@ -41,17 +41,23 @@ pub(super) fn single(address: SocketAddr, options: &BindOptions) -> Result<Socke
     Ok(socket)
 }
 
-/// A listener for each slot of `hash`, in slot order, non-blocking, with the kernel placing connections among them.
+/// A listener for each of so many `slots`, in slot order, non-blocking, with the kernel placing connections among those of
+/// `hash`.
 ///
-/// `hash` has the slots from 0 on, in order and without a gap. With port 0 the system chooses for all.
+/// `hash` has slots from 0 on, in order and without a gap. With port 0 the system chooses for all.
 ///
 /// # Errors
 ///
 /// See [`ListenError`]. The port is free again.
 #[cfg(cluster)]
-pub(super) fn group(address: SocketAddr, hash: &KernelHash, options: &BindOptions) -> Result<Vec<Socket>, ListenError> {
+pub(super) fn group(
+    address: SocketAddr,
+    hash: &KernelHash,
+    slots: u16,
+    options: &BindOptions,
+) -> Result<Vec<Socket>, ListenError> {
     debug_assert!(hash.slots().enumerate().all(|(position, slot)| slot.index() == position));
-    if hash.slots().len() <= 1 {
+    if slots <= 1 {
         return Ok(vec![single(address, options)?]);
     }
     let failed = |attempt| move |source| ListenError::tcp(address, attempt, source);
@@ -63,7 +69,7 @@ pub(super) fn group(address: SocketAddr, hash: &KernelHash, options: &BindOption
     let bound = local_address(&first, address)?;
 
     let mut sockets = vec![first];
-    while sockets.len() < hash.slots().len() {
+    while sockets.len() < usize::from(slots) {
         sockets.push(join(bound, options)?);
     }
     kernel::attach(&sockets[0], hash).map_err(|source| ListenError::Place { address, source })?;

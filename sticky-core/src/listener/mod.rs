@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The supervisor keeps the sets from start to end. A listener is never closed and added again: the kernel would
-//! give its number, and with it its clients, to another slot.
+//! give its number, and with it its clients, to another slot. So slots that may be added have theirs from the start: while the
+//! placement leaves them out, nothing arrives there.
 
 pub(crate) mod address;
 mod bind;
@@ -39,9 +40,9 @@ const OWNER_ONLY: u32 = 0o600;
 /// How the workers share a TCP port.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sharing<'a> {
-    /// A listener per slot of this placement, which has all slots from 0 on, in order. Where the kernel cannot place
-    /// there is one process, and one listener.
-    PerSlot(&'a KernelHash),
+    /// A listener for each of so many slots, of which this placement has some, from 0 on and in order: the others' are for
+    /// later. Where the kernel cannot place there is one process, and one listener.
+    PerSlot(&'a KernelHash, u16),
     /// One listener that every worker accepts from.
     Shared,
     /// The same, and unix sockets are for this user alone.
@@ -145,9 +146,9 @@ fn take_host(
 fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) -> Result<ListenerSet, ListenError> {
     let kind = match sharing {
         #[cfg(cluster)]
-        Sharing::PerSlot(hash) => ListenerKind::PerSlot(bind::group(address, hash, options)?),
+        Sharing::PerSlot(hash, slots) => ListenerKind::PerSlot(bind::group(address, hash, slots, options)?),
         #[cfg(not(cluster))]
-        Sharing::PerSlot(_) => ListenerKind::Shared(bind::single(address, options)?),
+        Sharing::PerSlot(..) => ListenerKind::Shared(bind::single(address, options)?),
         Sharing::Shared | Sharing::Private => ListenerKind::Shared(bind::single(address, options)?),
     };
     let local = bind::local_address(&kind.sockets()[0], address)?;

@@ -19,7 +19,7 @@ fn address(text: &str) -> ListenAddress {
 
 /// Takes one address with a listener for each of `workers` slots.
 fn take_one(text: &str, workers: u16) -> Result<ListenerSet, ListenError> {
-    Ok(take(&[address(text)], Sharing::PerSlot(&hash(workers)), BACKLOG)?.remove(0))
+    Ok(take(&[address(text)], Sharing::PerSlot(&hash(workers), workers), BACKLOG)?.remove(0))
 }
 
 fn port(set: &ListenerSet) -> u16 {
@@ -167,7 +167,7 @@ fn the_system_chooses_one_port_for_all() {
 
 #[test]
 fn a_host_name_means_all_its_addresses() {
-    let sets = take(&[address("localhost:0")], Sharing::PerSlot(&hash(2)), BACKLOG).unwrap();
+    let sets = take(&[address("localhost:0")], Sharing::PerSlot(&hash(2), 2), BACKLOG).unwrap();
     assert!(sets.iter().all(|set| port(set) == port(&sets[0])));
     assert!(TcpStream::connect(("localhost", port(&sets[0]))).is_ok());
     assert!(TcpStream::connect(("127.0.0.1", port(&sets[0]))).is_ok());
@@ -197,7 +197,7 @@ fn both_wildcards_can_be_listed() {
             let (free, port) = rival("127.0.0.1:0", false);
             drop(free);
             let both = texts.map(|host| address(&format!("{host}:{port}")));
-            take(&both, Sharing::PerSlot(&hash(2)), BACKLOG).ok()
+            take(&both, Sharing::PerSlot(&hash(2), 2), BACKLOG).ok()
         });
         assert_eq!(taken.unwrap().len(), 2);
     }
@@ -308,7 +308,7 @@ impl Drop for Directory {
 }
 
 fn take_path(address: &ListenAddress) -> Result<ListenerSet, ListenError> {
-    Ok(take(std::slice::from_ref(address), Sharing::PerSlot(&hash(4)), BACKLOG)?.remove(0))
+    Ok(take(std::slice::from_ref(address), Sharing::PerSlot(&hash(4), 4), BACKLOG)?.remove(0))
 }
 
 #[test]

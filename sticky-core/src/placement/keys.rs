@@ -38,13 +38,25 @@ impl Rendezvous {
     }
 
     /// The slot a key belongs to. `None` if the placement has no slots.
+    #[cfg(test)]
     pub(crate) fn owner(&self, key: AffinityKey) -> Option<WorkerId> {
         self.first(key, |_| true)
     }
 
     /// The first slot in the order of the key for which `is_usable` holds: the owner if it is, else who stands in.
+    #[cfg(test)]
     pub(crate) fn first(&self, key: AffinityKey, is_usable: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
-        let usable = self.slots.iter().filter(|salted| is_usable(salted.slot));
+        self.first_among(u16::MAX, key, is_usable)
+    }
+
+    /// The same among so many slots, those that were given first.
+    pub(crate) fn first_among(
+        &self,
+        slots: u16,
+        key: AffinityKey,
+        is_usable: impl Fn(WorkerId) -> bool,
+    ) -> Option<WorkerId> {
+        let usable = self.slots.iter().take(slots.into()).filter(|salted| is_usable(salted.slot));
         usable.max_by_key(|salted| salted.score(key)).map(|salted| salted.slot)
     }
 

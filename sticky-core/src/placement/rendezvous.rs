@@ -93,8 +93,18 @@ impl KernelHash {
 
     /// The first slot in the order of the address for which `is_usable` holds: the owner if it is, else who stands in.
     pub(crate) fn first(&self, address: IpAddr, is_usable: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
+        self.first_among(u16::MAX, address, is_usable)
+    }
+
+    /// The same among so many slots, those that were given first.
+    pub(crate) fn first_among(
+        &self,
+        slots: u16,
+        address: IpAddr,
+        is_usable: impl Fn(WorkerId) -> bool,
+    ) -> Option<WorkerId> {
         let key = self.key.reduce(address);
-        let usable = self.slots.iter().filter(|mix| is_usable(mix.slot));
+        let usable = self.slots.iter().take(slots.into()).filter(|mix| is_usable(mix.slot));
         usable.max_by_key(|mix| mix.score(key)).map(|mix| mix.slot)
     }
 

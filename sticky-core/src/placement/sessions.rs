@@ -150,6 +150,16 @@ impl<'a> SessionTable<'a> {
         self.entries.iter().filter(is_live).count()
     }
 
+    /// Forgets the sessions of all slots from this one on: what their former processes had nobody has any more.
+    pub(crate) fn forget_from(&self, first: WorkerId) {
+        for word in self.entries {
+            let entry = load(word);
+            if entry.slot().is_some_and(|slot| slot >= first) {
+                swap(word, entry, Entry::EMPTY);
+            }
+        }
+    }
+
     fn place(&self, key: AffinityKey, now: u64) -> Place<'a> {
         let buckets = self.entries.len() / BUCKET;
         let start = (key.bits() as usize & (buckets - 1)) * BUCKET;

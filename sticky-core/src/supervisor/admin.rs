@@ -259,7 +259,8 @@ impl Supervisor {
 
     fn view(&self) -> View {
         let slots = self.state.slot_sights().map(|sight| {
-            let restarts = of(Post::of(sight.slot, self.config.workers)).and_then(|who| self.desk.restarts.get(&who));
+            let restarts =
+                of(Post::of(sight.slot, self.config.max_workers)).and_then(|who| self.desk.restarts.get(&who));
             let view = SlotView {
                 kind: sight.kind,
                 number: sight.number,

@@ -60,6 +60,8 @@ pub(crate) enum Event {
     Reload(Scope),
     /// This is asked from outside.
     Command { ticket: Ticket, command: Command },
+    /// The user asks for more or fewer workers.
+    Scale(HowMany),
     /// The user asks everything to end.
     Terminate,
 }
@@ -84,6 +86,16 @@ impl Scope {
     }
 }
 
+/// How many workers there shall be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HowMany {
+    /// So many; nobody outside of the supervisor asks for that yet.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin socket"))]
+    Exactly(u16),
+    OneMore,
+    OneLess,
+}
+
 /// What a process is started from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
@@ -91,6 +103,8 @@ pub(crate) enum Program {
     Same,
     /// What was found when the reload began.
     New,
+    /// What runs in slot 0: for a slot that is added.
+    OfTheFirst,
 }
 
 /// What the supervisor's loop must do.
@@ -126,6 +140,8 @@ pub(crate) enum Action {
     Signal { child: ChildId, signal: ChildSignal },
     /// Have the kernel place connections on all slots but these.
     Evict { slots: Vec<WorkerId> },
+    /// Have all processes place on so many workers.
+    Place { workers: u16 },
     /// Tell the proxies that these slots' processes do not run.
     Down { slots: Vec<WorkerId> },
     /// Tell the proxies where workers listen.
@@ -266,6 +282,36 @@ pub(crate) enum Note {
         reached: Reached,
         former: usize,
     },
+    /// Slots are added or taken out.
+    Scaling {
+        from: u16,
+        to: u16,
+    },
+    Scaled {
+        workers: u16,
+    },
+    /// Something else is under way.
+    ScalingWaits {
+        to: u16,
+    },
+    /// There is no room for so many, or nobody would be left.
+    ScalingRefused {
+        to: u16,
+        room: u16,
+    },
+    /// There are so many already.
+    ScalingNeedless {
+        workers: u16,
+    },
+    /// It waits until a former process of a slot that is added has drained.
+    ScalingCrowded {
+        who: Post,
+        former: usize,
+    },
+    ScalingStopped {
+        why: String,
+        workers: u16,
+    },
     ShuttingDown {
         within: Duration,
     },
@@ -323,6 +369,26 @@ impl fmt::Display for Note {
                 "{who} {reached} and waits to be replaced: {former} former processes of it have not drained yet \
                  (drain_timeout, STICKY_DRAIN_TIMEOUT)"
             ),
+            Self::Scaling { from, to } => write!(f, "scaling from {} to {to}", count(*from)),
+            Self::Scaled { workers } => write!(f, "scaled to {}", count(*workers)),
+            Self::ScalingWaits { to } => {
+                write!(f, "scaling to {} waits for what is under way, and begins after that", count(*to))
+            }
+            Self::ScalingRefused { to: 0, .. } => f.write_str("not scaled: one worker has to be left"),
+            Self::ScalingRefused { to, room } => write!(
+                f,
+                "not scaled to {to}: this cluster has room for {} (max_workers, STICKY_MAX_WORKERS)",
+                count(*room)
+            ),
+            Self::ScalingNeedless { workers } => write!(f, "not scaled: {} already", there_are(*workers)),
+            Self::ScalingCrowded { who, former } => write!(
+                f,
+                "scaling waits: {former} former processes of {who} have not drained yet (drain_timeout, \
+                 STICKY_DRAIN_TIMEOUT)"
+            ),
+            Self::ScalingStopped { why, workers } => {
+                write!(f, "scaling stopped: {why}; {} as before", there_are(*workers))
+            }
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
             Self::Unkillable { who } => write!(f, "{who} does not end although it was killed; leaving it"),
@@ -348,6 +414,15 @@ impl fmt::Display for Fleet {
             _ => write!(f, " and {proxies} proxies"),
         }
     }
+}
+
+fn count(workers: u16) -> Fleet {
+    Fleet { workers: workers.into(), proxies: 0 }
+}
+
+fn there_are(workers: u16) -> String {
+    let is = if workers == 1 { "is" } else { "are" };
+    format!("there {is} {}", count(workers))
 }
 
 fn plural(count: usize) -> &'static str {

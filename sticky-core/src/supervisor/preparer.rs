@@ -35,7 +35,7 @@ impl Supervisor {
 
     fn launch_preparer(&self, source: Source) -> io::Result<Launched> {
         let image = match source {
-            Source::Same => self.program.running(),
+            Source::Same | Source::OfTheFirst => self.program.running(),
             Source::New => self.found()?,
         };
         self.launcher.launch(image, Post::Preparation, &self.output)

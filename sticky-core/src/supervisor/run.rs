@@ -13,7 +13,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 
 use super::admin::Desk;
 use super::child::{Incoming, Launched, Launcher, Process};
-use super::event::{Action, ChildId, Ended, Event, Fleet, Note, Outcome, Program as Source, Scope};
+use super::event::{Action, ChildId, Ended, Event, Fleet, HowMany, Note, Outcome, Program as Source, Scope};
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -35,7 +35,7 @@ use crate::dispatch::handoff::channel::Pair;
 use crate::id::{Generation, Post, WorkerId};
 use crate::listener::{ListenerKind, ListenerSet};
 use crate::notice;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Headcount, Scoreboard};
 use crate::session;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
@@ -71,6 +71,10 @@ struct Signals {
     interrupt: Signal,
     hangup: Signal,
     child: Signal,
+    /// One worker more.
+    more: Signal,
+    /// One worker less.
+    fewer: Signal,
     /// What other servers reopen logs and replace themselves by. Left alone, these would end us.
     unused: [Signal; 2],
 }
@@ -82,6 +86,8 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             child: signal(SignalKind::child())?,
+            more: signal(SignalKind::from_raw(libc::SIGTTIN))?,
+            fewer: signal(SignalKind::from_raw(libc::SIGTTOU))?,
             unused: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
         })
     }
@@ -128,6 +134,8 @@ pub(super) struct Supervisor {
     secret: Vec<u8>,
     session_table: Option<TableOwner>,
     pub(super) scoreboard: Scoreboard,
+    /// How many workers are placed on.
+    headcount: Headcount,
     pub(super) launcher: Launcher,
     pub(super) program: Program,
     /// What each slot's process is started from when it has ended.
@@ -163,14 +171,17 @@ impl Supervisor {
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
         let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
         let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
-        let slots = config.workers + config.proxies();
+        let slots = config.slots();
         let scoreboard = Scoreboard::create(State::seats(slots))?;
+        let headcount = scoreboard.headcount(config.max_workers);
+        headcount.set(config.workers);
         let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
         let ledger = Ledger::new(slots);
-        let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.workers) } else { ledger };
-        let ledger = if is_by_address { ledger } else { ledger.without_spread() };
+        let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.max_workers) } else { ledger };
+        let ledger = if is_by_address && config.workers > 1 { ledger } else { ledger.without_spread() };
         let policy = Policy {
             workers: config.workers,
+            room: config.max_workers,
             proxies: config.proxies(),
             boot_timeout: config.boot_timeout,
             prepare_timeout: prepares.then_some(config.prepare_timeout),
@@ -193,6 +204,7 @@ impl Supervisor {
             secret,
             session_table,
             scoreboard,
+            headcount,
             launcher: Launcher::new(&config),
             images: vec![program.running().clone(); usize::from(slots)],
             found: Ok(program.running().clone()),
@@ -232,6 +244,8 @@ impl Supervisor {
                 _ = signals.terminate.recv() => self.decide(Event::Terminate),
                 _ = signals.interrupt.recv() => self.decide(Event::Terminate),
                 _ = signals.hangup.recv() => self.hung_up(),
+                _ = signals.more.recv() => self.decide(Event::Scale(HowMany::OneMore)),
+                _ = signals.fewer.recv() => self.decide(Event::Scale(HowMany::OneLess)),
                 () = Signals::unused(&mut signals.unused) => notice::warn("SIGUSR1 and SIGUSR2 do nothing in this version"),
                 Some(()) = self.stop.recv() => self.decide(Event::Terminate),
                 _ = signals.child.recv() => strangers = self.children_changed(),
@@ -288,7 +302,7 @@ impl Supervisor {
                     protocol,
                     worker: member.slot,
                     generation: member.generation,
-                    workers: self.config.workers,
+                    workers: self.config.max_workers,
                     seat: member.seat,
                     seed: self.seed,
                     placed: self.config.dispatch != Dispatch::Proxy,
@@ -304,7 +318,7 @@ impl Supervisor {
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
                 }
-                if member.slot.get() >= self.config.workers {
+                if member.slot.get() >= self.config.max_workers {
                     let (slots, ports) = self.state.told_proxies();
                     member.process.send(&ToWorker::Down { slots: slots.to_vec() }, &[]);
                     member.process.send(&ToWorker::Ports { ports: ports.to_vec() }, &[]);
@@ -315,7 +329,7 @@ impl Supervisor {
                 }
             }
             Err(reason) => {
-                let who = Post::of(member.slot, self.config.workers);
+                let who = Post::of(member.slot, self.config.max_workers);
                 let process = Arc::clone(&member.process);
                 self.refuse(child, who, &process, reason);
             }
@@ -422,7 +436,7 @@ impl Supervisor {
 
     /// Looks up what workers have used.
     fn measure(&self) -> Vec<(ChildId, Usage)> {
-        let workers = self.members.iter().filter(|(_, member)| member.slot.get() < self.config.workers);
+        let workers = self.members.iter().filter(|(_, member)| member.slot.get() < self.config.max_workers);
         let usage = |member: &Member| Usage {
             requests: self.scoreboard.row(member.seat).requests(),
             memory: resident::memory(member.process.pid, self.config.own_ports),
@@ -462,6 +476,7 @@ impl Supervisor {
                 }
             }
             Action::Evict { slots } => self.evict(slots),
+            Action::Place { workers } => self.scale(workers),
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
             Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
@@ -489,7 +504,7 @@ impl Supervisor {
     }
 
     fn tell_proxies(&self, message: &ToWorker) {
-        let is_proxy = |member: &&Member| member.slot.get() >= self.config.workers && member.greeted;
+        let is_proxy = |member: &&Member| member.slot.get() >= self.config.max_workers && member.greeted;
         self.members.values().filter(is_proxy).for_each(|member| member.process.send(message, &[]));
     }
 
@@ -528,8 +543,9 @@ impl Supervisor {
         let image = match source {
             Source::Same => &self.images[slot.index()],
             Source::New => self.found()?,
+            Source::OfTheFirst => &self.images[0],
         };
-        let post = Post::of(slot, self.config.workers);
+        let post = Post::of(slot, self.config.max_workers);
         Ok((self.launcher.launch(image, post, &self.output)?, image.clone()))
     }
 
@@ -569,11 +585,25 @@ impl Supervisor {
         let evicted = ToWorker::Evicted { slots: slots.clone() };
         let greeted = self.members.values().filter(|member| member.greeted);
         greeted.for_each(|member| member.process.send(&evicted, &[]));
-        let placed: Vec<WorkerId> = WorkerId::all(self.config.workers).filter(|slot| !slots.contains(slot)).collect();
-        if let Err(error) = super::sockets::place(&self.listeners, self.seed, &placed) {
+        self.evicted = slots;
+        self.place();
+    }
+
+    fn scale(&mut self, workers: u16) {
+        if let Some(table) = &self.session_table {
+            table.forget_from(WorkerId::new(workers.min(self.headcount.now())));
+        }
+        // The workers see it first, for the same reason.
+        self.headcount.set(workers);
+        self.place();
+    }
+
+    /// Has the kernel place connections on all slots that are in use, but for those that are out.
+    fn place(&self) {
+        let slots = WorkerId::all(self.headcount.now()).filter(|slot| !self.evicted.contains(slot));
+        if let Err(error) = super::sockets::place(&self.listeners, self.seed, &slots.collect::<Vec<_>>()) {
             notice::error(format_args!("the kernel's placement could not be changed: {error}"));
         }
-        self.evicted = slots;
     }
 
     fn note(&mut self, note: &Note) {
@@ -588,7 +618,8 @@ impl Supervisor {
             }
             Note::RecyclingFailed { .. } | Note::RecyclingCrowded { .. } => notice::warn(note),
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
-            Note::ReloadStopped { .. } => notice::error(note),
+            Note::ScalingRefused { .. } => notice::warn(note),
+            Note::ReloadStopped { .. } | Note::ScalingStopped { .. } => notice::error(note),
             Note::Back { .. } | Note::Draining { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => {
                 notice::info(note)
             }
@@ -597,6 +628,8 @@ impl Supervisor {
             }
             Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
             Note::Recycling { .. } | Note::Recycled { .. } => notice::info(note),
+            Note::Scaling { .. } | Note::Scaled { .. } | Note::ScalingWaits { .. } => notice::info(note),
+            Note::ScalingNeedless { .. } | Note::ScalingCrowded { .. } => notice::info(note),
         }
     }
 

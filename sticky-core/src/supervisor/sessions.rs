@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use crate::config::Config;
+use crate::id::WorkerId;
 use crate::placement::SessionTable;
 use crate::session::{Sessions, boot_seconds};
 use crate::sys::memory::{SharedWords, create_sealed};
@@ -27,6 +28,11 @@ impl TableOwner {
         let memory = SharedWords::map(&file)?;
         let idle_timeout = config.session_idle_timeout;
         Ok(Some(Self { file, memory, idle_timeout, swept: boot_seconds() }))
+    }
+
+    /// Forgets what the slots from this one on had when they were in use before: their sessions have gone on elsewhere.
+    pub(super) fn forget_from(&self, first: WorkerId) {
+        SessionTable::new(self.memory.words(), self.idle_timeout).forget_from(first);
     }
 
     /// Empties what has expired, as seldom as the table needs it.

@@ -20,7 +20,7 @@ use crate::placement::KernelHash;
 /// How many may wait until the admin process hears them.
 const ADMIN_BACKLOG: u32 = 64;
 
-/// Takes every address of the configuration, with a listener for each slot.
+/// Takes every address of the configuration, with a listener for each slot, those included that are not in use yet.
 pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, SuperviseError> {
     if config.dispatch == Dispatch::Proxy {
         // Whoever is there takes the next connection: no proxy has anything that another has not.
@@ -32,9 +32,8 @@ pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, Super
         Err(error) => notice::warn(error),
         Ok(()) => {}
     }
-    let slots: Vec<WorkerId> = WorkerId::all(config.workers).collect();
-    let placement = KernelHash::new(seed, &slots);
-    Ok(listener::take(&config.listen, Sharing::PerSlot(&placement), config.backlog)?)
+    let placement = KernelHash::of_all(seed, config.workers);
+    Ok(listener::take(&config.listen, Sharing::PerSlot(&placement, config.max_workers), config.backlog)?)
 }
 
 /// Takes the addresses of the admin process.
@@ -54,7 +53,7 @@ pub(super) fn channels(config: &Config) -> io::Result<Vec<Pair>> {
     if config.dispatch == Dispatch::Kernel {
         return Ok(Vec::new());
     }
-    let slots = config.workers + config.proxies();
+    let slots = config.slots();
     let descriptors = getrlimit(Resource::Nofile).current;
     let buffer = channel::buffer_size(slots, descriptors);
     WorkerId::all(slots).map(|_| Pair::new(buffer)).collect()

@@ -16,6 +16,7 @@ mod leadership;
 mod prepare;
 mod recycling;
 mod reload;
+mod scaling;
 mod view;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use self::command::Commands;
 use self::leadership::Leader;
 use self::prepare::Preparer;
 use self::reload::{MOST_RETIRED, Reload};
+use self::scaling::Scaling;
 use super::event::{
     Action, BootFailure, BootFailureKind, ChildId, ChildSignal, Ended, Event, Note, Outcome, Program, Report, Scope,
 };
@@ -55,8 +57,10 @@ const CUT_TIME: Duration = Duration::from_secs(1);
 /// The settings that decisions depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    /// The slots that run the application.
+    /// The slots that run the application to begin with.
     pub(crate) workers: u16,
+    /// The slots that can.
+    pub(crate) room: u16,
     /// The slots that forward to them, which follow.
     pub(crate) proxies: u16,
     pub(crate) boot_timeout: Duration,
@@ -81,7 +85,7 @@ pub(crate) struct Policy {
 impl Policy {
     /// Whether what this slot's process serves is forwarded to it.
     fn is_behind_proxies(&self, slot: WorkerId) -> bool {
-        self.proxies > 0 && slot.get() < self.workers
+        self.proxies > 0 && slot.get() < self.room
     }
 
     /// What this slot's process may take after a shutdown's deadline. Workers behind proxies begin when those have done.
@@ -143,6 +147,8 @@ struct Slot {
     evicted: bool,
     /// It was told to drain: nobody is started in it until it is reloaded.
     drained: bool,
+    /// Its sockets have been, or are, in use: something may come in there.
+    is_known: bool,
     /// In a shutdown: nothing waits in this part of its sockets any more.
     emptied: [bool; Part::ALL.len()],
 }
@@ -157,9 +163,15 @@ enum Stage {
     Soaking {
         until: Instant,
     },
+    /// Ready to serve in a slot that is added: it reads, and waits for the others that are.
+    Poised,
     Ready,
     /// Another has been trusted with its slot; it reads until that does.
     Superseded,
+    /// Its slot is taken out: new clients go elsewhere, and what is still on its way here comes in until this time.
+    Parting {
+        until: Instant,
+    },
     /// Drains because another has taken over; killed at this time.
     Retired {
         until: Instant,
@@ -208,7 +220,12 @@ pub(crate) struct State {
     policy: Policy,
     phase: Phase,
     slots: Vec<Slot>,
+    /// How many of the workers' slots are in use: those from the first on.
+    count: u16,
     children: BTreeMap<ChildId, Child>,
+    scaling: Option<Scaling>,
+    /// How many workers have been asked for while something else was under way.
+    next_count: Option<u16>,
     reload: Option<Reload>,
     /// Asked for while another was under way.
     next_reload: Option<Scope>,
@@ -230,7 +247,7 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn new(policy: Policy) -> Self {
-        let slot = || Slot {
+        let slot = |is_known| Slot {
             current: None,
             next: None,
             generation: Generation::FIRST,
@@ -242,12 +259,17 @@ impl State {
             down_since: None,
             evicted: false,
             drained: false,
+            is_known,
             emptied: [false; Part::ALL.len()],
         };
+        let is_known = |index: u16| index < policy.workers || index >= policy.room;
         Self {
-            slots: (0..policy.workers + policy.proxies).map(|_| slot()).collect(),
+            slots: (0..policy.room + policy.proxies).map(|index| slot(is_known(index))).collect(),
+            count: policy.workers,
             phase: Phase::Booting,
             children: BTreeMap::new(),
+            scaling: None,
+            next_count: None,
             reload: None,
             next_reload: None,
             commands: Commands::default(),
@@ -299,6 +321,7 @@ impl State {
             Event::Prepared { .. } => {}
             Event::Reload(scope) => self.reload(now, scope),
             Event::Command { ticket, command } => self.command(now, ticket, command),
+            Event::Scale(how_many) => self.scale(now, how_many),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
@@ -360,8 +383,12 @@ impl State {
     fn begin(&mut self, now: Instant) {
         self.start_attendant(now);
         if !self.begin_to_prepare(now, Program::Same) {
-            (0..self.slots.len()).for_each(|slot| self.spawn(now, slot));
+            self.spawn_all(now);
         }
+    }
+
+    fn spawn_all(&mut self, now: Instant) {
+        self.in_use().for_each(|slot| self.spawn(now, slot));
     }
 
     /// Starts a slot's process anew, after it has ended.
@@ -451,7 +478,9 @@ impl State {
         let Some(child) = self.children.get_mut(&id) else { return };
         child.adopts = false;
         let is_own = child.slot == at && self.slots[at.index()].current == Some(id);
-        if is_own && child.stage == Stage::Ready {
+        let is_parting = child.slot == at && matches!(child.stage, Stage::Parting { .. });
+        let is_poised = child.slot == at && child.stage == Stage::Poised;
+        if is_parting || (is_own && child.stage == Stage::Ready) {
             child.stage = Stage::Leaving { until };
         }
         let Some(slot) = self.slots.get_mut(at.index()) else { return };
@@ -461,6 +490,9 @@ impl State {
         }
         if is_own {
             slot.down_since.get_or_insert(now);
+        }
+        if is_poised {
+            self.unpoise(id);
         }
     }
 
@@ -488,7 +520,7 @@ impl State {
                 self.report.connections.cut += report.cut;
             }
             Stage::Retired { .. } => {
-                let who = Post::of(child.slot, self.policy.workers);
+                let who = Post::of(child.slot, self.policy.room);
                 self.out.push(Action::Note(Note::Replaced { who, report }));
                 self.asked_has_drained(id, report);
             }
@@ -520,7 +552,7 @@ impl State {
         }
         let at = child.slot;
         match child.stage {
-            Stage::Ready | Stage::Superseded | Stage::Retired { .. } => {
+            Stage::Ready | Stage::Superseded | Stage::Parting { .. } | Stage::Retired { .. } => {
                 child.stage = Stage::Aborting { until: now + DUMP_TIME };
                 let slot = &mut self.slots[at.index()];
                 if slot.current == Some(id) {
@@ -529,7 +561,7 @@ impl State {
                 self.out.push(Action::Note(Note::Hung { who: self.post(at) }));
                 self.out.push(Action::Signal { child: id, signal: ChildSignal::Abort });
             }
-            Stage::Soaking { .. } => self.discard(now, id, &BootFailureKind::Hung),
+            Stage::Soaking { .. } | Stage::Poised => self.discard(now, id, &BootFailureKind::Hung),
             _ => {}
         }
     }
@@ -615,10 +647,11 @@ impl State {
         self.out.push(Action::Unpublish);
         self.forget_reload();
         self.asked_is_given_up();
+        self.forget_scaling();
         for slot in &mut self.slots {
             slot.respawn_at = None;
             // Before the cluster is up nothing is served.
-            slot.emptied = [self.phase == Phase::Booting; Part::ALL.len()];
+            slot.emptied = [self.phase == Phase::Booting || !slot.is_known; Part::ALL.len()];
         }
         self.phase = Phase::ShuttingDown { since: now, deadline: now + timeout, listening: true };
         self.end_preparer(now + timeout);
@@ -633,6 +666,7 @@ impl State {
                 Stage::Ready | Stage::Soaking { .. } | Stage::Superseded | Stage::Retired { .. } => {
                     child.stage = Stage::Draining
                 }
+                Stage::Poised | Stage::Parting { .. } => child.stage = Stage::Draining,
                 Stage::Booting { .. } => {
                     self.out.push(Action::Signal { child: id, signal: ChildSignal::Terminate });
                 }
@@ -646,6 +680,7 @@ impl State {
         self.phase = Phase::Stopping { until: now + KILL_TIME, outcome };
         (self.reload, self.next_reload) = (None, None);
         self.asked_is_given_up();
+        (self.scaling, self.next_count) = (None, None);
         for slot in &mut self.slots {
             slot.respawn_at = None;
         }
@@ -679,6 +714,13 @@ impl State {
             if self.slots[index].respawn_at.is_some_and(|at| at <= now) {
                 self.spawn(now, index);
             }
+        }
+        self.evict_late(now);
+    }
+
+    /// Evicts the slots whose clients have waited long enough.
+    fn evict_late(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
             if self.eviction_due(index).is_some_and(|at| at <= now) {
                 self.evict(index);
             }
@@ -715,10 +757,12 @@ impl State {
             return;
         };
         let (at, words) = (child.slot, child.words.clone());
-        let who = Post::of(at, self.policy.workers);
+        let who = Post::of(at, self.policy.room);
         let after = self.policy.boot_timeout;
         match (child.stage, &self.phase) {
+            (Stage::Soaking { .. }, _) if self.is_spare(at.index()) => self.poise(id),
             (Stage::Soaking { .. }, _) => self.promote(id),
+            (Stage::Parting { .. }, _) => self.with(id, |child| child.stage = Stage::Superseded),
             (Stage::Booting { .. }, Phase::Booting) => {
                 let failure = BootFailure { who, what: BootFailureKind::Timeout(after), words };
                 self.stop(now, Outcome::Failed(failure));
@@ -777,7 +821,7 @@ impl State {
     /// Has the kernel place connections where they are served. Clients that are refused stay where they belong.
     fn place(&mut self) {
         if let Failover::Next { .. } = self.policy.failover {
-            let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
+            let workers = self.slots.iter().take(usize::from(self.policy.room)).enumerate();
             let evicted = workers.filter(|(_, slot)| slot.evicted);
             let slots = evicted.map(|(index, _)| worker(index)).collect();
             self.out.push(Action::Evict { slots });
@@ -790,15 +834,17 @@ impl State {
         if self.policy.proxies == 0 || !matches!(self.phase, Phase::Running | Phase::ShuttingDown { .. }) {
             return;
         }
-        let workers = self.slots.iter().take(usize::from(self.policy.workers)).enumerate();
-        let is_down = |index: usize, slot: &Slot| slot.down_since.is_some() || self.has_stand_in_still(index);
+        let workers = self.slots.iter().take(usize::from(self.policy.room)).enumerate();
+        let is_down = |index: usize, slot: &Slot| {
+            self.is_spare(index) || slot.down_since.is_some() || self.has_stand_in_still(index)
+        };
         let down = workers.filter(|(index, slot)| is_down(*index, slot)).map(|(index, _)| worker(index));
         let down: Vec<WorkerId> = down.collect();
         if down != self.known_down {
             self.known_down.clone_from(&down);
             self.out.push(Action::Down { slots: down });
         }
-        let currents = self.slots.iter().take(usize::from(self.policy.workers)).filter_map(|slot| slot.current);
+        let currents = self.slots.iter().take(usize::from(self.policy.room)).filter_map(|slot| slot.current);
         let serving = currents.filter_map(|id| self.children.get(&id)).filter(|child| child.was_ready);
         let ports = serving.filter_map(|child| Some(Port { slot: child.slot, seat: child.seat, port: child.port? }));
         let ports: Vec<Port> = ports.collect();
@@ -825,12 +871,12 @@ impl State {
         if self.policy.proxies == 0 || !matches!(self.phase, Phase::ShuttingDown { .. }) {
             return;
         }
-        let Policy { workers, .. } = self.policy;
-        if self.children.values().any(|child| child.slot.get() >= workers && child.has_clients()) {
+        let Policy { room, .. } = self.policy;
+        if self.children.values().any(|child| child.slot.get() >= room && child.has_clients()) {
             return;
         }
         for (&id, child) in &mut self.children {
-            if child.slot.get() < workers
+            if child.slot.get() < room
                 && child.stage == Stage::Draining
                 && !std::mem::replace(&mut child.forsaken, true)
             {
@@ -875,7 +921,9 @@ impl State {
     }
 
     fn all_ready(&self) -> bool {
-        self.slots.iter().all(|slot| slot.current.is_some_and(|id| self.children[&id].stage == Stage::Ready))
+        let is_ready =
+            |index: usize| self.slots[index].current.is_some_and(|id| self.children[&id].stage == Stage::Ready);
+        self.in_use().all(is_ready)
     }
 
     fn settle_readers(&mut self, now: Instant) {
@@ -939,7 +987,7 @@ impl State {
                 _ => self.own_reader(index).or_else(|| self.adopter(index)),
             };
         }
-        self.own_reader(index).or_else(|| {
+        self.own_reader(index).or_else(|| self.spare_reader(index)).or_else(|| {
             let adopter = self.is_lent_out(index, part).then(|| self.adopter(index))?;
             // One who stands in goes on while it can: moving the slot from neighbour to neighbour helps nobody.
             match reader {
@@ -955,12 +1003,15 @@ impl State {
     fn has(&self, index: usize, part: Part) -> bool {
         match part {
             Part::Channel => self.policy.moves,
-            Part::Listeners => self.policy.proxies == 0 || index >= usize::from(self.policy.workers),
+            Part::Listeners => self.policy.proxies == 0 || index >= usize::from(self.policy.room),
         }
     }
 
     /// Whether somebody else should read while the slot's own process does not.
     fn is_lent_out(&self, index: usize, part: Part) -> bool {
+        if self.is_spare(index) {
+            return self.is_left_behind(index);
+        }
         let slot = &self.slots[index];
         // Where connections move, clients of all slots come in here, and those of the living must not wait.
         let is_anybodys = part == Part::Listeners && self.policy.moves;
@@ -981,13 +1032,13 @@ impl State {
 
     /// What a slot is for.
     fn post(&self, slot: WorkerId) -> Post {
-        Post::of(slot, self.policy.workers)
+        Post::of(slot, self.policy.room)
     }
 
     /// The slots that are for the same as this one.
     fn peers(&self, index: usize) -> std::ops::Range<usize> {
-        let workers = usize::from(self.policy.workers);
-        if index < workers { 0..workers } else { workers..self.slots.len() }
+        let room = usize::from(self.policy.room);
+        if index < room { 0..room } else { room..self.slots.len() }
     }
 
     /// The next slot's process that can stand in for this slot.
@@ -1035,10 +1086,11 @@ impl Child {
             Stage::Soaking { .. } if self.stopped => None,
             Stage::Booting { until }
             | Stage::Soaking { until }
+            | Stage::Parting { until }
             | Stage::Retired { until }
             | Stage::Leaving { until }
             | Stage::Aborting { until } => Some(until),
-            Stage::Ready | Stage::Superseded | Stage::Draining | Stage::Killed => None,
+            Stage::Ready | Stage::Poised | Stage::Superseded | Stage::Draining | Stage::Killed => None,
         }
     }
 
@@ -1048,7 +1100,7 @@ impl Child {
 
     /// Whether it may have connections of clients that it has not said what became of.
     fn has_clients(&self) -> bool {
-        !matches!(self.stage, Stage::Booting { .. } | Stage::Soaking { .. } | Stage::Leaving { .. })
+        !matches!(self.stage, Stage::Booting { .. } | Stage::Soaking { .. } | Stage::Poised | Stage::Leaving { .. })
     }
 
     /// Whether it is killed when a shutdown's time is over.

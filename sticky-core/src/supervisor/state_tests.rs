@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::event::{Ended, Fleet, Ticket};
+use super::super::event::{Ended, Fleet, HowMany, Ticket};
 use super::super::recycle::Usage;
 use super::*;
 use crate::admin::Command;
@@ -22,6 +22,8 @@ mod proxy_tests;
 mod recycling_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
+#[path = "state/scaling_tests.rs"]
+mod scaling_tests;
 
 const LIFE: Duration = Duration::from_secs(10);
 const AFTER: Duration = Duration::from_secs(2);
@@ -34,6 +36,7 @@ const MOMENT: Duration = Duration::from_millis(1);
 fn policy(workers: u16, failover: Failover) -> Policy {
     Policy {
         workers,
+        room: workers,
         proxies: 0,
         boot_timeout: BOOT,
         prepare_timeout: None,
@@ -63,9 +66,8 @@ impl Cluster {
 
     fn with(policy: Policy) -> Self {
         let mut cluster = Self { state: State::new(policy), now: Instant::now() };
-        let workers = cluster.state.slots.len();
         let actions = cluster.tell(Event::Start);
-        assert_eq!(actions.len(), workers);
+        assert_eq!(actions.len(), cluster.state.in_use().count());
         cluster
     }
 
@@ -76,7 +78,7 @@ impl Cluster {
     }
 
     fn boot(&mut self) {
-        for id in 0..self.state.slots.len() as u64 {
+        for id in 0..self.state.in_use().count() as u64 {
             self.tell(ready(id));
         }
         assert_eq!(self.state.phase, Phase::Running);
@@ -909,6 +911,7 @@ enum Happening {
     Ask(Command),
     AttendantGreets,
     AttendantEnds,
+    Scale(HowMany),
     Terminate,
 }
 
@@ -937,6 +940,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => command().prop_map(Happening::Ask),
         1 => Just(Happening::AttendantGreets),
         1 => Just(Happening::AttendantEnds),
+        2 => (0..9_u16).prop_map(|count| Happening::Scale(HowMany::Exactly(count))),
+        1 => Just(Happening::Scale(HowMany::OneMore)),
+        1 => Just(Happening::Scale(HowMany::OneLess)),
         1 => Just(Happening::Terminate),
     ]
 }
@@ -958,6 +964,8 @@ type Desk = (WorkerId, Part);
 struct World {
     /// The slots that are no proxies'.
     workers: u16,
+    /// Those of them that are placed on.
+    count: u16,
     alive: BTreeMap<ChildId, WorkerId>,
     stopped: Vec<ChildId>,
     reads: Vec<(Desk, ChildId)>,
@@ -1037,8 +1045,10 @@ impl World {
                 }
                 Action::Evict { slots } => {
                     assert!(slots.len() < usize::from(self.workers), "somebody is always placed");
+                    assert!(slots.iter().all(|slot| slot.get() < self.count), "the others are out anyway");
                     self.evicted = slots;
                 }
+                Action::Place { workers } => self.placed_on(workers),
                 Action::CloseListeners => self.closed = true,
                 Action::Finish(_) => {
                     assert!(self.alive.is_empty() && self.preparer.is_none() && self.closed, "the end comes last");
@@ -1063,6 +1073,17 @@ impl World {
                 Action::Keep { child } => assert!(self.alive.contains_key(&child)),
             }
         }
+    }
+
+    /// Invariant: nothing is placed on a slot before its own process reads all of its sockets.
+    fn placed_on(&mut self, workers: u16) {
+        assert!((1..=self.workers).contains(&workers) && workers != self.count);
+        assert_eq!(self.terminated, 0, "nothing is placed otherwise after the end has begun");
+        for new in (self.count..workers).map(WorkerId::new) {
+            let mut readers = self.reads.iter().filter(|((slot, _), _)| *slot == new).peekable();
+            assert!(readers.peek().is_some() && readers.all(|(_, reader)| self.alive[reader] == new));
+        }
+        self.count = workers;
     }
 
     fn spawned(&mut self, child: ChildId, slot: WorkerId, generation: Generation) {
@@ -1171,6 +1192,7 @@ impl World {
             Happening::Ask(command) => Event::Command { ticket: Ticket(self.tickets.len() as u64), command },
             Happening::AttendantGreets => Event::Ready { child: self.attendant?, adopts: false },
             Happening::AttendantEnds => Event::Exited { child: self.attendant.take()?, how: Ended::Code(1) },
+            Happening::Scale(how_many) => Event::Scale(how_many),
             Happening::Terminate => {
                 self.terminated += 1;
                 Event::Terminate
@@ -1193,6 +1215,7 @@ proptest! {
     #[test]
     fn no_order_of_events_breaks_the_invariants(
         workers in 1..5_u16,
+        more in 0..4_u16,
         proxies in 0..3_u16,
         failover in failover(),
         moves in any::<bool>(),
@@ -1209,10 +1232,11 @@ proptest! {
         let quota = Quota { requests: age.map(|_| 1000), age: age.map(Duration::from_secs), memory: None };
         let prepare_timeout = prepare.map(Duration::from_secs);
         let policy = policy(workers, failover);
-        let policy = Policy { proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, admin, ..policy };
+        let room = workers + more;
+        let policy = Policy { room, proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, admin, ..policy };
         let mut state = State::new(policy);
-        let mut world = World { workers, ..World::default() };
-        let slots = workers + proxies;
+        let mut world = World { workers: room, count: workers, ..World::default() };
+        let slots = room + proxies;
         world.obey(now, state.handle(now, Event::Start), slots);
         for happening in happenings {
             if let Happening::Tick(ms) = happening {
@@ -1224,14 +1248,19 @@ proptest! {
             prop_assert!(!asked || world.tickets.len() == known + 1 || world.finished, "the first word comes at once");
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
-                for slot in &state.slots {
+                for slot in state.in_use().map(|index| &state.slots[index]) {
                     prop_assert!(slot.current.is_some() || slot.respawn_at.is_some() || slot.drained);
                 }
+                // And where nothing is placed nobody serves.
+                for slot in state.slots.iter().enumerate().filter(|(index, _)| state.is_spare(*index)).map(|(_, slot)| slot) {
+                    prop_assert!(slot.current.is_none() && slot.respawn_at.is_none() && !slot.evicted);
+                }
+                prop_assert_eq!(state.count, world.count);
                 // A process that nothing is decided about any more would live for ever.
                 for (id, child) in &state.children {
                     let slot = &state.slots[child.slot.index()];
                     let is_former = slot.current != Some(*id) && slot.next != Some(*id);
-                    let is_ending = matches!(child.stage, Stage::Superseded | Stage::Retired { .. })
+                    let is_ending = matches!(child.stage, Stage::Superseded | Stage::Parting { .. } | Stage::Retired { .. })
                         || matches!(child.stage, Stage::Leaving { .. } | Stage::Aborting { .. } | Stage::Killed);
                     prop_assert!(!is_former || is_ending, "{child:?}");
                 }

@@ -69,7 +69,7 @@ struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Serving,
-    /// Another generation accepts; what is still on its way through the lobby goes there or is served.
+    /// Others accept; what is still on its way through the lobby goes there or is served.
     Leaving,
     /// No new connection begins; what the queues hold is still accepted.
     Emptying,
@@ -105,6 +105,8 @@ pub struct Connections {
 impl Connections {
     pub(super) fn new(worker: Worker, orders: mpsc::UnboundedReceiver<Order>) -> Self {
         let lobby = worker.inner.plan.as_ref().map(|plan| Lobby::new(plan, &worker));
+        let mut evicted = Evicted::default();
+        evicted.note_headcount(worker.workers(), Instant::now());
         Self {
             worker,
             orders,
@@ -112,7 +114,7 @@ impl Connections {
             next: 0,
             phase: Phase::Serving,
             pause: None,
-            evicted: Evicted::default(),
+            evicted,
             lobby,
             draining: 0,
             sent_before: 0,
@@ -236,8 +238,8 @@ impl Connections {
                     lobby.handoff().judge().note_down(&slots);
                 }
             }
-            Order::Drain { open, reason: DrainReason::Replaced } if self.phase == Phase::Serving => self.leave(open),
-            // Where another generation has taken over, the queues are its affair.
+            // Where others have taken over, the queues are their affair.
+            Order::Drain { open, reason } if self.phase == Phase::Serving && reason.has_heirs() => self.leave(open),
             Order::Drain { open, .. } if self.phase == Phase::Serving => self.empty(open),
             Order::Drain { .. } if self.phase == Phase::Leaving => self.phase = Phase::Emptying,
             Order::Drain { .. } => {}
@@ -250,7 +252,7 @@ impl Connections {
         self.quiesce();
     }
 
-    /// Another generation reads this slot's sockets. Should some of them still be read here, they are not any more.
+    /// Others read this slot's sockets. Should some of them still be read here, they are not any more.
     fn leave(&mut self, open: usize) {
         self.begin_drain(Phase::Leaving, open);
         self.readers.clear();
@@ -445,8 +447,12 @@ impl Connections {
         let Some(placement) = &self.worker.inner.placement else {
             return;
         };
-        let owner = placement.owner(peer);
-        if owner.is_some_and(|owner| owner != self.id() && !self.evicted.contains(owner, Instant::now())) {
+        let (workers, now) = (&self.worker.inner.workers, Instant::now());
+        self.evicted.note_headcount(workers.now(), now);
+        let owner = placement.first_among(workers.now(), peer, |_| true);
+        // What was placed on a slot before that was taken out comes in there all the same.
+        let is_excused = |owner| workers.lacks(self.id()) || self.evicted.contains(owner, now);
+        if owner.is_some_and(|owner| owner != self.id() && !is_excused(owner)) {
             self.worker.row().mismatch();
         }
     }

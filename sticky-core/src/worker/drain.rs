@@ -21,6 +21,10 @@ pub enum DrainReason {
     /// Another generation has taken over this worker's slot, in a reload or because this one had used up its quota. Where connections move, idle ones go there
     /// and nothing else changes for their clients; what is executing is finished here.
     Replaced,
+    /// The cluster has fewer workers from now on, and this one's slot is not among them. Its clients belong to the others:
+    /// where connections move, idle ones go there and nothing else changes for their clients; what is executing is finished
+    /// here.
+    ScaledIn,
     /// The supervisor is gone: what is executing has one second.
     #[serde(skip)]
     SupervisorGone,
@@ -28,9 +32,14 @@ pub enum DrainReason {
 
 impl DrainReason {
     /// How much ends.
+    /// Whether others go on with this worker's clients.
+    pub(crate) fn has_heirs(self) -> bool {
+        self.rank() == Self::Replaced.rank()
+    }
+
     fn rank(self) -> u8 {
         match self {
-            Self::Replaced => 0,
+            Self::Replaced | Self::ScaledIn => 0,
             Self::Shutdown => 1,
             Self::SupervisorGone => 2,
         }
@@ -111,15 +120,15 @@ impl Drain {
         self.state.borrow().is_some_and(|started| self.concerns(started))
     }
 
-    /// Whether another generation goes on with this worker's clients.
+    /// Whether others go on with this worker's clients: another generation, or those that are left.
     #[inline]
-    pub(crate) fn is_replaced(&self) -> bool {
-        self.is_started() && self.reason() == Some(DrainReason::Replaced)
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.is_started() && self.reason().is_some_and(DrainReason::has_heirs)
     }
 
     /// Whether nobody goes on with this worker's clients.
     fn is_the_end(&self) -> bool {
-        self.is_started() && self.reason() != Some(DrainReason::Replaced)
+        self.is_started() && !self.is_inherited()
     }
 
     /// Whether the client of a connection is to be told that nothing follows there: not if the connection itself `moves` to
@@ -303,7 +312,7 @@ mod tests {
         let soon = Instant::now() + Duration::from_secs(1);
         trigger.start(DrainReason::Replaced, soon);
         forwarded.started().await;
-        assert!(forwarded.is_started() && forwarded.is_replaced() && !forwarded.ends_connections(true));
+        assert!(forwarded.is_started() && forwarded.is_inherited() && !forwarded.ends_connections(true));
         trigger.start(DrainReason::Shutdown, soon);
         assert!(drain.ends_connections(true));
         assert!(!forwarded.is_started() && !forwarded.ends_connections(true));
@@ -346,7 +355,7 @@ mod tests {
         let soon = Instant::now() + Duration::from_secs(1);
         trigger.start(DrainReason::Replaced, soon);
         drain.started().await;
-        assert!(drain.is_replaced());
+        assert!(drain.is_inherited());
         let ends = tokio::spawn({
             let drain = drain.clone();
             async move { drain.reached(DrainReason::Shutdown).await }
@@ -354,7 +363,7 @@ mod tests {
         trigger.start(DrainReason::Shutdown, soon + Duration::from_secs(9));
         ends.await.unwrap();
         trigger.start(DrainReason::Replaced, soon + Duration::from_secs(9));
-        assert!(!drain.is_replaced());
+        assert!(!drain.is_inherited());
         assert_eq!((drain.deadline(), drain.reason()), (Some(soon), Some(DrainReason::Shutdown)));
     }
 }

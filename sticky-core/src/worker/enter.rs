@@ -26,7 +26,7 @@ use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::judge::{Duty, Judge, Rules};
 use crate::id::{Post, WorkerId};
 use crate::placement::KernelHash;
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Headcount, Row, Scoreboard};
 use crate::session::{Sessions, Shared};
 use crate::sys::memory::SharedWords;
 
@@ -136,7 +136,8 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let _ = sender.send(Order::Evicted { slots: welcome.evicted.clone() });
     let registry = Registry::new(scoreboard.row(welcome.seat));
     let sockets = welcome.addresses + usize::from(welcome.channels > 0);
-    let (bus, wiring) = bus(&welcome, &registry, &control);
+    let workers = scoreboard.headcount(welcome.workers);
+    let (bus, wiring) = bus(&welcome, &workers, &registry, &control);
     let office = office(&control);
     let exports = Exports::default();
     let hears = Hears {
@@ -151,7 +152,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     lifeline::start(Arc::clone(&control), hears, sockets).map_err(JoinError::Control)?;
     let rows: Vec<Row> = (0..scoreboard.seats()).map(|seat| scoreboard.row(seat)).collect();
     let shared = shared(&welcome, table)?;
-    let of_slot = |slot| Sessions::new(slot, welcome.workers, welcome.seed, config, shared.clone());
+    let of_slot = |slot| Sessions::new(slot, workers.clone(), welcome.seed, config, shared.clone());
     let road = Road {
         channels: channels_again,
         ports: config.own_ports.then_some(listening),
@@ -165,14 +166,14 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     };
     let sessions = Arc::new(of_slot(welcome.worker));
     let rules = Rules::of(config);
-    let judge = Judge::new(welcome.worker, welcome.workers, welcome.seed, rules, Arc::clone(&sessions), rows.clone());
+    let judge = Judge::new(welcome.worker, workers.clone(), welcome.seed, rules, Arc::clone(&sessions), rows.clone());
     let plan = Plan::of(config, channels, rows);
     // A supervisor that is gone is the lifeline's business.
     let report = move |message: FromWorker| drop(control.send(&message, &[]));
     let worker = Worker::new(Parts {
         id: welcome.worker,
         generation: welcome.generation,
-        workers: welcome.workers,
+        workers,
         registry,
         limits: Limits::of(config),
         placement: placement(&welcome),
@@ -258,12 +259,17 @@ fn shared(welcome: &Welcome, table: Option<OwnedFd>) -> Result<Shared, JoinError
 }
 
 /// The bus, and where the supervisor's words about it go.
-fn bus(welcome: &Welcome, registry: &Registry, control: &Arc<Control>) -> (Bus, UnboundedSender<Wiring>) {
+fn bus(
+    welcome: &Welcome,
+    workers: &Headcount,
+    registry: &Registry,
+    control: &Arc<Control>,
+) -> (Bus, UnboundedSender<Wiring>) {
     let me = BusPeer { worker: welcome.worker, generation: welcome.generation };
     let control = Arc::clone(control);
     // If this cannot be said now, it is said again.
     let ask = move || drop(control.send(&FromWorker::BusJoin, &[]));
-    Bus::among(me, welcome.workers, registry.row().clone(), ask)
+    Bus::among(me, workers.clone(), registry.row().clone(), ask)
 }
 
 /// Where the supervisor's words about the leadership go.

@@ -12,6 +12,8 @@ const EVICTION_ECHO: Duration = Duration::from_secs(10);
 pub(super) struct Evicted {
     now: Vec<WorkerId>,
     before: Vec<(WorkerId, Instant)>,
+    /// How many workers there were when this was last looked at.
+    workers: Option<u16>,
 }
 
 impl Evicted {
@@ -20,6 +22,14 @@ impl Evicted {
         self.before.extend(back.map(|slot| (*slot, now + EVICTION_ECHO)));
         self.before.retain(|(_, until)| *until > now);
         self.now = slots;
+    }
+
+    /// Slots that have been added were out of the placement before.
+    pub(super) fn note_headcount(&mut self, workers: u16, now: Instant) {
+        if let Some(before) = self.workers.replace(workers).filter(|before| *before < workers) {
+            let new = WorkerId::all(workers).skip(usize::from(before));
+            self.before.extend(new.map(|slot| (slot, now + EVICTION_ECHO)));
+        }
     }
 
     pub(super) fn contains(&self, slot: WorkerId, now: Instant) -> bool {
@@ -45,5 +55,20 @@ mod tests {
         assert!(!evicted.contains(slot, start + EVICTION_ECHO));
         evicted.set(vec![], start + EVICTION_ECHO);
         assert!(evicted.before.is_empty());
+    }
+
+    #[test]
+    fn an_added_slot_is_excused_for_a_while() {
+        let (old, new) = (WorkerId::new(1), WorkerId::new(2));
+        let start = Instant::now();
+        let mut evicted = Evicted::default();
+        evicted.note_headcount(2, start);
+        assert!(!evicted.contains(old, start), "those that were there from the beginning are not");
+        evicted.note_headcount(3, start);
+        evicted.note_headcount(3, start + EVICTION_ECHO);
+        assert!(evicted.contains(new, start + EVICTION_ECHO / 2) && !evicted.contains(old, start));
+        assert!(!evicted.contains(new, start + EVICTION_ECHO));
+        evicted.note_headcount(2, start + EVICTION_ECHO);
+        assert!(!evicted.contains(new, start + EVICTION_ECHO));
     }
 }

@@ -60,8 +60,12 @@ impl Lobby {
         self.wait_for(connection.guarded(Guard::new(Arc::clone(&self.handoff), peer)))
     }
 
-    /// Waits for the first message of a guarded connection, unless that is here already.
+    /// Waits for the first message of a guarded connection, unless that is here already. One that a proxy has made may never
+    /// carry another: nobody waits for that, or the proxy would wait for us, and we for it.
     pub(super) fn wait_for(&mut self, mut connection: Connection) -> Option<Connection> {
+        if self.handoff.judge().serves_proxies() {
+            return Some(connection);
+        }
         match connection.poll_opened(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(true)) => return Some(connection),
             // Dropping it sends it where it belongs.

@@ -8,6 +8,7 @@ pub(crate) mod enter;
 mod evicted;
 pub(crate) mod exports;
 pub(crate) mod farewell;
+mod home;
 mod leadership;
 #[cfg(cluster)]
 mod lifeline;
@@ -34,6 +35,7 @@ pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 use exports::Exports;
 pub(crate) use farewell::Answer;
+pub(crate) use home::Home;
 pub(crate) use leadership::Office;
 pub use leadership::{Leadership, Tenure};
 pub(crate) use listener::{BoundListener, Lent};
@@ -54,7 +56,7 @@ use crate::dispatch::{Dispatch, handoff};
 use crate::id::{Generation, WorkerId};
 use crate::listener::ListenAddress;
 use crate::placement::KernelHash;
-use crate::scoreboard::Row;
+use crate::scoreboard::{Headcount, Row};
 use crate::session::Sessions;
 
 static CURRENT: OnceLock<Worker> = OnceLock::new();
@@ -71,7 +73,7 @@ pub struct Worker {
 struct Inner {
     id: WorkerId,
     generation: Generation,
-    workers: u16,
+    workers: Headcount,
     drain: Drain,
     /// What connections hear of it.
     connection_drain: Drain,
@@ -199,7 +201,7 @@ impl Default for Limits {
 pub(crate) struct Parts {
     pub(crate) id: WorkerId,
     pub(crate) generation: Generation,
-    pub(crate) workers: u16,
+    pub(crate) workers: Headcount,
     pub(crate) registry: Registry,
     pub(crate) limits: Limits,
     pub(crate) placement: Option<KernelHash>,
@@ -275,7 +277,7 @@ impl Worker {
         Worker::new(Parts {
             id,
             generation: Generation::FIRST,
-            workers: 1,
+            workers: 1.into(),
             registry: Registry::new(Row::detached()),
             limits: Limits::default(),
             placement: None,
@@ -303,13 +305,16 @@ impl Worker {
         self.inner.generation
     }
 
-    /// How many slots the cluster has; 1 without a cluster.
+    /// How many workers the cluster has just now, in the slots from 0 on; 1 without a cluster.
+    ///
+    /// A cluster can be scaled while it runs. Where it has fewer workers from now on, one whose slot is not among them drains
+    /// ([`DrainReason::ScaledIn`]).
     pub fn workers(&self) -> u16 {
-        self.inner.workers
+        self.inner.workers.now()
     }
 
-    /// The worker that everything with this key reaches, as long as all workers are there: of a session id, a user, a
-    /// room, wherever requests carry it.
+    /// The worker that everything with this key reaches, as long as all workers are there and as many as now: of a session id, a
+    /// user, a room, wherever requests carry it.
     ///
     /// That holds for keys that are hashed, not for sessions that are [learned](crate::Affinity::learn) or placed
     /// otherwise.
@@ -548,7 +553,7 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker")
             .field("id", &self.inner.id)
             .field("generation", &self.inner.generation)
-            .field("workers", &self.inner.workers)
+            .field("workers", &self.workers())
             .finish_non_exhaustive()
     }
 }

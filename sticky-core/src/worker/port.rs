@@ -83,7 +83,7 @@ impl Worker {
 
     /// Waits until no proxy has anything under way to this process.
     async fn unasked(&self) {
-        if self.drain().reason() == Some(DrainReason::Replaced) {
+        if self.drain().reason().is_some_and(DrainReason::has_heirs) {
             sleep(GRACE).await;
         }
         while self.row().load() > 0 {

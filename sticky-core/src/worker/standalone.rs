@@ -57,7 +57,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
-        workers: 1,
+        workers: 1.into(),
         registry: Registry::new(row.clone()),
         limits: Limits::of(config),
         placement: None,

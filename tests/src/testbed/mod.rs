@@ -201,11 +201,18 @@ const CRASH_LOOP: &str = "TESTBED_CRASH_LOOP";
 /// The crash loop lasts only as long as the file that this variable names is there, if it is set.
 const CRASH_FILE: &str = "TESTBED_CRASH_FILE";
 
+/// Workers in slots from this one on end right after their start.
+const CRASH_FROM: &str = "TESTBED_CRASH_FROM";
+
 /// What the environment asks of this worker right after it has entered the cluster.
 pub fn obey_environment(worker: &Worker) {
     let named = std::env::var(CRASH_LOOP).ok().and_then(|slot| slot.parse().ok());
     let lasts = std::env::var_os(CRASH_FILE).is_none_or(|file| Path::new(&file).exists());
     if named == Some(worker.id().get()) && worker.generation().get() > 0 && lasts {
+        crash();
+    }
+    let from: Option<u16> = std::env::var(CRASH_FROM).ok().and_then(|slot| slot.parse().ok());
+    if from.is_some_and(|from| worker.id().get() >= from) {
         crash();
     }
 }

@@ -17,6 +17,7 @@ pub(crate) fn rows(on: Framework) -> Vec<Trial> {
         .chain(VERSIONS.map(|version| drained(on, "drained", version)))
         .chain([drained(on, "one_call", 4), threads(on)])
         .chain(VERSIONS.map(|version| reloaded(on, version)))
+        .chain([scaled(on)])
         .collect()
 }
 
@@ -47,6 +48,15 @@ fn reloaded(on: Framework, version: u8) -> Trial {
         let cluster = on.launch().up();
         case("clients.js", "reloaded", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
         cluster.events().expect("sticky: reloaded 4 workers", PATIENCE);
+    })
+}
+
+/// A worker is taken out: its clients go on elsewhere.
+fn scaled(on: Framework) -> Trial {
+    row(format!("clients/scaled/{}/v4", on.name()), move || {
+        let cluster = on.launch().up();
+        case("clients.js", "scaled", &cluster, WORKERS).arg(4).arg(cluster.supervisor()).run();
+        cluster.events().expect("sticky: scaled to 3 workers", PATIENCE);
     })
 }
 

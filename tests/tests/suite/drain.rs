@@ -32,7 +32,12 @@ pub(crate) fn rows() -> Vec<Row> {
 
 /// An open WebSocket whose first message has been read.
 pub(crate) fn websocket(cluster: &TestCluster) -> WebSocket<TcpStream> {
-    let stream = cluster.client().connect().expect("a connection").into_stream();
+    websocket_of(&cluster.client(), cluster)
+}
+
+/// The same of this client.
+pub(crate) fn websocket_of(client: &Client, cluster: &TestCluster) -> WebSocket<TcpStream> {
+    let stream = client.connect().expect("a connection").into_stream();
     let (mut socket, _) = tungstenite::client(format!("ws://{}/ws", cluster.address()), stream).expect("an upgrade");
     assert!(socket.read().expect("a first message").is_text());
     socket

@@ -43,6 +43,7 @@ mod reload;
 mod reload_load;
 mod requests;
 mod rivals;
+mod scale;
 mod sessions;
 mod shapes;
 mod shutdown;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         reload::rows(),
         reload_load::rows(),
         recycle::rows(),
+        scale::rows(),
         leadership::rows(),
         prepare::rows(),
         shutdown::rows(),

@@ -33,6 +33,8 @@ struct Tally {
 struct Load {
     target: SocketAddr,
     moves: bool,
+    /// How often a client may be another worker's.
+    owners: usize,
     done: AtomicBool,
     keep_alive: Tally,
     uploads: Tally,
@@ -57,10 +59,16 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
 /// Does something to a cluster while clients of every kind ask it, none of which may notice. It is given a function that waits
 /// until they have had some more answers.
 pub(crate) fn under_load(bed: &Bed, cluster: &TestCluster, disturb: impl FnOnce(&dyn Fn())) {
+    under_load_with(bed, cluster, 1, disturb);
+}
+
+/// The same where each client may have so many workers one after the other.
+pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, owners: usize, disturb: impl FnOnce(&dyn Fn())) {
     let moves = bed.dispatch() == Dispatch::Handoff;
     let load = Load {
         target: cluster.address(),
         moves,
+        owners,
         done: AtomicBool::new(false),
         keep_alive: Tally::default(),
         uploads: Tally::default(),
@@ -81,8 +89,10 @@ pub(crate) fn under_load(bed: &Bed, cluster: &TestCluster, disturb: impl FnOnce(
         }
         let _ends_the_clients = SetOnDrop(&load.done);
         disturb(&|| {
-            let before = load.keep_alive.answers.load(Ordering::Relaxed);
-            eventually("the clients go on", PATIENCE, || load.keep_alive.answers.load(Ordering::Relaxed) > before + 50);
+            let answers = |tally: &Tally| tally.answers.load(Ordering::Relaxed);
+            let before = answers(&load.keep_alive);
+            let have_begun = || answers(&load.uploads) > 0 && answers(&load.tunnels) > 0;
+            eventually("the clients go on", PATIENCE, || answers(&load.keep_alive) > before + 50 && have_begun());
         });
     });
     let tallies = [&load.keep_alive, &load.uploads, &load.tunnels];
@@ -118,7 +128,7 @@ impl Load {
     /// GETs and POSTs with pauses between them, on one connection as long as nobody announces its end.
     fn ask(&self, client: &Client, address: Ipv4Addr) {
         let mut random = Random::drawn();
-        let mut owner = None;
+        let mut owners: Vec<u16> = Vec::new();
         while !self.is_done() {
             let mut connection = self.connect(client, &self.keep_alive);
             loop {
@@ -131,8 +141,10 @@ impl Load {
                 let answer = connection.exchange(&request).expect("an answer");
                 self.slowest.fetch_max(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
                 assert_eq!(answer.status, 200, "{answer:?}");
-                let worker = *owner.get_or_insert_with(|| answer.worker());
-                assert_eq!(answer.worker(), worker, "{address} was answered by another worker");
+                if owners.last() != Some(&answer.worker()) {
+                    owners.push(answer.worker());
+                    assert!(owners.len() <= self.owners, "{address} was answered by one after the other of {owners:?}");
+                }
                 self.keep_alive.answers.fetch_add(1, Ordering::Relaxed);
                 if answer.announces_close() {
                     assert!(!self.moves, "{answer:?}");

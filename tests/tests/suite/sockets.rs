@@ -45,7 +45,8 @@ fn nothing_is_passed_on(bed: &Bed) {
 }
 
 fn workers_hold_only_what_they_need(bed: &Bed) {
-    let cluster = bed.launch().workers(3).with_standard_descriptors_only().up();
+    let launch = bed.launch().workers(3).env("STICKY_MAX_WORKERS", "4");
+    let cluster = launch.with_standard_descriptors_only().up();
     cluster.pids(3);
     for pid in cluster.workers() {
         let mut held = Vec::new();
@@ -60,13 +61,13 @@ fn workers_hold_only_what_they_need(bed: &Bed) {
 
 /// The control socket, the slot's one listener, the runtime's pair for signals and its event descriptors, and a spare
 /// one for each listener that may be lent; nothing of other slots, and no scoreboard, which is mapped and not held. Under
-/// handoff also an end to receive from, and one to send to each slot.
+/// handoff also an end to receive from, and one to send to each slot, of which one is not in use.
 fn holds_what_it_needs(bed: &Bed, held: &[(u32, PathBuf)]) -> bool {
     let most = match bed.dispatch() {
         Dispatch::Kernel => 4,
-        Dispatch::Handoff => 4 + 1 + 3,
+        Dispatch::Handoff => 4 + 1 + 4,
         // The proxy's slot is one more, and what it has forwarded may have left a connection.
-        Dispatch::Proxy => 4 + 1 + 4 + 1,
+        Dispatch::Proxy => 4 + 1 + 5 + 1,
     };
     let more = held.iter().filter(|(number, _)| *number > 2).map(|(_, what)| what.to_string_lossy());
     let (sockets, others): (BTreeSet<_>, BTreeSet<_>) = more.partition(|what| what.starts_with("socket:"));
@@ -90,7 +91,7 @@ fn closed_connections_leave_no_descriptor(bed: &Bed) {
 
 /// An acceptor out of descriptors must neither spin nor drop anybody.
 fn too_few_descriptors_make_clients_wait(bed: &Bed) {
-    let cluster = bed.launch().workers(1).with_descriptors(40).up();
+    let cluster = bed.launch().workers(1).env("STICKY_MAX_WORKERS", "1").with_descriptors(40).up();
     let client = cluster.client();
     let pid = client.get("/").expect("an answer").pid();
     let mut all: Vec<_> = (0..80).map(|_| client.connect().expect("a connection")).collect();

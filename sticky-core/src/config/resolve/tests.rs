@@ -44,6 +44,7 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
     match name {
         "listen" => config.listen.show(),
         "workers" => config.workers.to_string(),
+        "max_workers" => config.max_workers.to_string(),
         "threads_per_worker" => config.threads_per_worker.to_string(),
         "affinity" => config.affinity.to_string(),
         "placement" => config.placement.to_string(),
@@ -99,6 +100,7 @@ fn the_defaults_are_the_table_s() {
     for setting in SETTINGS {
         let expected = match setting.name {
             "workers" => "8",
+            "max_workers" => "16",
             "threads_per_worker" => "1",
             "dispatch" => "kernel",
             // Not in the configuration: consumed while it is resolved.
@@ -134,9 +136,10 @@ fn workers_and_threads_follow_the_cpus() {
 /// A setting with a value in code, another in the environment, and both as text.
 type Case = (&'static str, fn(ClusterBuilder) -> ClusterBuilder, &'static str, &'static str);
 
-const CASES: [Case; 33] = [
+const CASES: [Case; 34] = [
     ("listen", |b| b.listen(":1").listen(("localhost", 2)), ":1,localhost:2", "[::1]:3,unix:/s"),
     ("workers", |b| b.workers(3), "3", "4"),
+    ("max_workers", |b| b.max_workers(9), "9", "10"),
     ("threads_per_worker", |b| b.threads_per_worker(3), "3", "4"),
     ("affinity", |b| b.affinity(Affinity::client_ip()), "client-ip", "cookie:session|client-ip"),
     ("placement", |b| b.placement(Placement::RoundRobin), "round-robin", "local"),
@@ -290,6 +293,27 @@ fn the_first_port_is_a_number_with_room_for_the_workers() {
     // With the number of workers unknown there is nothing to say about room.
     assert_eq!(problems(builder(), &[("FIRST_PORT", "65535"), ("STICKY_WORKERS", "x")]).len(), 1);
     assert_eq!(problems(builder().first_port(0), &[]).len(), 1);
+}
+
+#[test]
+fn there_is_room_for_twice_the_workers() {
+    let room = |variables: &[(&'static str, &'static str)]| config(builder().listen(1), variables).max_workers;
+    for (workers, most) in [("1", 8), ("4", 8), ("5", 10), ("128", 256), ("129", 256), ("256", 256)] {
+        assert_eq!(room(&[("STICKY_WORKERS", workers)]), most);
+    }
+    // Nobody has asked for the ports of those that may come.
+    for (first, most) in [("65530", 6), ("65532", 4), ("8000", 8)] {
+        assert_eq!(room(&[("STICKY_WORKERS", "4"), ("FIRST_PORT", first)]), most, "{first}");
+    }
+    let near = config(builder().listen(8006), &[("STICKY_WORKERS", "4"), ("FIRST_PORT", "8000")]);
+    assert_eq!(near.max_workers, 6, "clients come in at the next port");
+    assert_eq!(room(&[("STICKY_WORKERS", "4"), ("STICKY_MAX_WORKERS", "4")]), 4);
+    let few = problems(builder(), &[("STICKY_WORKERS", "4"), ("STICKY_MAX_WORKERS", "3")]);
+    let expected = "STICKY_MAX_WORKERS=\"3\": there are 4 workers to begin with (allowed: a whole number from 1 to 256, and \
+                    no fewer than `workers`)";
+    assert_eq!(few, [expected]);
+    let ports = problems(builder().max_workers(9).first_port(65528), &[("STICKY_WORKERS", "4")]);
+    assert!(ports[0].contains("the ports for 9 workers end above 65535"), "{ports:?}");
 }
 
 #[test]

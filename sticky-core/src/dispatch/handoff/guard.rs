@@ -67,6 +67,8 @@ enum Fate {
     Close,
     /// It goes to this worker.
     Move(WorkerId),
+    /// It goes there because this worker ends, whosever it is.
+    Leave(WorkerId),
     /// The client is told why, and it is closed.
     Answer(Answer),
 }
@@ -296,14 +298,15 @@ impl Guard {
         self.fate = fate;
     }
 
-    /// Between two messages a connection leaves for the next generation, if there is one. What has come of a head goes
-    /// along.
+    /// Between two messages a connection leaves for whoever goes on with this worker's, if there is one. What has come of a
+    /// head goes along.
     fn move_out(&mut self) {
         if self.exchange.is_between()
-            && let Some(own) = self.handoff.successor()
+            && let Some(heir) =
+                if self.exchange.is_judged() { self.handoff.heir_of_judged() } else { self.handoff.heir() }
             && self.exchange.step_aside().is_ok()
         {
-            self.fate = Fate::Move(own);
+            self.fate = Fate::Leave(heir);
         }
     }
 
@@ -360,8 +363,8 @@ impl Guard {
     }
 
     fn serve_or_move_out(&mut self) {
-        match self.handoff.successor() {
-            Some(own) if self.exchange.step_aside().is_ok() => self.fate = Fate::Move(own),
+        match self.handoff.heir_of_judged() {
+            Some(heir) if self.exchange.step_aside().is_ok() => self.fate = Fate::Leave(heir),
             _ => self.serve(),
         }
     }
@@ -393,7 +396,7 @@ impl Guard {
         if self.preamble.is_none()
             && IN_PLACE.contains(&buf.remaining())
             && self.exchange.awaits_head()
-            && self.handoff.successor().is_none()
+            && !self.handoff.is_left()
             && ready!(self.poll_in_place(stream, cx, buf))?
         {
             self.note_read();
@@ -502,9 +505,10 @@ impl Guard {
     }
 
     /// Whether who is parked has nothing to do although the response is complete: nothing has been read ahead, and both the
-    /// runtime and the watch know whom to wake. For most messages that saves the framework a turn.
+    /// runtime and the watch know whom to wake. For most messages that saves the framework a turn. Where others go on with this
+    /// worker's clients the connection leaves now, since nobody may ever send anything here again.
     fn may_sleep_on(&mut self) -> bool {
-        if !self.is_listening || !self.exchange.awaits_head() {
+        if !self.is_listening || !self.exchange.awaits_head() || self.handoff.is_left() {
             return false;
         }
         let Some(parked) = &self.parked else { return false };
@@ -533,11 +537,12 @@ impl Guard {
         match self.fate {
             Fate::Close => Departure::Close,
             Fate::Answer(answer) => Departure::Answer { handoff: self.handoff, answer },
-            Fate::Move(owner) => match self.exchange.into_moving() {
+            // Who leaves has not been sent to a wrong worker.
+            Fate::Move(to) | Fate::Leave(to) => match self.exchange.into_moving() {
                 Some(moving) => {
-                    // The next generation is the same worker.
-                    let hops = self.hops + u8::from(owner != self.handoff.judge().own());
-                    Departure::Move { handoff: self.handoff, owner, moving, hops }
+                    let leaves = self.fate == Fate::Leave(to);
+                    let hops = self.hops + u8::from(!leaves);
+                    Departure::Move { handoff: self.handoff, to, moving, hops, leaves }
                 }
                 None => {
                     self.handoff.count(Outcome::Spoiled);

@@ -12,7 +12,7 @@ use crate::affinity::{Affinity, AffinityKey, Destination, KeyHasher, Known, Peer
 use crate::config::{Config, Failover};
 use crate::id::{MAX_WORKERS, WorkerId};
 use crate::placement::{KernelHash, Placement, Rendezvous};
-use crate::scoreboard::Row;
+use crate::scoreboard::{Headcount, Row};
 use crate::session::Sessions;
 
 /// What to do with a message.
@@ -43,7 +43,7 @@ pub(crate) enum Duty {
 pub(crate) struct Judge {
     own: WorkerId,
     duty: Duty,
-    workers: u16,
+    workers: Headcount,
     rules: Rules,
     hasher: KeyHasher,
     keys: Rendezvous,
@@ -64,25 +64,27 @@ impl Judge {
     /// The judge of one worker; `rows` are those of every process of the cluster.
     pub(crate) fn new(
         own: WorkerId,
-        workers: u16,
+        workers: impl Into<Headcount>,
         seed: u64,
         rules: Rules,
         sessions: Arc<Sessions>,
         rows: Vec<Row>,
     ) -> Self {
+        let workers = workers.into();
+        let room = workers.room();
         Self {
             own,
             duty: Duty::Moves,
-            workers,
             hasher: KeyHasher::new(seed),
-            keys: Rendezvous::of_all(workers),
-            addresses: KernelHash::of_all(seed, workers),
+            keys: Rendezvous::of_all(room),
+            addresses: KernelHash::of_all(seed, room),
             sessions,
-            placer: Placer::new(own, workers, rules.placement, rows),
+            placer: Placer::new(own, workers.clone(), rules.placement, rows),
+            workers,
             rules,
             out: SlotSet::default(),
             down: SlotSet::default(),
-            eras: (0..workers).map(|_| AtomicU32::new(0)).collect(),
+            eras: (0..room).map(|_| AtomicU32::new(0)).collect(),
             standing_in: SlotSet::default(),
             row: Row::detached(),
         }
@@ -115,7 +117,7 @@ impl Judge {
 
     /// Says which slots' processes do not run just now, whatever becomes of their clients.
     pub(crate) fn note_down(&self, slots: &[WorkerId]) {
-        for (slot, era) in WorkerId::all(self.workers).zip(&self.eras) {
+        for (slot, era) in WorkerId::all(self.workers.room()).zip(&self.eras) {
             if slots.contains(&slot) != self.down.contains(slot) {
                 era.fetch_add(1, Relaxed);
             }
@@ -146,7 +148,7 @@ impl Judge {
         client: Option<IpAddr>,
         key: &mut Option<AffinityKey>,
     ) -> Verdict {
-        if self.workers <= 1 {
+        if self.is_alone() {
             return Verdict::Serve;
         }
         let destination = match opening {
@@ -161,8 +163,8 @@ impl Judge {
             }
             Some(destination) => self.owner(destination),
             // A session that is made for it will stay where it is made, so it may be made anywhere.
-            None if self.sessions.remember_new_ones() => Some(self.place().unwrap_or(self.own)),
-            None => Some(self.own),
+            None if self.sessions.remember_new_ones() => self.place().or_else(|| self.here()),
+            None => self.here(),
         };
         match owner {
             Some(owner) if owner == self.own => Verdict::Serve,
@@ -189,18 +191,20 @@ impl Judge {
 
     fn owner(&self, destination: Destination) -> Option<WorkerId> {
         let is_in = |slot: WorkerId| !self.is_out(slot);
+        let hashed = |key| self.keys.first_among(self.workers.now(), key, |slot| !self.is_down(slot));
+        let placed = |address| self.addresses.first_among(self.workers.now(), address, |slot| !self.is_down(slot));
         match destination {
             Destination::Key(key) => {
                 let found = self.sessions.find(key).filter(|slot| is_in(*slot));
-                found.or_else(|| self.keys.first(key, is_in))
+                found.or_else(|| hashed(key))
             }
-            Destination::Chosen(key) if !self.rules.placement.remembers() => self.keys.first(key, is_in),
+            Destination::Chosen(key) if !self.rules.placement.remembers() => hashed(key),
             Destination::Chosen(key) => self.remembered(key),
-            Destination::Address(address) if !self.rules.placement.remembers() => self.addresses.first(address, is_in),
+            Destination::Address(address) if !self.rules.placement.remembers() => placed(address),
             // Its next request brings a ticket.
             Destination::Address(_) => self.place(),
-            Destination::Home(address) => self.addresses.first(address, is_in),
-            Destination::New(address) => self.place().or_else(|| self.addresses.first(address, is_in)),
+            Destination::Home(address) => placed(address),
+            Destination::New(address) => self.place().or_else(|| placed(address)),
             Destination::Worker(slot) if self.exists(slot) && is_in(slot) => Some(slot),
             Destination::Worker(slot) => self.another_than(slot),
         }
@@ -212,14 +216,25 @@ impl Judge {
         match self.rules.failover {
             // Everyone who names that slot goes to the same other one.
             Failover::Next { .. } => {
-                self.keys.first(self.hasher.of_text(slot.to_string()), |slot: WorkerId| !self.is_out(slot))
+                let key = self.hasher.of_text(slot.to_string());
+                self.keys.first_among(self.workers.now(), key, |slot: WorkerId| !self.is_out(slot))
             }
             Failover::Wait | Failover::Refuse { .. } => None,
         }
     }
 
+    /// Whether there is no other worker to judge for. Where there was one, it still has connections.
+    fn is_alone(&self) -> bool {
+        self.workers.now() <= 1 && !self.is_out(self.own)
+    }
+
+    /// Where what is nobody's in particular is served: in this worker, unless it has been taken out.
+    fn here(&self) -> Option<WorkerId> {
+        if self.is_out(self.own) { self.anyone() } else { Some(self.own) }
+    }
+
     fn exists(&self, slot: WorkerId) -> bool {
-        slot.get() < self.workers
+        self.workers.includes(slot)
     }
 
     /// Whether what is said to be in a slot can be asked for there.
@@ -257,12 +272,12 @@ impl Judge {
 
     /// Whose a key is as long as everybody is there.
     pub(crate) fn owner_of(&self, key: &[u8]) -> Option<WorkerId> {
-        self.keys.owner(self.hasher.of_text(key))
+        self.keys.first_among(self.workers.now(), self.hasher.of_text(key), |_| true)
     }
 
     /// Whether ids of Engine.IO sessions have to name their worker.
     pub(crate) fn reads_session_tags(&self) -> bool {
-        self.workers > 1 && self.rules.affinity.reads_session_tags()
+        self.workers.room() > 1 && self.rules.affinity.reads_session_tags()
     }
 
     /// The address of the client that sent this head, for the application; with port 0 where nobody names one.
@@ -325,9 +340,15 @@ impl Judge {
         self.standing_in.set(slots);
     }
 
-    /// Whether a slot is left out. This worker's own never is: what it can judge it can serve. One that was stopped is
-    /// told that it was out when it goes on, and has its sessions all the same.
+    /// Whether a slot is left out: it is not in use, or its process does not run. That this worker does not run is no news to
+    /// it: what it can judge it can serve. One that was stopped is told that it was out when it goes on, and has its
+    /// sessions all the same.
     pub(crate) fn is_out(&self, slot: WorkerId) -> bool {
+        self.workers.lacks(slot) || self.is_down(slot)
+    }
+
+    /// Whether the process of a slot that is in use does not run, as far as that matters.
+    fn is_down(&self, slot: WorkerId) -> bool {
         let may_be_replaced = !matches!(self.rules.failover, Failover::Refuse { .. });
         slot != self.own && (self.out.contains(slot) || (may_be_replaced && self.standing_in.contains(slot)))
     }
@@ -437,6 +458,46 @@ mod tests {
         let mut none = None;
         verdict(&[], &mut none);
         assert_eq!(none, None, "an address is not in the head");
+    }
+
+    /// The judge of slot 1, with room for four.
+    fn judge_among(count: &Headcount, placement: Placement) -> Judge {
+        let rules = Rules { affinity: Affinity::header("x-key"), placement, ..Rules::default() };
+        Judge::new(OWN, count.clone(), 7, rules, Arc::new(Sessions::none()), Vec::new())
+    }
+
+    #[test]
+    fn only_keys_of_slots_that_come_or_go_move() {
+        let count = Headcount::from(4);
+        let judge = judge_among(&count, Placement::Rendezvous);
+        let last = Verdict::Send(WorkerId::new(3));
+        let verdicts = || (0..200).map(|key| keyed(&judge, &key.to_string())).collect::<Vec<_>>();
+        let four = verdicts();
+        count.set(3);
+        let three = verdicts();
+        assert!(four.iter().zip(&three).all(|(was, is)| (was == is) == (*was != last) && *is != last));
+        count.set(4);
+        assert_eq!(verdicts(), four);
+        assert_eq!(judge.owner_of(b"a"), Rendezvous::of_all(4).owner(judge.hasher.of_text("a")));
+        count.set(2);
+        assert_eq!(judge.owner_of(b"a"), Rendezvous::of_all(2).owner(judge.hasher.of_text("a")));
+    }
+
+    #[test]
+    fn a_worker_that_is_taken_out_begins_nothing_more() {
+        let count = Headcount::from(4);
+        for placement in [Placement::Rendezvous, Placement::Local, Placement::RoundRobin, Placement::FewestConnections]
+        {
+            count.set(1);
+            let judge = judge_among(&count, placement);
+            let first = Verdict::Send(WorkerId::new(0));
+            // With a key, and without one.
+            assert!((0..100).map(|key| key.to_string()).all(|key| keyed(&judge, &key) == first), "{placement}");
+            assert_eq!(keyed(&judge, ""), first);
+            assert_eq!(judge.place().unwrap_or(WorkerId::new(0)), WorkerId::new(0), "{placement}");
+            count.set(2);
+            assert_eq!(keyed(&judge, ""), Verdict::Serve, "it is there again");
+        }
     }
 
     #[test]

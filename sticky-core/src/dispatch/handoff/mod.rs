@@ -66,7 +66,7 @@ use crate::connection::{Connection, Counted, Registry, Stream};
 use crate::deadline::Timeouts;
 use crate::id::WorkerId;
 use crate::notice;
-use crate::worker::{Answer, Drain, farewell};
+use crate::worker::{Answer, Drain, DrainReason, farewell};
 
 /// What one worker has for its part in handing connections over.
 #[derive(Debug)]
@@ -147,15 +147,34 @@ impl Handoff {
         self.is_sealed.store(true, Relaxed);
     }
 
-    /// Where another generation has taken over, the others go on.
+    /// Where others go on with this worker's clients, they take what it sends them.
     fn is_sealed(&self) -> bool {
-        self.is_sealed.load(Relaxed) && !self.drain.is_replaced()
+        self.is_sealed.load(Relaxed) && !self.drain.is_inherited()
     }
 
-    /// The slot whose channel another generation reads instead of this process, if that is so.
+    /// Whether others go on with this worker's clients.
     #[inline]
-    fn successor(&self) -> Option<WorkerId> {
-        self.drain.is_replaced().then(|| self.judge.own())
+    fn is_left(&self) -> bool {
+        self.drain.is_inherited()
+    }
+
+    /// The slot where a connection goes on that has nothing to be judged by just now, if others go on with this worker's.
+    /// Where the slot itself has been taken out each goes to another: whosever it is, that is found out there.
+    #[inline]
+    fn heir(&self) -> Option<WorkerId> {
+        self.is_left().then(|| self.any_heir())
+    }
+
+    #[cold]
+    fn any_heir(&self) -> WorkerId {
+        let scatters = self.drain.reason() == Some(DrainReason::ScaledIn) && !self.judge.serves_proxies();
+        let any = if scatters { self.judge.anyone() } else { None };
+        any.unwrap_or(self.judge.own())
+    }
+
+    /// The same for one whose message has been judged to be this slot's: another process reads its channel.
+    fn heir_of_judged(&self) -> Option<WorkerId> {
+        self.is_left().then(|| self.judge.own())
     }
 
     #[cfg(cluster)]
@@ -202,29 +221,36 @@ impl Handoff {
         Ok(connection.guarded(if is_ours { guard } else { guard.standing_in() }))
     }
 
-    /// Sends a connection to its owner, now or as soon as that is possible.
+    /// Sends a connection to a slot, now or as soon as that is possible.
     #[cfg(cluster)]
-    fn send(self: &Arc<Self>, owner: WorkerId, stream: Stream, moving: Moving, hops: u8, mut counted: Counted) {
+    fn send(
+        self: &Arc<Self>,
+        to: WorkerId,
+        (moving, hops): (Moving, u8),
+        leaves: bool,
+        stream: Stream,
+        mut counted: Counted,
+    ) {
         counted.set_leaving(true);
         let message = Message { moving, hops, peer: stream.peer_addr(), is_unix: stream.is_unix() };
         let socket = match stream.into_fd() {
             Ok(socket) => socket,
             Err(error) => return notice::error(format_args!("a connection cannot be moved: {error}")),
         };
-        let terms = if owner == self.judge.own() { self.move_out() } else { Terms::of(self.settings.patience) };
-        match self.outbox.hand_in(owner, Parcel { socket, message, counted }, terms) {
+        let terms = if leaves { self.move_out() } else { Terms::of(self.settings.patience) };
+        match self.outbox.hand_in(to, Parcel { socket, message, counted }, terms) {
             Handed::Sent => self.count_sent(),
             Handed::Waits { because, is_first } => {
                 self.count(because);
                 if is_first {
-                    self.runtime.spawn(outbox::run(Arc::clone(self), owner));
+                    self.runtime.spawn(outbox::run(Arc::clone(self), to));
                 }
             }
-            Handed::Back(parcel, outcome) => self.take_back(owner, parcel, outcome),
+            Handed::Back(parcel, outcome) => self.take_back(to, parcel, outcome),
         }
     }
 
-    /// How long those may wait that go to the next generation: as long as they may be here. There are no more of them than
+    /// How long those may wait that leave: as long as they may be here. There are no more of them than
     /// there were connections, and for none of them is there another place.
     #[cfg(cluster)]
     fn move_out(&self) -> Terms {
@@ -233,7 +259,7 @@ impl Handoff {
     }
 
     #[cfg(not(cluster))]
-    fn send(self: &Arc<Self>, _: WorkerId, _: Stream, _: Moving, _: u8, _: Counted) {
+    fn send(self: &Arc<Self>, _: WorkerId, _: (Moving, u8), _: bool, _: Stream, _: Counted) {
         // Without other workers everything is served here.
     }
 
@@ -273,8 +299,18 @@ impl Handoff {
 #[derive(Debug)]
 pub(crate) enum Departure {
     Close,
-    Answer { handoff: Arc<Handoff>, answer: Answer },
-    Move { handoff: Arc<Handoff>, owner: WorkerId, moving: Moving, hops: u8 },
+    Answer {
+        handoff: Arc<Handoff>,
+        answer: Answer,
+    },
+    /// It `leaves` because its worker ends.
+    Move {
+        handoff: Arc<Handoff>,
+        to: WorkerId,
+        moving: Moving,
+        hops: u8,
+        leaves: bool,
+    },
 }
 
 impl Departure {
@@ -283,7 +319,9 @@ impl Departure {
         match self {
             Self::Close => drop((stream, counted)),
             Self::Answer { handoff, answer } => drop(handoff.runtime.spawn(farewell::say(answer, stream, counted))),
-            Self::Move { handoff, owner, moving, hops } => handoff.send(owner, stream, moving, hops, counted),
+            Self::Move { handoff, to, moving, hops, leaves } => {
+                handoff.send(to, (moving, hops), leaves, stream, counted);
+            }
         }
     }
 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::id::WorkerId;
 use crate::placement::Placement;
-use crate::scoreboard::Row;
+use crate::scoreboard::{Headcount, Row};
 
 /// Chooses the worker of a new session.
 #[derive(Debug)]
 pub(crate) struct Placer {
     own: WorkerId,
-    workers: u16,
+    workers: Headcount,
     kind: Placement,
     /// Counts the sessions placed by this worker.
     turn: AtomicU64,
@@ -52,14 +52,15 @@ impl Drop for UnderWay {
 }
 
 impl Placer {
-    pub(crate) fn new(own: WorkerId, workers: u16, kind: Placement, rows: Vec<Row>) -> Self {
+    pub(crate) fn new(own: WorkerId, workers: impl Into<Headcount>, kind: Placement, rows: Vec<Row>) -> Self {
+        let workers = workers.into();
         // Workers begin their rounds at different slots, or the first clients would all meet at the first.
         Self { own, workers, kind, turn: AtomicU64::new(own.index() as u64), rows, forwarded: None }
     }
 
     /// The same placer for a process that runs no worker, and forwards.
     pub(crate) fn forwarding(mut self) -> Self {
-        self.forwarded = Some(Arc::new(Loads((0..self.workers).map(|_| AtomicU64::new(0)).collect())));
+        self.forwarded = Some(Arc::new(Loads((0..self.workers.room()).map(|_| AtomicU64::new(0)).collect())));
         self
     }
 
@@ -72,7 +73,9 @@ impl Placer {
     pub(crate) fn place(&self, is_in: impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
         match self.kind {
             Placement::Rendezvous => None,
-            Placement::Local => Some(self.own),
+            // Not where this worker has been taken out.
+            Placement::Local if is_in(self.own) => Some(self.own),
+            Placement::Local => self.next(&is_in),
             Placement::RoundRobin => self.next(&is_in),
             Placement::FewestConnections => self.least(&is_in),
         }
@@ -80,7 +83,7 @@ impl Placer {
 
     /// The next one in turn.
     pub(crate) fn next(&self, is_in: &impl Fn(WorkerId) -> bool) -> Option<WorkerId> {
-        let usable: Vec<WorkerId> = WorkerId::all(self.workers).filter(|slot| is_in(*slot)).collect();
+        let usable: Vec<WorkerId> = self.slots().filter(|slot| is_in(*slot)).collect();
         let turn = self.turn.fetch_add(1, Relaxed);
         usable.get((turn % (usable.len() as u64).max(1)) as usize).copied()
     }
@@ -92,9 +95,8 @@ impl Placer {
         if let Some(Loads(loads)) = self.forwarded.as_deref() {
             let load = |slot: WorkerId| loads[slot.index()].load(Relaxed);
             let order = self.order();
-            return WorkerId::all(self.workers)
-                .filter(|slot| is_in(*slot))
-                .min_by_key(|slot| (load(*slot), order(*slot)));
+            let usable = self.slots().filter(|slot| is_in(*slot));
+            return usable.min_by_key(|slot| (load(*slot), order(*slot)));
         }
         let load = |slot: WorkerId| -> u64 {
             let rows = self.rows.iter().filter(|row| row.is_in(slot));
@@ -103,9 +105,9 @@ impl Placer {
             load - u64::from(slot == self.own && load > 0)
         };
         let order = self.order();
-        let seated = WorkerId::all(self.workers).filter(|slot| is_in(*slot) && self.row(*slot).is_some());
+        let seated = self.slots().filter(|slot| is_in(*slot) && self.row(*slot).is_some());
         let chosen = seated.min_by_key(|slot| (load(*slot), order(*slot)));
-        let chosen = chosen.or_else(|| is_in(self.own).then_some(self.own))?;
+        let chosen = chosen.or_else(|| is_in(self.own).then_some(self.own)).or_else(|| self.next(is_in))?;
         if chosen != self.own {
             self.row(chosen).inspect(|row| row.reserve());
         }
@@ -114,8 +116,13 @@ impl Placer {
 
     /// Of equals the next in turn, or the first slot would get them all.
     fn order(&self) -> impl Fn(WorkerId) -> u64 {
-        let (turn, workers) = (self.turn.fetch_add(1, Relaxed), u64::from(self.workers));
+        let (turn, workers) = (self.turn.fetch_add(1, Relaxed), u64::from(self.workers.now()));
         move |slot: WorkerId| (slot.index() as u64 + workers - turn % workers) % workers
+    }
+
+    /// The slots that are in use.
+    fn slots(&self) -> impl Iterator<Item = WorkerId> {
+        WorkerId::all(self.workers.now())
     }
 
     /// A connection on its way to `slot` does not arrive there.

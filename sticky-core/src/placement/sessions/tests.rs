@@ -314,6 +314,19 @@ fn sweeping_keeps_what_has_expired_from_coming_back() {
 }
 
 #[test]
+fn slots_that_are_taken_out_are_forgotten() {
+    let memory = memory(64);
+    let table = table(&memory);
+    for number in 0..16 {
+        table.assign(session(number), slot(number as u16 % 4), NOW);
+    }
+    table.forget_from(slot(2));
+    let found: Vec<_> = (0..16).map(|number| table.find(session(number), NOW)).collect();
+    let left = (0..16).map(|number| Some(slot(number % 4)).filter(|slot| slot.get() < 2));
+    assert_eq!(found, left.collect::<Vec<_>>());
+}
+
+#[test]
 fn sweeping_counts_sessions() {
     let memory = memory(64);
     let table = table(&memory);

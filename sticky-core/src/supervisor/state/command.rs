@@ -88,7 +88,7 @@ impl State {
     /// Whether something can be done with one worker now.
     fn check_slot(&self, slot: WorkerId) -> Result<(), String> {
         match self.phase {
-            _ if slot.get() >= self.policy.workers => Err(format!("there is no {}", Post::Worker(slot))),
+            _ if slot.get() >= self.count => Err(format!("there is no {}", Post::Worker(slot))),
             Phase::Running if !self.may_begin() || self.next_reload.is_some() || self.is_replacing() => {
                 Err("something else is under way: ask again after it".to_owned())
             }

@@ -54,7 +54,7 @@ impl State {
     fn preparer_gone(&mut self, now: Instant, what: BootFailureKind) {
         let Some(preparer) = self.preparer.take() else { return };
         match self.phase {
-            Phase::Booting if preparer.has_prepared => (0..self.slots.len()).for_each(|slot| self.spawn(now, slot)),
+            Phase::Booting if preparer.has_prepared => self.spawn_all(now),
             Phase::Running if preparer.has_prepared => self.reload_is_prepared(),
             // Killed, it has been reported.
             _ => self.not_prepared(now, preparer, what),

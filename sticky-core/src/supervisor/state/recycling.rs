@@ -19,7 +19,7 @@ impl State {
 
     /// What a process may use that is started now. Proxies may use anything.
     pub(super) fn quota_for(&mut self, slot: WorkerId) -> Quota {
-        if self.policy.quota.is_unlimited() || slot.get() >= self.policy.workers {
+        if self.policy.quota.is_unlimited() || slot.get() >= self.policy.room {
             return Quota::default();
         }
         let chance = self.draw();
@@ -40,7 +40,7 @@ impl State {
     }
 
     fn may_recycle(&self) -> bool {
-        self.phase == Phase::Running && self.may_begin() && self.next_reload.is_none() && !self.is_replacing()
+        self.phase == Phase::Running && self.may_begin() && !self.is_awaited() && !self.is_replacing()
     }
 
     /// When the quota of the worker in this slot is used up, or when it is tried again to replace it.
@@ -56,7 +56,7 @@ impl State {
         if !self.may_recycle() {
             return;
         }
-        for index in 0..usize::from(self.policy.workers) {
+        for index in 0..usize::from(self.count) {
             let is_due = self.used_up_at(index).is_some_and(|at| at <= now);
             let Some(id) = self.slots[index].current.filter(|_| is_due) else { continue };
             if self.is_crowded(index) {

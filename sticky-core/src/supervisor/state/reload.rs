@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use super::super::event::{Action, BootFailure, BootFailureKind, ChildId, Fleet, Note, Program, Scope};
 use super::{CUT_TIME, Child, Phase, Stage, State, worker};
+use crate::control::Part;
 use crate::id::{Post, WorkerId};
 use crate::worker::DrainReason;
 
@@ -62,8 +63,7 @@ impl State {
     }
 
     fn begin_reload(&mut self, now: Instant, scope: Scope) {
-        let slots = 0..self.slots.len();
-        let queue: VecDeque<usize> = slots.filter(|index| scope.includes(worker(*index))).collect();
+        let queue: VecDeque<usize> = self.in_use().filter(|index| scope.includes(worker(*index))).collect();
         if queue.is_empty() {
             return;
         }
@@ -98,6 +98,7 @@ impl State {
         for index in 0..self.slots.len() {
             self.retire(now, index);
         }
+        self.advance_scaling(now);
         self.begin_next(now);
         self.take_turns(now);
         if self.finish_reload() {
@@ -108,7 +109,12 @@ impl State {
 
     /// Whether nothing of another reload is under way.
     pub(super) fn may_begin(&self) -> bool {
-        self.reload.is_none() && self.preparer.is_none()
+        self.reload.is_none() && self.preparer.is_none() && self.scaling.is_none()
+    }
+
+    /// Whether anything has been asked for that waits for what is under way.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.next_reload.is_some() || self.next_count.is_some()
     }
 
     /// What must be done before the first slot's turn is done.
@@ -125,6 +131,7 @@ impl State {
         {
             self.begin_reload(now, scope);
         }
+        self.begin_next_scaling(now);
         if self.reload.is_none() {
             self.recycle(now);
         }
@@ -166,7 +173,7 @@ impl State {
     }
 
     /// The slot's processes that others have followed, the oldest first.
-    fn former(&self, index: usize) -> impl Iterator<Item = ChildId> {
+    pub(super) fn former(&self, index: usize) -> impl Iterator<Item = ChildId> {
         let slot = &self.slots[index];
         let of_slot = self.children.iter().filter(move |(_, child)| child.slot.index() == index);
         let former = of_slot.filter(|(id, _)| slot.current != Some(**id) && slot.next != Some(**id));
@@ -229,20 +236,27 @@ impl State {
         }
     }
 
-    /// Has the slot's old process drain once the new one reads all of its sockets.
+    /// Has the slot's old process drain once the new one reads all of its sockets, or whoever does where the slot is taken out.
     fn retire(&mut self, now: Instant, index: usize) {
         let Some(old) = self.superseded(index) else { return };
-        // Who listens by itself has its proxies on the new port by now.
-        let is_moved = match self.slots[index].current {
-            Some(current) => self.parts_of(index).all(|reader| reader.is_held_by(current)),
-            None => self.is_left_to_others(index, old),
+        let (is_moved, reason) = match self.slots[index].current {
+            Some(current) => (self.reads_all(index, current), DrainReason::Replaced),
+            None if self.is_spare(index) => (self.has_let_go(index, old), DrainReason::ScaledIn),
+            None => (self.is_left_to_others(index, old), DrainReason::Replaced),
         };
+        // Who listens by itself has its proxies on the new port by now.
         if !is_moved {
             return;
         }
         let timeout = self.policy.drain_timeout;
         self.with(old, |child| child.stage = Stage::Retired { until: now + timeout + CUT_TIME });
-        self.out.push(Action::Drain { child: old, timeout, reason: DrainReason::Replaced });
+        self.out.push(Action::Drain { child: old, timeout, reason });
+    }
+
+    /// Whether this process reads all that the slot has.
+    pub(super) fn reads_all(&self, index: usize, id: ChildId) -> bool {
+        let reads = |part: Part| self.slots[index].readers[part.index()].is_held_by(id);
+        Part::ALL.into_iter().all(|part| !self.has(index, part) || reads(part))
     }
 
     /// The process that has taken over has ended before the old one was told to drain: the old one goes on.
@@ -283,17 +297,21 @@ impl State {
     pub(super) fn refuse_next(&mut self, now: Instant, child: &Child, what: &BootFailureKind) {
         let why = match child.stage {
             Stage::Soaking { .. } => format!("the new {} {} within reload_soak", self.post(child.slot), what.verb()),
+            Stage::Poised => format!("the new {} {}", self.post(child.slot), what.verb()),
             _ => {
                 let failure =
                     BootFailure { who: self.post(child.slot), what: what.clone(), words: child.words.clone() };
                 format!("the new {}", failure.on_one_line())
             }
         };
+        if self.scaling.is_some() {
+            return self.stop_scaling(why);
+        }
         self.stop_reload(now, why);
     }
 
     /// Ends a process that has not served.
-    fn throw_away(&mut self, id: ChildId) {
+    pub(super) fn throw_away(&mut self, id: ChildId) {
         if self.children.get(&id).is_some_and(|child| child.stage != Stage::Killed) {
             self.kill(id);
         }
@@ -310,7 +328,9 @@ impl State {
 
     /// A process that another has followed has ended.
     pub(super) fn former_gone(&mut self, child: &Child, what: &BootFailureKind) {
-        if let (Stage::Superseded | Stage::Retired { .. }, BootFailureKind::Ended(how)) = (child.stage, what) {
+        if let (Stage::Superseded | Stage::Parting { .. } | Stage::Retired { .. }, BootFailureKind::Ended(how)) =
+            (child.stage, what)
+        {
             self.out.push(Action::Note(Note::FormerLost { who: self.post(child.slot), how: *how }));
         }
     }

@@ -43,7 +43,8 @@ impl State {
 
     /// What is shown of the slots.
     pub(crate) fn slot_sights(&self) -> impl Iterator<Item = SlotSight> {
-        self.slots.iter().enumerate().map(|(index, slot)| {
+        self.in_use().map(|index| {
+            let slot = &self.slots[index];
             let (kind, number) = match self.post(worker(index)) {
                 Post::Proxy(number) => (SlotKind::Proxy, number),
                 _ => (SlotKind::Worker, worker(index).get()),
@@ -81,10 +82,10 @@ impl Child {
             Stage::Aborting { .. } | Stage::Killed => ProcessState::Killed,
             _ if self.stopped => ProcessState::Suspended,
             Stage::Booting { .. } => ProcessState::Starting,
-            Stage::Soaking { .. } => ProcessState::Soaking,
+            Stage::Soaking { .. } | Stage::Poised => ProcessState::Soaking,
             Stage::Ready => ProcessState::Ready,
             Stage::Superseded => ProcessState::Superseded,
-            Stage::Retired { .. } | Stage::Draining => ProcessState::Draining,
+            Stage::Parting { .. } | Stage::Retired { .. } | Stage::Draining => ProcessState::Draining,
             Stage::Leaving { .. } => ProcessState::Leaving,
         }
     }
