@@ -38,6 +38,9 @@ pub(crate) enum Subcommand {
     /// Lets one worker finish what it executes and end. Its clients go to the next one, until a restart or a reload.
     #[cfg(unix)]
     Drain(OneWorker),
+    /// Adds workers, or takes the last ones out, until there are so many. Only the clients that must change worker do.
+    #[cfg(unix)]
+    Scale(Scale),
     /// Prints what happens in a cluster, as it happens: a line of JSON for each thing.
     #[cfg(unix)]
     Events(Where),
@@ -103,6 +106,20 @@ pub(crate) struct OneWorker {
     worker: u16,
 }
 
+#[cfg(unix)]
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct Scale {
+    #[command(flatten)]
+    at: Where,
+    /// Wait until it is done
+    #[arg(long)]
+    wait: bool,
+    /// How many workers there are to be: at most STICKY_MAX_WORKERS
+    #[arg(value_name = "WORKERS")]
+    workers: u16,
+}
+
 /// What is asked of a running cluster.
 #[cfg(unix)]
 #[derive(Debug)]
@@ -146,6 +163,8 @@ impl Subcommand {
             Self::Drain(OneWorker { at, wait, worker }) => {
                 ask(at, Command::Drain { worker: WorkerId::new(worker) }, wait)
             }
+            #[cfg(unix)]
+            Self::Scale(Scale { at, wait, workers }) => ask(at, Command::Scale { workers }, wait),
             #[cfg(unix)]
             Self::Events(at) => Task::Ask(Remote::Events, at),
         }

@@ -68,6 +68,15 @@ fn commands_print_what_they_do_and_end_with_how_it_went() {
     let (_, why, status) = sticky(&cluster, "restart 2");
     assert_eq!((why.as_str(), status), ("sticky: there is no worker 2\n", 4));
 
+    let (told, _, status) = sticky(&cluster, "scale 3 --wait");
+    assert!(status == 0 && told.starts_with("begun\n") && told.contains("3 workers"), "{told}");
+    let (told, _, status) = sticky(&cluster, "scale 3 --wait");
+    assert!(status == 0 && told.contains("3 workers"), "{told}");
+    let (_, why, status) = sticky(&cluster, "scale 0");
+    assert!(status == 4 && why.contains("one worker has to be left"), "{why}");
+    let (told, _, status) = sticky(&cluster, "scale 2 --wait");
+    assert!(status == 0 && told.contains("2 workers"), "{told}");
+
     fs::write(cluster.folder().join("server.js"), "process.exit(5)").expect("written");
     let (_, why, status) = sticky(&cluster, "reload --wait");
     assert!(why.contains("reload stopped: the new worker 0 ") && why.contains("exit status: 5"), "{why}");

@@ -121,6 +121,7 @@ impl Client {
             Command::Reload => "/reload?wait".to_owned(),
             Command::Restart { worker } => format!("/workers/{worker}/restart?wait"),
             Command::Drain { worker } => format!("/workers/{worker}/drain?wait"),
+            Command::Scale { workers } => format!("/scale/{workers}?wait"),
         };
         let answer = limited(self.ask(Method::POST, &path)).await?;
         // Its body is the word that refuses it.

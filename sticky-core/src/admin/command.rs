@@ -24,6 +24,11 @@ pub enum Command {
         /// Its slot.
         worker: WorkerId,
     },
+    /// Add slots, or take the last ones out, until there are so many, as SIGTTIN and SIGTTOU do by one.
+    Scale {
+        /// How many: at least 1, at most `max_workers`.
+        workers: u16,
+    },
 }
 
 impl fmt::Display for Command {
@@ -32,6 +37,7 @@ impl fmt::Display for Command {
             Self::Reload => f.write_str("reload"),
             Self::Restart { worker } => write!(f, "restart {worker}"),
             Self::Drain { worker } => write!(f, "drain {worker}"),
+            Self::Scale { workers } => write!(f, "scale {workers}"),
         }
     }
 }
@@ -107,6 +113,7 @@ mod tests {
         golden(Command::Reload, r#"{"command":"reload"}"#);
         golden(Command::Restart { worker }, r#"{"command":"restart","worker":2}"#);
         golden(Command::Drain { worker }, r#"{"command":"drain","worker":2}"#);
+        golden(Command::Scale { workers: 2 }, r#"{"command":"scale","workers":2}"#);
         golden(Progress::Waits, r#"{"progress":"waits"}"#);
         golden(Progress::Begun, r#"{"progress":"begun"}"#);
         let step = Progress::Step { who: "worker 2".into(), done: 1, of: 4 };

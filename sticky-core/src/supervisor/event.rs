@@ -89,8 +89,7 @@ impl Scope {
 /// How many workers there shall be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HowMany {
-    /// So many; nobody outside of the supervisor asks for that yet.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the admin socket"))]
+    /// So many.
     Exactly(u16),
     OneMore,
     OneLess,

@@ -953,6 +953,7 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::Reload),
         worker().prop_map(|worker| Command::Restart { worker }),
         worker().prop_map(|worker| Command::Drain { worker }),
+        (0..9_u16).prop_map(|workers| Command::Scale { workers }),
     ]
 }
 

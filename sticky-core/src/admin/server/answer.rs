@@ -67,6 +67,7 @@ impl Question {
             ["reload"] => Self::Command(Command::Reload),
             ["workers", number, "restart"] => Self::Command(Command::Restart { worker: worker(number)? }),
             ["workers", number, "drain"] => Self::Command(Command::Drain { worker: worker(number)? }),
+            ["scale", number] => Self::Command(Command::Scale { workers: worker(number)?.get() }),
             _ => return None,
         })
     }
@@ -252,6 +253,8 @@ mod tests {
             ("/status", Some(Question::Status)),
             ("/workers/12/restart", Some(Question::Command(Command::Restart { worker }))),
             ("/workers/12/drain", Some(Question::Command(Command::Drain { worker }))),
+            ("/scale/12", Some(Question::Command(Command::Scale { workers: 12 }))),
+            ("/scale/-1", None),
             ("/reload", Some(Question::Command(Command::Reload))),
             ("/", None),
             ("*", None),

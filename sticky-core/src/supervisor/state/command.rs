@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! Command ──► Refused                    reload, restart ──► [Waits] ──► Begun ──► Step … ──► Done | Failed
-//!        └──► Begun | Waits              drain ────────────────────────► Begun ─────────────► Done | Failed
+//!        └──► Begun | Waits              scale ──► [Waits] ────────────► Begun ─────────────► Done | Failed
+//!                                        drain ────────────────────────► Begun ─────────────► Done | Failed
 //! ```
 
 use std::time::Instant;
 
-use super::super::event::{Action, BootFailureKind, ChildId, Ended, Note, Scope, Ticket};
+use super::super::event::{Action, BootFailureKind, ChildId, Ended, HowMany, Note, Scope, Ticket};
 use super::{Child, Phase, Stage, State};
 use crate::admin::{Command, Progress};
 use crate::config::Failover;
@@ -21,6 +22,10 @@ pub(super) struct Commands {
     begun: Vec<Ticket>,
     /// Of the one that waits.
     waiting: Vec<Ticket>,
+    /// Of the scaling that is under way.
+    scaling: Vec<Ticket>,
+    /// Of the one that waits.
+    to_scale: Vec<Ticket>,
     /// Of processes that drain because their slots were told to.
     draining: Vec<(ChildId, Ticket)>,
 }
@@ -32,6 +37,7 @@ impl State {
             Command::Reload => self.ask_reload(now, ticket, Scope::All),
             Command::Restart { worker } => self.ask_restart(now, ticket, worker),
             Command::Drain { worker } => self.ask_drain(now, ticket, worker),
+            Command::Scale { workers } => self.ask_scale(now, ticket, workers),
         };
         if let Err(why) = done {
             self.report(ticket, Progress::Refused { why });
@@ -83,6 +89,26 @@ impl State {
         self.report(ticket, Progress::Begun);
         self.place();
         Ok(())
+    }
+
+    fn ask_scale(&mut self, now: Instant, ticket: Ticket, workers: u16) -> Result<(), String> {
+        let room = self.policy.room;
+        match self.phase {
+            _ if workers == 0 || workers > room => Err(Note::ScalingRefused { to: workers, room }.to_string()),
+            Phase::Booting | Phase::Running => {
+                // Of several that wait the last one counts.
+                for ticket in std::mem::take(&mut self.commands.to_scale) {
+                    self.report(ticket, Progress::Failed { why: "another number has been asked for".to_owned() });
+                }
+                self.commands.to_scale.push(ticket);
+                self.scale(now, HowMany::Exactly(workers));
+                if self.commands.to_scale.contains(&ticket) {
+                    self.report(ticket, Progress::Waits);
+                }
+                Ok(())
+            }
+            Phase::ShuttingDown { .. } | Phase::Stopping { .. } | Phase::Finished => Err(ENDS.to_owned()),
+        }
     }
 
     /// Whether something can be done with one worker now.
@@ -152,6 +178,26 @@ impl State {
         );
     }
 
+    /// The scaling that was asked for begins, or there are so many already.
+    pub(super) fn scaling_asked_begins(&mut self) {
+        for ticket in std::mem::take(&mut self.commands.to_scale) {
+            self.report(ticket, Progress::Begun);
+            self.commands.scaling.push(ticket);
+        }
+    }
+
+    pub(super) fn scaling_asked_is_done(&mut self, note: &Note) {
+        for ticket in std::mem::take(&mut self.commands.scaling) {
+            self.report(ticket, Progress::Done { text: note.to_string() });
+        }
+    }
+
+    pub(super) fn scaling_asked_has_failed(&mut self, note: &Note) {
+        for ticket in std::mem::take(&mut self.commands.scaling) {
+            self.report(ticket, Progress::Failed { why: note.to_string() });
+        }
+    }
+
     fn asked_to_drain(&mut self, id: ChildId) -> Option<(WorkerId, Ticket)> {
         let place = self.commands.draining.iter().position(|(draining, _)| *draining == id)?;
         let (_, ticket) = self.commands.draining.swap_remove(place);
@@ -160,9 +206,9 @@ impl State {
 
     /// Everything ends.
     pub(super) fn asked_is_given_up(&mut self) {
-        let Commands { begun, waiting, draining } = std::mem::take(&mut self.commands);
+        let Commands { begun, waiting, scaling, to_scale, draining } = std::mem::take(&mut self.commands);
         let draining = draining.into_iter().map(|(_, ticket)| ticket);
-        for ticket in begun.into_iter().chain(waiting).chain(draining) {
+        for ticket in begun.into_iter().chain(waiting).chain(scaling).chain(to_scale).chain(draining) {
             self.report(ticket, Progress::Failed { why: ENDS.to_owned() });
         }
     }

@@ -48,7 +48,7 @@ impl State {
         if to == 0 || to > room {
             self.out.push(Action::Note(Note::ScalingRefused { to, room }));
         } else if to == before {
-            self.out.push(Action::Note(Note::ScalingNeedless { workers: to }));
+            self.need_no_scaling(to);
         } else if self.phase == Phase::Running && self.may_begin() {
             self.begin_scaling(now, to);
         } else {
@@ -57,18 +57,34 @@ impl State {
         }
     }
 
+    /// There are so many already, or will be when what is under way or waits is done.
+    fn need_no_scaling(&mut self, workers: u16) {
+        let note = Note::ScalingNeedless { workers };
+        if self.next_count.is_none() {
+            self.scaling_asked_begins();
+            if self.scaling.is_none() {
+                self.scaling_asked_is_done(&note);
+            }
+        }
+        self.out.push(Action::Note(note));
+    }
+
     /// Begins what has been asked for, if nothing else is under way.
     pub(super) fn begin_next_scaling(&mut self, now: Instant) {
-        if self.may_begin()
-            && let Some(to) = self.next_count.take().filter(|to| *to != self.count)
-        {
-            self.begin_scaling(now, to);
+        if !self.may_begin() {
+            return;
+        }
+        match self.next_count.take() {
+            Some(to) if to != self.count => self.begin_scaling(now, to),
+            Some(to) => self.need_no_scaling(to),
+            None => {}
         }
     }
 
     fn begin_scaling(&mut self, now: Instant, to: u16) {
         self.out.push(Action::Note(Note::Scaling { from: self.count, to }));
         self.scaling = Some(Scaling { to, crowded: None });
+        self.scaling_asked_begins();
         if to < self.count {
             self.take_out(now, to);
         }
@@ -81,7 +97,9 @@ impl State {
         let is_done = if to > self.count { self.add(now, to) } else { !self.is_anybody_parting() };
         if is_done {
             self.scaling = None;
-            self.out.push(Action::Note(Note::Scaled { workers: self.count }));
+            let note = Note::Scaled { workers: self.count };
+            self.scaling_asked_is_done(&note);
+            self.out.push(Action::Note(note));
         }
     }
 
@@ -155,7 +173,9 @@ impl State {
         self.scaling = None;
         let others: Vec<ChildId> = self.slots.iter().filter_map(|slot| slot.next).collect();
         others.into_iter().for_each(|id| self.throw_away(id));
-        self.out.push(Action::Note(Note::ScalingStopped { why, workers: self.count }));
+        let note = Note::ScalingStopped { why, workers: self.count };
+        self.scaling_asked_has_failed(&note);
+        self.out.push(Action::Note(note));
     }
 
     /// Everything ends: nothing is added or taken out any more.
