@@ -301,6 +301,24 @@ fn a_head_that_is_repeated_is_the_same_head() {
 }
 
 #[test]
+fn a_head_that_is_repeated_has_its_key() {
+    let mut reader = HeadReader::new(MAX_HEAD, PrefaceRule::Refused);
+    let [get, other] = [&b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"[..], b"GET / HTTP/1.1\r\nhost: b\r\n\r\n"];
+    let key = Some(AffinityKey::from_bits(7));
+    for _ in 0..2 {
+        let Outcome::Request(mut head) = reader.poll(get) else { panic!() };
+        assert_eq!(head.key(), None);
+        head.set_key(key);
+        reader.remember(head, get);
+    }
+    let Outcome::Request(head) = reader.poll(get) else { panic!() };
+    assert_eq!(head.key(), key);
+    reader.remember(head, get);
+    let Outcome::Request(head) = reader.poll(other) else { panic!() };
+    assert_eq!(head.key(), None, "another head may be somebody else's");
+}
+
+#[test]
 fn what_is_repeated_is_not_parsed_again_and_what_is_not_takes_its_room() {
     let (get, put) = (b"GET / HTTP/1.1\r\na: b\r\n\r\n", b"PUT / HTTP/1.1\r\nc: d\r\n\r\n");
     let mut reader = reader();

@@ -162,6 +162,31 @@ mod tests {
     }
 
     #[test]
+    fn what_concerns_the_connection_alone_is_noticed() {
+        for (line, is_end_to_end) in [
+            ("connection: keep-alive", false),
+            ("Connection: x", false),
+            ("keep-alive: 5", false),
+            ("Keep-Alive:5", false),
+            ("proxy-connection: a", false),
+            ("Proxy-Connection: a", false),
+            ("upgrade: h2c", false),
+            ("Upgrade: h2c", false),
+            ("keep-alives: 5", true),
+            ("powered-by: a", true),
+            ("user: a", true),
+            ("upgrades: a", true),
+            ("x: connection: a", true),
+            ("transfer-encoding: chunked", true),
+        ] {
+            let read = head(format!("HTTP/1.1 200 OK\r\nkind: a\r\n{line}\r\nx: y\r\n\r\n").as_bytes());
+            assert_eq!(read.is_end_to_end, is_end_to_end, "{line}");
+        }
+        let read = head(b"HTTP/1.1 200 OK\r\nkeep-alive: 5\r\nupgrades: a\r\ncontent-length: 7\r\n\r\n");
+        assert_eq!((read.is_end_to_end, read.length), (false, Length::Known(7)), "lines behind are read, too");
+    }
+
+    #[test]
     fn a_head_ends_with_its_empty_line() {
         let whole = b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n";
         for length in 1..whole.len() {
