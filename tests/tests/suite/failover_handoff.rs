@@ -266,9 +266,12 @@ fn are_refused(cluster: &TestCluster, lose: impl FnOnce(u32), restore: impl FnOn
         }
     }
     restore(pid);
+    // Each worker hears of it by itself.
     eventually("it serves its keys again", PATIENCE, || {
-        let mut road = cluster.client().connect().expect("a connection");
-        road.exchange(&lost[0].on(Request::get("/"))).is_ok_and(|answer| answer.status == 200)
+        Client::loopback_addresses(40).all(|from| {
+            let mut road = cluster.client().from(from).connect().expect("a connection");
+            road.exchange(&lost[0].on(Request::get("/"))).is_ok_and(|answer| answer.status == 200)
+        })
     });
     reach(cluster, &mut roads, &keys);
     Moves::at_end_of(cluster).sent();

@@ -138,7 +138,7 @@ fn preparation_of_another_affinity_does_nothing(bed: &Bed) {
 fn preparation_alone_runs_in_the_process(bed: &Bed) {
     let (launch, _) = prepares(bed.launch().workers(0), "");
     let cluster = launch.up();
-    assert_eq!(preparers(&cluster), [cluster.supervisor()]);
+    eventually("it has told", PATIENCE, || preparers(&cluster) == [cluster.supervisor()]);
     cluster.stop();
     let (launch, _) = prepares(bed.launch().workers(0), FAIL);
     ends(&launch.start(), &["the preparation failed: ", FAILURE]);

@@ -112,7 +112,8 @@ fn workers_that_cannot_be_recycled_go_on(bed: &Bed) {
     assert_eq!(pid_of(&cluster, 0), old);
     fs::remove_file(&file).expect("removed");
     cluster.events().expect("sticky: replaced worker 0", PATIENCE);
-    assert_ne!(pid_of(&cluster, 0), old);
+    // Behind a proxy a connection that was idle at the old one gets to the new one in a moment.
+    eventually("the new one answers", PATIENCE, || pid_of(&cluster, 0) != old);
     cluster.stop();
 }
 
