@@ -41,6 +41,9 @@ pub(crate) enum Subcommand {
     /// Adds workers, or takes the last ones out, until there are so many. Only the clients that must change worker do.
     #[cfg(unix)]
     Scale(Scale),
+    /// Has the supervisor replace itself by the program as it is now. Workers and connections stay as they are.
+    #[cfg(unix)]
+    Reexec(Reload),
     /// Prints what happens in a cluster, as it happens: a line of JSON for each thing.
     #[cfg(unix)]
     Events(Where),
@@ -165,6 +168,8 @@ impl Subcommand {
             }
             #[cfg(unix)]
             Self::Scale(Scale { at, wait, workers }) => ask(at, Command::Scale { workers }, wait),
+            #[cfg(unix)]
+            Self::Reexec(Reload { at, wait }) => ask(at, Command::Reexec, wait),
             #[cfg(unix)]
             Self::Events(at) => Task::Ask(Remote::Events, at),
         }

@@ -276,6 +276,12 @@ impl Cluster {
             crate::worker::enter::prepare(socket, &config, preparation)?.map_err(StartError::Prepare)?;
             std::process::exit(0);
         }
+        if role::role() == role::Role::Trial
+            && let Some(socket) = role::control_socket()
+        {
+            crate::worker::enter::try_out(socket, &config)?;
+            std::process::exit(0);
+        }
         #[cfg(feature = "proxy")]
         if role::role() == role::Role::Proxy
             && let Some(socket) = role::control_socket()
@@ -299,7 +305,8 @@ impl Cluster {
             prepare_here(preparation, &config)?;
             return Ok(Entered::Worker(standalone(&config)?.install()));
         }
-        crate::supervisor::start(config, preparation.is_some()).map(Entered::Supervisor).map_err(StartError::Thread)
+        let running = crate::supervisor::start(config, preparation.is_some(), role::parcel());
+        running.map(Entered::Supervisor).map_err(StartError::Thread)
     }
 
     #[cfg(not(cluster))]

@@ -50,7 +50,8 @@ impl fmt::Display for WorkerId {
 }
 
 /// What a slot is for. The slots of proxies follow those of the workers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Post {
     /// It runs the application.
     Worker(WorkerId),
@@ -60,6 +61,8 @@ pub(crate) enum Post {
     Preparation,
     /// Nothing: it serves metrics and status.
     Admin,
+    /// Nothing: it is what the supervisor is about to become, and shows that it can.
+    Trial,
 }
 
 impl Post {
@@ -76,6 +79,7 @@ impl fmt::Display for Post {
             Self::Proxy(number) => write!(f, "proxy {number}"),
             Self::Preparation => f.write_str("the preparation"),
             Self::Admin => f.write_str("the admin process"),
+            Self::Trial => f.write_str("the next supervisor"),
         }
     }
 }

@@ -102,7 +102,7 @@ pub mod error {
     pub use crate::{
         dispatch::kernel::{AttachError, ProofError},
         scoreboard::ScoreboardError,
-        supervisor::SuperviseError,
+        supervisor::{ResumeError, SuperviseError},
         worker::enter::JoinError,
     };
 }

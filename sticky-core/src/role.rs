@@ -8,13 +8,17 @@ use crate::id::{Post, WorkerId};
 /// The variable that tells a child which descriptor is its control socket. Not a setting.
 pub(crate) const CONTROL_VARIABLE: &str = "STICKY_CONTROL";
 
+/// The variable by which a supervisor that replaces itself tells the program that follows where to find what it has.
+pub(crate) const RESUME_VARIABLE: &str = "STICKY_RESUME";
+
 /// What this process is in its cluster.
 ///
 /// The application's `main` runs in every role up to the call that enters the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Role {
-    /// The process that was started by the user: it will own the sockets and start the others.
+    /// The process that was started by the user: it will own the sockets and start the others, or goes on doing so as another
+    /// program.
     Supervisor,
     /// Runs the application in this slot.
     Worker(WorkerId),
@@ -24,6 +28,9 @@ pub enum Role {
     Preparation,
     /// Serves metrics and status.
     Admin,
+    /// Shows that this program can take the supervisor's place, as SIGUSR2 asks for, and ends. What the supervisor alone does in
+    /// `main` it need not do.
+    Trial,
     /// Serves in this process, without a cluster: `STICKY_WORKERS=0`, or a platform where there is none.
     ///
     /// Before the cluster is built only the environment is known: a `workers(0)` in code is a [`Role::Supervisor`]
@@ -39,6 +46,7 @@ impl fmt::Display for Role {
             Role::Proxy => f.write_str("proxy"),
             Role::Preparation => f.write_str("preparation"),
             Role::Admin => f.write_str("admin"),
+            Role::Trial => f.write_str("trial"),
             Role::Standalone => f.write_str("standalone"),
         }
     }
@@ -75,7 +83,7 @@ pub fn role() -> Role {
 }
 
 #[cfg(cluster)]
-pub(crate) use inherited::{Marker, control_socket};
+pub(crate) use inherited::{Marker, ResumeMarker, control_socket, parcel};
 
 #[cfg(cluster)]
 mod inherited {
@@ -106,6 +114,7 @@ mod inherited {
                 Post::Proxy(number) => write!(f, "proxy={number}"),
                 Post::Preparation => f.write_str("preparation=0"),
                 Post::Admin => f.write_str("admin=0"),
+                Post::Trial => f.write_str("trial=0"),
             }
         }
     }
@@ -128,15 +137,52 @@ mod inherited {
                 ("proxy", number) => Post::Proxy(number.parse().map_err(drop)?),
                 ("preparation", "0") => Post::Preparation,
                 ("admin", "0") => Post::Admin,
+                ("trial", "0") => Post::Trial,
                 _ => return Err(()),
             };
             if fields.next().is_some() { Err(()) } else { Ok(Self { fd, inode, parent, post }) }
         }
     }
 
+    /// The value of [`RESUME_VARIABLE`]: which descriptor, and how to tell that it is this process's own.
+    ///
+    /// The variable is also inherited by whatever this process starts: that has another process id.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(crate) struct ResumeMarker {
+        pub(crate) fd: RawFd,
+        pub(crate) inode: u64,
+        pub(crate) pid: u32,
+    }
+
+    impl fmt::Display for ResumeMarker {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            let Self { fd, inode, pid } = self;
+            write!(f, "fd={fd} inode={inode} pid={pid}")
+        }
+    }
+
+    impl FromStr for ResumeMarker {
+        type Err = ();
+
+        fn from_str(text: &str) -> Result<Self, ()> {
+            let fields: Vec<(&str, &str)> = text.split(' ').filter_map(|field| field.split_once('=')).collect();
+            let [("fd", fd), ("inode", inode), ("pid", pid)] = fields[..] else { return Err(()) };
+            Ok(Self {
+                fd: fd.parse().map_err(drop)?,
+                inode: inode.parse().map_err(drop)?,
+                pid: pid.parse().map_err(drop)?,
+            })
+        }
+    }
+
+    /// What was left open for this process.
+    type Left = std::sync::Mutex<Option<OwnedFd>>;
+
     enum State {
         NotOurs,
-        Child { role: Role, socket: std::sync::Mutex<Option<OwnedFd>> },
+        Child { role: Role, socket: Left },
+        /// This process has been the supervisor before.
+        Supervisor { parcel: Left },
     }
 
     fn state() -> &'static State {
@@ -145,6 +191,27 @@ mod inherited {
     }
 
     fn detect() -> State {
+        let resumed = std::env::var(RESUME_VARIABLE).ok().and_then(|text| text.parse::<ResumeMarker>().ok());
+        let is_own = |marker: &ResumeMarker| {
+            marker.pid == std::process::id() && exec::socket_inode(marker.fd) == Some(marker.inode)
+        };
+        resumed.filter(is_own).map_or_else(detect_child, resume)
+    }
+
+    fn resume(marker: ResumeMarker) -> State {
+        match exec::take_inherited(marker.fd) {
+            Ok(parcel) => {
+                say_name();
+                State::Supervisor { parcel: std::sync::Mutex::new(Some(parcel)) }
+            }
+            Err(error) => {
+                eprintln!("sticky: the supervisor cannot go on: what it had cannot be used: {error}");
+                std::process::exit(1);
+            }
+        }
+    }
+
+    fn detect_child() -> State {
         let marker = std::env::var(CONTROL_VARIABLE).ok().and_then(|text| text.parse::<Marker>().ok());
         let Some(marker) = marker.filter(|marker| exec::socket_inode(marker.fd) == Some(marker.inode)) else {
             return State::NotOurs;
@@ -163,22 +230,24 @@ mod inherited {
         if hung_up {
             orphaned(&marker, "its supervisor is gone");
         }
-        // A program started through /proc/self/fd/N is called "N" by ps and top until it says otherwise.
-        if let Some(name) = program_name() {
-            let _ = std::fs::write("/proc/self/comm", name);
-        }
+        say_name();
         let role = match marker.post {
             Post::Worker(slot) => Role::Worker(slot),
             Post::Proxy(_) => Role::Proxy,
             Post::Preparation => Role::Preparation,
             Post::Admin => Role::Admin,
+            Post::Trial => Role::Trial,
         };
         State::Child { role, socket: std::sync::Mutex::new(Some(socket)) }
     }
 
-    fn program_name() -> Option<String> {
-        let called = std::env::args_os().next()?;
-        Some(std::path::Path::new(&called).file_name()?.to_string_lossy().into_owned())
+    /// A program started through /proc/self/fd/N is called "N" by ps and top until it says otherwise.
+    fn say_name() {
+        let called = std::env::args_os().next();
+        let name = called.as_deref().map(std::path::Path::new).and_then(std::path::Path::file_name);
+        if let Some(name) = name {
+            let _ = std::fs::write("/proc/self/comm", name.to_string_lossy().as_bytes());
+        }
     }
 
     fn orphaned(marker: &Marker, why: &str) -> ! {
@@ -190,14 +259,23 @@ mod inherited {
         match state() {
             State::NotOurs => None,
             State::Child { role, .. } => Some(*role),
+            State::Supervisor { .. } => Some(Role::Supervisor),
         }
     }
 
     /// The control socket of this process, once, if our supervisor started it.
     pub(crate) fn control_socket() -> Option<OwnedFd> {
         match state() {
-            State::NotOurs => None,
+            State::NotOurs | State::Supervisor { .. } => None,
             State::Child { socket, .. } => socket.lock().unwrap_or_else(|e| e.into_inner()).take(),
+        }
+    }
+
+    /// What this process had as the supervisor before it replaced itself, once, if it did.
+    pub(crate) fn parcel() -> Option<OwnedFd> {
+        match state() {
+            State::NotOurs | State::Child { .. } => None,
+            State::Supervisor { parcel } => parcel.lock().unwrap_or_else(|e| e.into_inner()).take(),
         }
     }
 
@@ -209,10 +287,20 @@ mod inherited {
         fn a_marker_survives_its_text() {
             let worker = Post::Worker(WorkerId::new(2));
             let posts = [(worker, "worker=2"), (Post::Proxy(1), "proxy=1"), (Post::Preparation, "preparation=0")];
-            for (post, text) in posts.into_iter().chain([(Post::Admin, "admin=0")]) {
+            for (post, text) in posts.into_iter().chain([(Post::Admin, "admin=0"), (Post::Trial, "trial=0")]) {
                 let marker = Marker { fd: 7, inode: 81234, parent: 4000, post };
                 assert_eq!(marker.to_string(), format!("fd=7 inode=81234 parent=4000 {text}"));
                 assert_eq!(marker.to_string().parse(), Ok(marker));
+            }
+        }
+
+        #[test]
+        fn a_supervisor_s_marker_survives_its_text() {
+            let marker = ResumeMarker { fd: 7, inode: 81234, pid: 4000 };
+            assert_eq!(marker.to_string(), "fd=7 inode=81234 pid=4000");
+            assert_eq!(marker.to_string().parse(), Ok(marker));
+            for text in ["", "fd=7 inode=1", "fd=7 inode=1 parent=1", "fd=x inode=1 pid=1", "fd=7 inode=1 pid=1 more=1"] {
+                assert_eq!(text.parse::<ResumeMarker>(), Err(()), "{text:?}");
             }
         }
 

@@ -122,6 +122,7 @@ impl Client {
             Command::Restart { worker } => format!("/workers/{worker}/restart?wait"),
             Command::Drain { worker } => format!("/workers/{worker}/drain?wait"),
             Command::Scale { workers } => format!("/scale/{workers}?wait"),
+            Command::Reexec => "/reexec?wait".to_owned(),
         };
         let answer = limited(self.ask(Method::POST, &path)).await?;
         // Its body is the word that refuses it.

@@ -29,6 +29,9 @@ pub enum Command {
         /// How many: at least 1, at most `max_workers`.
         workers: u16,
     },
+    /// Have the supervisor replace itself by the program that is at its path now, as SIGUSR2 does. Workers, sockets and
+    /// connections stay as they are.
+    Reexec,
 }
 
 impl fmt::Display for Command {
@@ -38,6 +41,7 @@ impl fmt::Display for Command {
             Self::Restart { worker } => write!(f, "restart {worker}"),
             Self::Drain { worker } => write!(f, "drain {worker}"),
             Self::Scale { workers } => write!(f, "scale {workers}"),
+            Self::Reexec => f.write_str("reexec"),
         }
     }
 }
@@ -114,6 +118,7 @@ mod tests {
         golden(Command::Restart { worker }, r#"{"command":"restart","worker":2}"#);
         golden(Command::Drain { worker }, r#"{"command":"drain","worker":2}"#);
         golden(Command::Scale { workers: 2 }, r#"{"command":"scale","workers":2}"#);
+        golden(Command::Reexec, r#"{"command":"reexec"}"#);
         golden(Progress::Waits, r#"{"progress":"waits"}"#);
         golden(Progress::Begun, r#"{"progress":"begun"}"#);
         let step = Progress::Step { who: "worker 2".into(), done: 1, of: 4 };

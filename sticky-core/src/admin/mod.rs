@@ -23,6 +23,7 @@
 //! | `POST /workers/2/restart` | [`Command::Restart`] | unix sockets |
 //! | `POST /workers/2/drain` | [`Command::Drain`] | unix sockets |
 //! | `POST /scale/8` | [`Command::Scale`] | unix sockets |
+//! | `POST /reexec` | [`Command::Reexec`] | unix sockets |
 //!
 //! A command is answered with its first [`Progress`]: 202, or 409 if it is refused. With `?wait` it is 200 and every
 //! [`Progress`] to the last, one a line.

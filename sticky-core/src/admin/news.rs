@@ -21,8 +21,14 @@ pub(crate) struct View {
 }
 
 /// What is true of all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ClusterView {
+    /// Of sticky in the supervisor.
+    #[serde(default)]
+    pub(crate) version: String,
+    /// How often the supervisor has replaced itself.
+    #[serde(default)]
+    pub(crate) reexecs: u64,
     pub(crate) state: ClusterState,
     pub(crate) reload: Option<ReloadStatus>,
     pub(crate) leader: Option<WorkerId>,
@@ -78,7 +84,7 @@ impl View {
         let mut all = Vec::new();
         let gone: Vec<u64> = self.processes.keys().filter(|id| !now.processes.contains_key(id)).copied().collect();
         let closed: Vec<WorkerId> = self.slots.keys().filter(|slot| !now.slots.contains_key(slot)).copied().collect();
-        let cluster = (self.cluster != now.cluster).then_some(now.cluster);
+        let cluster = (self.cluster != now.cluster).then(|| now.cluster.clone());
         if cluster.is_some() || !gone.is_empty() || !closed.is_empty() {
             all.push(News { cluster, gone, closed, ..News::default() });
         }
@@ -124,7 +130,12 @@ mod tests {
 
     fn view(slots: u16, processes: std::ops::Range<u64>) -> View {
         View {
-            cluster: ClusterView { state: ClusterState::Running, reload: None, leader: Some(WorkerId::new(1)) },
+            cluster: ClusterView {
+                state: ClusterState::Running,
+                leader: Some(WorkerId::new(1)),
+                reexecs: 3,
+                ..ClusterView::default()
+            },
             slots: (0..slots).map(|number| (WorkerId::new(number), slot(number.into()))).collect(),
             processes: processes.map(|id| (id, process(u32::try_from(id).unwrap()))).collect(),
         }

@@ -17,6 +17,9 @@ pub struct Status {
     pub pid: u32,
     /// For how long the supervisor has run, in seconds.
     pub uptime_seconds: f64,
+    /// How often the supervisor has replaced itself meanwhile.
+    #[serde(default)]
+    pub reexecs: u64,
     /// What the cluster as a whole is doing.
     pub state: ClusterState,
     /// The reload that is under way.

@@ -19,7 +19,7 @@ use crate::placement::Placement;
 pub(super) const PREFIX: &str = "STICKY_";
 
 /// Variables that the supervisor sets for its workers: known, but no settings.
-pub(super) const INTERNAL_VARIABLES: [&str; 2] = ["STICKY_CONTROL", "STICKY_WORKER_ID"];
+pub(super) const INTERNAL_VARIABLES: [&str; 3] = ["STICKY_CONTROL", "STICKY_RESUME", "STICKY_WORKER_ID"];
 
 /// One setting.
 pub(super) struct Setting {

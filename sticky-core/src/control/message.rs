@@ -43,6 +43,10 @@ pub(crate) enum ToWorker {
     BusJoined,
     /// The answer to the hello of a process that prepares: do it, then say [`FromWorker::Prepared`] and end.
     Prepare,
+    /// The answer to the hello of a program that is to take the supervisor's place; carries what it would have to go on from, the
+    /// scoreboard's descriptor, and the session table's where there is one. It looks whether it could, says
+    /// [`FromWorker::Proven`] or why not, and ends.
+    Try,
     /// The answer to the hello of the admin process; carries the scoreboard's descriptor and those of its listeners.
     Admit(Admission),
     /// What has changed; for the admin process.
@@ -221,6 +225,8 @@ pub(crate) enum FromWorker {
     Exports,
     /// The answer to [`ToWorker::Prepare`].
     Prepared,
+    /// It could take the supervisor's place.
+    Proven,
     /// Somebody who may do so has asked this of the admin process. Answered by [`ToWorker::Progress`] with its number.
     Command {
         number: u64,
@@ -318,6 +324,7 @@ mod tests {
         );
         golden(ToWorker::BusJoined, r#"{"type":"bus_joined"}"#);
         golden(ToWorker::Prepare, r#"{"type":"prepare"}"#);
+        golden(ToWorker::Try, r#"{"type":"try"}"#);
         let listeners = vec![SocketKind::SharedUnix, SocketKind::SharedTcp];
         golden(
             ToWorker::Admit(Admission { protocol: 1, started_ms: 7, listeners }),
@@ -351,6 +358,7 @@ mod tests {
         golden(FromWorker::BusJoin, r#"{"type":"bus_join"}"#);
         golden(FromWorker::Exports, r#"{"type":"exports"}"#);
         golden(FromWorker::Prepared, r#"{"type":"prepared"}"#);
+        golden(FromWorker::Proven, r#"{"type":"proven"}"#);
         golden(
             FromWorker::Command { number: 4, command: Command::Restart { worker: slot } },
             r#"{"type":"command","number":4,"command":"restart","worker":1}"#,

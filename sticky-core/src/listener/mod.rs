@@ -23,6 +23,7 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use socket2::Socket;
 
 pub use self::address::{AddressError, ListenAddress, ListenAddresses};
@@ -68,7 +69,8 @@ pub(crate) enum ListenerKind {
 }
 
 /// Where a set listens: what the system made of the address asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum LocalAddress {
     /// With the real port.
     Tcp(SocketAddr),
@@ -174,7 +176,40 @@ fn take_unix(path: &Path, _sharing: Sharing<'_>, _backlog: u32) -> Result<Listen
     Err(ListenError::System { address, attempt: "making a socket", source: io::ErrorKind::Unsupported.into() })
 }
 
+/// A set without its sockets: all that the next program has to know of it.
+#[cfg(cluster)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CarriedSet {
+    address: LocalAddress,
+    is_shared: bool,
+    file: Option<unix::CarriedFile>,
+}
+
+#[cfg(cluster)]
+impl CarriedSet {
+    /// The set that this was, with its sockets; none if they cannot be its.
+    pub(crate) fn with(self, mut sockets: Vec<Socket>) -> Option<ListenerSet> {
+        let kind = match (self.is_shared, sockets.len()) {
+            (_, 0) => return None,
+            (true, 1) => ListenerKind::Shared(sockets.remove(0)),
+            (true, _) => return None,
+            (false, _) => ListenerKind::PerSlot(sockets),
+        };
+        Some(ListenerSet { address: self.address, kind, file: self.file.map(Into::into) })
+    }
+}
+
 impl ListenerSet {
+    /// What the next program has to know of it.
+    #[cfg(cluster)]
+    pub(crate) fn carried(&self) -> CarriedSet {
+        CarriedSet {
+            address: self.address.clone(),
+            is_shared: matches!(self.kind, ListenerKind::Shared(_)),
+            file: self.file.as_ref().map(unix::SocketFile::carried),
+        }
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> &LocalAddress {
         &self.address

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ListenError;
@@ -18,7 +19,25 @@ pub(super) struct SocketFile {
 /// Device and inode: the same path with another identity is somebody else's file.
 type Identity = (u64, u64);
 
+/// What the next program has to know of the file: to have this does not remove it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedFile {
+    path: PathBuf,
+    identity: Identity,
+}
+
+impl From<CarriedFile> for SocketFile {
+    fn from(CarriedFile { path, identity }: CarriedFile) -> Self {
+        Self { path, identity }
+    }
+}
+
 impl SocketFile {
+    #[cfg(cluster)]
+    pub(super) fn carried(&self) -> CarriedFile {
+        CarriedFile { path: self.path.clone(), identity: self.identity }
+    }
+
     /// Removes the file if it is still the one this process made. New connections fail from then on.
     pub(super) fn remove(&self) {
         if identity(&self.path).is_ok_and(|found| found == self.identity) {

@@ -6,14 +6,15 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use super::child::{Incoming, Launched, Process};
 use super::event::{ChildId, ChildSignal, Ended, Event, Note, Ticket};
 use super::happening::happening;
-use super::output::Pump;
+use super::output::{HaltedPipe, Pump};
 use super::run::{Supervisor, judge};
-use crate::admin::{Command, ProcessView, Progress, SlotView, View, now_ms};
+use crate::admin::{ClusterView, Command, ProcessView, Progress, SlotView, View, now_ms};
 use crate::control::{Admission, DrainOrder, Hello, SocketKind, ToWorker};
 use crate::id::{Post, WorkerId};
 use crate::listener::{ListenerSet, LocalAddress};
@@ -46,6 +47,20 @@ struct Attendant {
     pump: Option<Pump>,
     /// What it has been told; nothing before it has greeted.
     told: Option<View>,
+    /// The version of the protocol that is spoken with it.
+    protocol: u32,
+    /// It has ended, and its last words are waited for.
+    is_ending: bool,
+}
+
+/// What of it the next program has to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedDesk {
+    started: Vec<(ChildId, u64)>,
+    restarts: Vec<(Restarts, u64)>,
+    tickets: Vec<(Ticket, u64)>,
+    next_ticket: u64,
+    started_ms: u64,
 }
 
 /// What is started again: a worker or a proxy, by its number.
@@ -54,6 +69,54 @@ type Restarts = (bool, u16);
 impl Desk {
     pub(super) fn new(listeners: Vec<ListenerSet>) -> Self {
         Self { listeners, started_ms: now_ms(), ..Self::default() }
+    }
+
+    /// What there was before this program took over.
+    pub(super) fn resumed(listeners: Vec<ListenerSet>, carried: CarriedDesk) -> Self {
+        let CarriedDesk { started, restarts, tickets, next_ticket, started_ms } = carried;
+        Self {
+            listeners,
+            attendant: None,
+            started: started.into_iter().collect(),
+            restarts: restarts.into_iter().collect(),
+            tickets: tickets.into_iter().collect(),
+            next_ticket,
+            started_ms,
+        }
+    }
+
+    /// What the next program has to know.
+    pub(super) fn carried(&self) -> CarriedDesk {
+        CarriedDesk {
+            started: self.started.iter().map(|(child, started)| (*child, *started)).collect(),
+            restarts: self.restarts.iter().map(|(who, count)| (*who, *count)).collect(),
+            tickets: self.tickets.iter().map(|(ticket, number)| (*ticket, *number)).collect(),
+            next_ticket: self.next_ticket,
+            started_ms: self.started_ms,
+        }
+    }
+
+    pub(super) fn listeners(&self) -> &[ListenerSet] {
+        &self.listeners
+    }
+
+    /// The admin process, and the version of the protocol that is spoken with it.
+    pub(super) fn attendant_process(&self) -> Option<(ChildId, &Process, u32)> {
+        self.attendant.as_ref().map(|attendant| (attendant.child, attendant.process.as_ref(), attendant.protocol))
+    }
+
+    /// Whether nothing is on its way to it.
+    pub(super) fn is_idle(&self) -> bool {
+        let is_idle = |attendant: &Attendant| {
+            attendant.told.is_some() && !attendant.is_ending && attendant.process.has_been_told()
+        };
+        self.attendant.as_ref().is_none_or(is_idle)
+    }
+
+    /// Which process this pipe is the admin process's.
+    pub(super) fn owner_of(&self, pipe: &HaltedPipe) -> Option<ChildId> {
+        let is_its = |attendant: &&Attendant| attendant.pump.as_ref().is_some_and(|pump| pump.has(pipe));
+        self.attendant.as_ref().filter(is_its).map(|attendant| attendant.child)
     }
 
     /// One line for each address.
@@ -132,18 +195,31 @@ impl Supervisor {
 
     /// Starts it, from what runs here: it belongs to the supervisor, whatever workers have been reloaded to.
     pub(super) fn attend(&mut self, child: ChildId) {
-        let events = self.incoming.0.clone();
         match self.launcher.launch(self.program.running(), Post::Admin, &self.output) {
             Ok(Launched { process, pump }) => {
-                tokio::spawn(Arc::clone(&process).watch(child, events));
-                self.desk.attendant = Some(Attendant { child, process, pump, told: None });
+                self.watch(child, &process);
+                self.desk.attendant =
+                    Some(Attendant { child, process, pump, told: None, protocol: 0, is_ending: false });
             }
             // Through the queue, not at once: this is called while the state machine is being asked.
             Err(error) => {
                 let error = error.to_string();
-                let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
+                let _ = self.incoming.0.send(Incoming::Event(Event::SpawnFailed { child, error }));
             }
         }
+    }
+
+    /// Goes on with one that was started before this program took over. It is told everything anew.
+    pub(super) fn adopt_attendant(
+        &mut self,
+        child: ChildId,
+        process: Arc<Process>,
+        protocol: u32,
+        pump: Option<Pump>,
+    ) {
+        self.watch(child, &process);
+        let told = Some(View::default());
+        self.desk.attendant = Some(Attendant { child, process, pump, told, protocol, is_ending: false });
     }
 
     /// Answers its greeting; tells whether it is its greeting.
@@ -170,6 +246,7 @@ impl Supervisor {
         process.send(&ToWorker::Admit(admission), &descriptors);
         if let Some(attendant) = &mut self.desk.attendant {
             attendant.told = Some(View::default());
+            attendant.protocol = protocol;
         }
         let exporters = self.members.iter().filter(|(_, member)| member.exports);
         exporters.for_each(|(child, _)| self.connect_exporter(*child));
@@ -199,7 +276,11 @@ impl Supervisor {
         if !self.desk.is(child) {
             return false;
         }
-        match self.desk.attendant.as_mut().and_then(|attendant| attendant.pump.take()) {
+        let pump = self.desk.attendant.as_mut().and_then(|attendant| {
+            attendant.is_ending = true;
+            attendant.pump.take()
+        });
+        match pump {
             Some(pump) => self.hear_last_words(child, how, pump),
             None => {
                 self.desk.attendant = None;
@@ -284,7 +365,9 @@ impl Supervisor {
             };
             Some((sight.child.0, view))
         });
-        View { cluster: self.state.cluster_view(), slots: slots.collect(), processes: processes.collect() }
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let cluster = ClusterView { version, reexecs: self.reexecs, ..self.state.cluster_view() };
+        View { cluster, slots: slots.collect(), processes: processes.collect() }
     }
 
     fn ended(&self, slot: WorkerId) -> Totals {
@@ -296,6 +379,6 @@ fn of(who: Post) -> Option<Restarts> {
     match who {
         Post::Worker(slot) => Some((false, slot.get())),
         Post::Proxy(number) => Some((true, number)),
-        Post::Preparation | Post::Admin => None,
+        Post::Preparation | Post::Admin | Post::Trial => None,
     }
 }

@@ -22,7 +22,7 @@ use crate::admin::Command as Request;
 use crate::config::Config;
 use crate::control::{self, Channel, FromWorker, Hello, ToWorker};
 use crate::id::Post;
-use crate::role::{CONTROL_VARIABLE, Marker};
+use crate::role::{CONTROL_VARIABLE, Marker, RESUME_VARIABLE};
 use crate::sys::{exec, watch};
 
 /// The supervisor's end of a control socket.
@@ -79,7 +79,7 @@ impl Launcher {
         let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
         let mut command = Command::new(path);
         command.arg0(&self.called).args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
-        command.env(CONTROL_VARIABLE, marker(&theirs, post)?.to_string());
+        command.env(CONTROL_VARIABLE, marker(&theirs, post)?.to_string()).env_remove(RESUME_VARIABLE);
         if let Post::Worker(slot) = post {
             command.env("STICKY_WORKER_ID", slot.to_string());
         }
@@ -119,10 +119,25 @@ pub(super) struct Process {
 
 impl Process {
     fn watching(child: &std::process::Child, control: OwnedFd) -> io::Result<Self> {
-        let pid = Pid::from_child(child);
+        Self::adopted(Pid::from_child(child).as_raw_nonzero().get(), control)
+    }
+
+    /// A process that was started before this program took over: still a child of this process.
+    pub(super) fn adopted(pid: i32, control: OwnedFd) -> io::Result<Self> {
+        let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
         let (pidfd, control) = (watch::readable(pidfd)?, watch::readable(control)?);
         Ok(Self { pid, pidfd, control, backlog: Mutex::default() })
+    }
+
+    /// Whether it has been sent all that was said to it.
+    pub(super) fn has_been_told(&self) -> bool {
+        self.backlog().is_empty()
+    }
+
+    /// This end of its control socket.
+    pub(super) fn control_fd(&self) -> BorrowedFd<'_> {
+        self.control.get_ref().as_fd()
     }
 
     fn control(&self) -> Control<'_> {
@@ -315,6 +330,7 @@ fn incoming(child: ChildId, message: FromWorker) -> Option<Incoming> {
         FromWorker::Candidate => Event::Candidate { child },
         FromWorker::Resigned => Event::Resigned { child },
         FromWorker::Prepared => Event::Prepared { child },
+        FromWorker::Proven => Event::Proven { child },
         FromWorker::Drained(report) => Event::Drained { child, report },
         FromWorker::Words { text } => Event::Words { child, text },
         FromWorker::Unknown => return None,

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::recycle::{Reached, Usage};
 use crate::admin::{Command, Progress};
 use crate::control::{Part, Port, WorkerReport};
@@ -10,11 +12,13 @@ use crate::id::{Generation, Post, WorkerId};
 use crate::worker::DrainReason;
 
 /// One process the supervisor has started. Never used again, unlike a process id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct ChildId(pub(crate) u64);
 
 /// Something that was asked from outside. Never used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub(crate) struct Ticket(pub(crate) u64);
 
 /// What the supervisor's loop is told.
@@ -62,12 +66,21 @@ pub(crate) enum Event {
     Command { ticket: Ticket, command: Command },
     /// The user asks for more or fewer workers.
     Scale(HowMany),
+    /// The user asks the supervisor to replace itself.
+    Reexec,
+    /// It could take the supervisor's place.
+    Proven { child: ChildId },
+    /// The supervisor could not replace itself after all.
+    ReexecFailed { why: String },
+    /// The supervisor has replaced itself: this is the first.
+    Resumed,
     /// The user asks everything to end.
     Terminate,
 }
 
 /// What is reloaded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Scope {
     /// Every slot.
     All,
@@ -115,6 +128,8 @@ pub(crate) enum Action {
     Prepare { child: ChildId, program: Program },
     /// Start the admin process.
     Attend { child: ChildId },
+    /// Start what is at the program's path now, to show that it could take the supervisor's place.
+    Try { child: ChildId },
     /// Say what becomes of what was asked.
     Report { ticket: Ticket, progress: Progress },
     /// Look for the program where it was called: what is there now is [`Program::New`].
@@ -311,6 +326,17 @@ pub(crate) enum Note {
         why: String,
         workers: u16,
     },
+    /// The supervisor is about to replace itself: the program at its path shows whether it can.
+    Reexecuting,
+    /// Something is under way, or the cluster is not up.
+    ReexecWaits,
+    /// The supervisor has replaced itself.
+    Reexecuted,
+    ReexecRefused {
+        why: String,
+    },
+    /// Everything ends instead.
+    ReexecGivenUp,
     ShuttingDown {
         within: Duration,
     },
@@ -388,6 +414,13 @@ impl fmt::Display for Note {
             Self::ScalingStopped { why, workers } => {
                 write!(f, "scaling stopped: {why}; {} as before", there_are(*workers))
             }
+            Self::Reexecuting => f.write_str("reexec: the program at its path shows whether it can take over"),
+            Self::ReexecWaits => f.write_str("a reexec waits until nothing else is under way"),
+            Self::Reexecuted => {
+                write!(f, "reexecuted: the supervisor is sticky {} now, every worker as it was", env!("CARGO_PKG_VERSION"))
+            }
+            Self::ReexecRefused { why } => write!(f, "reexec refused: {why}; everything goes on as it was"),
+            Self::ReexecGivenUp => f.write_str("the reexec is given up"),
             Self::ShuttingDown { within } => write!(f, "shutting down within {within:?}"),
             Self::StoppingNow => f.write_str("stopping at once"),
             Self::Unkillable { who } => write!(f, "{who} does not end although it was killed; leaving it"),

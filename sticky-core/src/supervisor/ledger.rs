@@ -1,5 +1,7 @@
 //! What the scoreboard's numbers add up to, and what about them the user should know.
 
+use serde::{Deserialize, Serialize};
+
 use crate::dispatch::handoff::outcome::Outcome;
 use crate::id::WorkerId;
 use crate::scoreboard::{BusTotals, Handoffs, Totals};
@@ -18,10 +20,32 @@ pub(super) struct Ledger {
     forwarded: Option<u16>,
 }
 
+/// What of it the next program has to know: no count ever falls, and nothing is said twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedLedger {
+    ended: Vec<Totals>,
+    misplaced: bool,
+    looped: bool,
+    lopsided: bool,
+}
+
 impl Ledger {
     pub(super) fn new(workers: u16) -> Self {
         let ended = vec![Totals::default(); usize::from(workers)];
         Self { ended, misplaced: false, looped: false, lopsided: workers < 2, forwarded: None }
+    }
+
+    /// What the next program has to know.
+    pub(super) fn carried(&self) -> CarriedLedger {
+        let Self { ended, misplaced, looped, lopsided, .. } = self;
+        CarriedLedger { ended: ended.clone(), misplaced: *misplaced, looped: *looped, lopsided: *lopsided }
+    }
+
+    /// Goes on from there.
+    pub(super) fn resume(&mut self, carried: CarriedLedger) {
+        let CarriedLedger { mut ended, misplaced, looped, lopsided } = carried;
+        ended.resize(self.ended.len(), Totals::default());
+        (self.ended, self.misplaced, self.looped, self.lopsided) = (ended, misplaced, looped, lopsided);
     }
 
     /// Takes it as it comes when one worker accepts all connections: their addresses are not their keys.

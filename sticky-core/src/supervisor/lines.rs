@@ -25,6 +25,16 @@ impl LineSplitter {
         Self::with_limit(LONGEST_LINE)
     }
 
+    /// A splitter that goes on in the middle of a line, or of one that was cut.
+    pub(crate) fn within(begun: Vec<u8>, continues: bool) -> Self {
+        Self { begun, continues, ..Self::new() }
+    }
+
+    /// What has come of a line that is not complete, and whether that goes on where one was cut off.
+    pub(crate) fn begun(&self) -> (&[u8], bool) {
+        (&self.begun, self.continues)
+    }
+
     /// A splitter for lines of at most `limit` bytes, at least 1.
     fn with_limit(limit: usize) -> Self {
         Self { begun: Vec::new(), continues: false, limit }
@@ -103,6 +113,17 @@ mod tests {
         let mut read = vec![b'x'; 1024 * 1024];
         read.push(b'\n');
         assert_eq!(split(&mut LineSplitter::new(), &[read]).len(), 1);
+    }
+
+    #[test]
+    fn another_splitter_goes_on_in_the_middle_of_a_line() {
+        for (read, next, rest) in [("be", "gun\n", "begun"), ("", "whole\n", "whole")] {
+            let mut splitter = LineSplitter::new();
+            assert_eq!(splitter.next_line(&mut read.as_bytes()), None);
+            let (begun, continues) = splitter.begun();
+            let mut other = LineSplitter::within(begun.to_vec(), continues);
+            assert_eq!(other.next_line(&mut next.as_bytes()), Some(whole(rest.as_bytes())));
+        }
     }
 
     proptest! {

@@ -21,6 +21,7 @@ mod preparer;
 mod program;
 mod reap;
 mod recycle;
+mod reexec;
 pub(crate) mod resident;
 mod restart;
 mod run;
@@ -30,14 +31,19 @@ mod state;
 mod wiring;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::reexec::Estate;
+pub use self::reexec::ResumeError;
+pub(crate) use self::reexec::try_out;
 use crate::config::Config;
 use crate::dispatch::kernel::{AttachError, ProofError};
 use crate::listener::ListenError;
 use crate::scoreboard::ScoreboardError;
+use crate::sys::signals;
 
 /// Why a cluster did not start, or did not end as asked.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +64,10 @@ pub enum SuperviseError {
     /// A worker of the first generation failed, or was not ready in time; the text has its last words.
     #[error("{0}")]
     Boot(String),
+    /// The supervisor has replaced itself, and this program cannot go on from there, although it has shown that it could. Its
+    /// workers end.
+    #[error("the supervisor has replaced itself and cannot go on")]
+    Resume(#[from] ResumeError),
     /// A second signal ended everything at once.
     #[error("ended at once by a second signal, without waiting for connections")]
     Forced,
@@ -111,18 +121,34 @@ impl Drop for Running {
     }
 }
 
-/// Runs the supervisor on a thread and a runtime of its own. `prepares` if there is something to do before the workers start.
+/// Runs the supervisor on a thread and a runtime of its own. `prepares` if there is something to do before the workers start;
+/// `parcel` is what this process has left itself when it was replaced.
 ///
-/// The thread that starts a worker must live as long as the worker should (PR_SET_PDEATHSIG), and the application's
+/// The thread that starts a worker must live until that has joined (PR_SET_PDEATHSIG), and the application's
 /// runtime, if it has one here, may be blocked or end.
-pub(crate) fn start(config: Config, prepares: bool) -> io::Result<Running> {
+pub(crate) fn start(config: Config, prepares: bool, parcel: Option<OwnedFd>) -> io::Result<Running> {
     let (sender, outcome) = oneshot::channel();
     let (stop, stopped) = mpsc::unbounded_channel();
+    let (heard, held_signals) = std::sync::mpsc::channel();
+    let is_resumed = parcel.is_some();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::Builder::new().name("sticky-supervisor".to_owned()).spawn(move || {
-        let outcome = runtime.block_on(run::supervise(config, prepares, stopped));
+        let outcome = runtime.block_on(async {
+            match parcel {
+                None => run::supervise(config, prepares, stopped).await,
+                Some(parcel) => {
+                    let estate = Estate::receive(parcel, &config)?;
+                    run::resume(config, prepares, stopped, estate, heard).await
+                }
+            }
+        });
         crate::notice::flush(FLUSH_TIME);
         let _ = sender.send(outcome);
     })?;
+    // What came in while there was nobody to hear it is pending for this thread, if it is the process's first. Without an
+    // answer there is nobody now, either.
+    if is_resumed && let Ok(held_signals) = held_signals.recv() {
+        signals::hear(&held_signals)?;
+    }
     Ok(Running { outcome, stop, over: false })
 }

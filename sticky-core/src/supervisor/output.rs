@@ -6,10 +6,14 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
 
@@ -24,6 +28,9 @@ const LAST_WORDS: usize = 20;
 const LAST_WORD_LENGTH: usize = 1024;
 /// How much is read from a pipe at once, in bytes.
 const READ: usize = 16 * 1024;
+
+/// How long it may take to stop reading: as long as a stuck stream holds up what is read.
+const HALT_TIME: Duration = Duration::from_secs(5);
 
 /// Where the workers' output goes; one for the whole cluster.
 pub(crate) struct Output {
@@ -97,6 +104,68 @@ impl Output {
         );
     }
 
+    /// Stops reading what processes write, so that somebody else can go on with it; `None` where that takes too long, and then
+    /// everything is read as before. What they write meanwhile waits in their pipes.
+    pub(super) async fn halt(&self) -> Option<Vec<HaltedPipe>> {
+        let deadline = Instant::now() + HALT_TIME;
+        let pumps: Vec<Arc<Pipes>> = lock(&self.pumps).iter().filter_map(Weak::upgrade).collect();
+        pumps.iter().for_each(|pipes| pipes.set_halted(true));
+        let mut have_all_halted = true;
+        for pipes in &pumps {
+            have_all_halted &= pipes.idle(deadline).await;
+        }
+        let halted: Vec<HaltedPipe> = pumps.iter().flat_map(|pipes| std::mem::take(&mut *lock(&pipes.resting))).collect();
+        if have_all_halted {
+            return Some(halted);
+        }
+        self.go_on(halted);
+        None
+    }
+
+    /// Goes on reading what was halted.
+    pub(super) fn go_on(&self, halted: Vec<HaltedPipe>) {
+        let pumps: Vec<Arc<Pipes>> = lock(&self.pumps).iter().filter_map(Weak::upgrade).collect();
+        pumps.iter().for_each(|pipes| pipes.set_halted(false));
+        halted.into_iter().for_each(HaltedPipe::go_on);
+    }
+
+    /// Reads what another program has halted: the pipes of one process.
+    ///
+    /// # Errors
+    ///
+    /// What is given is no pipe.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O.
+    pub(super) fn adopt(&self, pipes_of_one: Vec<(CarriedPipe, OwnedFd)>) -> io::Result<Pump> {
+        let pipes = Arc::new(Pipes::default());
+        for (carried, source) in pipes_of_one {
+            let source = pipe::Receiver::from_owned_fd(source)?;
+            let stream = if carried.is_stderr { &self.stderr } else { &self.stdout };
+            *lock(&pipes.last_words) = carried.last_words.into_iter().map(String::into_bytes).collect();
+            let keep = if carried.is_stderr { Keep::LastWords } else { Keep::Nothing };
+            let begun = BASE64.decode(carried.begun).map_err(|_| io::ErrorKind::InvalidData)?;
+            let splitter = LineSplitter::within(begun, carried.continues);
+            let feed = Feed::new(carried.post, stream, splitter, &pipes, keep);
+            pipes.ended.send_replace(carried.has_ended);
+            let unsettled = (!carried.has_ended).then(|| Unsettled::new(&pipes));
+            tokio::spawn(feed.pump(source, unsettled, Feeding::new(&pipes)));
+        }
+        lock(&self.pumps).push(Arc::downgrade(&pipes));
+        Ok(Pump { pipes })
+    }
+
+    /// Waits until everything that was read has come out, or the time is up.
+    pub(super) async fn flush_lines(&self, bound: Duration) -> bool {
+        let deadline = Instant::now() + bound;
+        let mut complete = true;
+        for stream in [&self.stdout, &self.stderr] {
+            complete &= stream.writer.flush(deadline).await;
+        }
+        complete
+    }
+
     /// Standard output and standard error for a process of that slot. Drop the [`std::process::Command`] they went
     /// into once it is started: it holds the pipes open. `None` where both are inherited.
     ///
@@ -150,15 +219,9 @@ impl Stream {
         }
         let (reader, writer) = io::pipe()?;
         let source = pipe::Receiver::from_owned_fd(reader.into())?;
-        let feed = Feed {
-            splitter: LineSplitter::new(),
-            prefix: Prefix::new(post, self.style == Style::Coloured),
-            writer: self.writer.clone(),
-            pipes: Arc::clone(pipes),
-            keep,
-        };
-        let unsettled = Unsettled::new(pipes);
-        tokio::spawn(feed.pump(source, unsettled));
+        let feed = Feed::new(post, self, LineSplitter::new(), pipes, keep);
+        let unsettled = Some(Unsettled::new(pipes));
+        tokio::spawn(feed.pump(source, unsettled, Feeding::new(pipes)));
         Ok(Stdio::from(writer))
     }
 }
@@ -183,7 +246,62 @@ impl Pump {
     /// The last lines of standard error read so far: at most 20, oldest first, each cut at 1 KiB, without prefix.
     /// Empty where standard error is inherited.
     pub(crate) fn last_words(&self) -> Vec<String> {
-        lock(&self.pipes.last_words).iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        self.pipes.last_words()
+    }
+}
+
+impl Pump {
+    /// Whether this is a pipe of its process.
+    pub(super) fn has(&self, pipe: &HaltedPipe) -> bool {
+        Arc::ptr_eq(&self.pipes, &pipe.feed.pipes)
+    }
+}
+
+/// A pipe that is not read just now.
+pub(super) struct HaltedPipe {
+    feed: Feed,
+    source: pipe::Receiver,
+    unsettled: Option<Unsettled>,
+}
+
+/// What another program has to know of a pipe to go on reading it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CarriedPipe {
+    post: Post,
+    is_stderr: bool,
+    /// What has come of a line that is not complete, in base64.
+    begun: String,
+    continues: bool,
+    last_words: Vec<String>,
+    /// The process has ended, and somebody else holds the pipe.
+    has_ended: bool,
+}
+
+impl HaltedPipe {
+    fn go_on(self) {
+        let Self { feed, source, unsettled } = self;
+        let feeding = Feeding::new(&feed.pipes);
+        tokio::spawn(feed.pump(source, unsettled, feeding));
+    }
+
+    pub(super) fn carried(&self) -> CarriedPipe {
+        let Feed { splitter, post, pipes, keep, .. } = &self.feed;
+        let (begun, continues) = splitter.begun();
+        let is_stderr = *keep == Keep::LastWords;
+        CarriedPipe {
+            post: *post,
+            is_stderr,
+            begun: BASE64.encode(begun),
+            continues,
+            last_words: if is_stderr { pipes.last_words() } else { Vec::new() },
+            has_ended: self.unsettled.is_none(),
+        }
+    }
+}
+
+impl AsFd for HaltedPipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.source.as_fd()
     }
 }
 
@@ -200,6 +318,12 @@ struct Pipes {
     /// How many pipes were not yet read as far as the process wrote.
     unsettled: watch::Sender<usize>,
     last_words: Mutex<VecDeque<Vec<u8>>>,
+    /// Somebody else is to go on reading.
+    halted: watch::Sender<bool>,
+    /// How many pipes are being read.
+    fed: watch::Sender<usize>,
+    /// Those that are not any more.
+    resting: Mutex<Vec<HaltedPipe>>,
 }
 
 impl Pipes {
@@ -207,6 +331,21 @@ impl Pipes {
         let mut unsettled = self.unsettled.subscribe();
         let settled = unsettled.wait_for(|count| *count == 0);
         tokio::time::timeout_at(deadline.into(), settled).await.is_ok()
+    }
+
+    fn set_halted(&self, halted: bool) {
+        self.halted.send_replace(halted);
+    }
+
+    /// Waits until nothing is read any more.
+    async fn idle(&self, deadline: Instant) -> bool {
+        let mut fed = self.fed.subscribe();
+        let idle = fed.wait_for(|count| *count == 0);
+        tokio::time::timeout_at(deadline.into(), idle).await.is_ok()
+    }
+
+    fn last_words(&self) -> Vec<String> {
+        lock(&self.last_words).iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 
     fn remember(&self, line: &[u8]) {
@@ -234,6 +373,22 @@ impl Drop for Unsettled {
     }
 }
 
+/// Counts a pipe as read until dropped.
+struct Feeding(Arc<Pipes>);
+
+impl Feeding {
+    fn new(pipes: &Arc<Pipes>) -> Self {
+        pipes.fed.send_modify(|count| *count += 1);
+        Self(Arc::clone(pipes))
+    }
+}
+
+impl Drop for Feeding {
+    fn drop(&mut self) {
+        self.0.fed.send_modify(|count| *count -= 1);
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Nothing,
@@ -242,6 +397,7 @@ enum Keep {
 
 /// From the bytes of one pipe to lines in the writer's queue.
 struct Feed {
+    post: Post,
     splitter: LineSplitter,
     prefix: Prefix,
     writer: LineWriter,
@@ -250,13 +406,18 @@ struct Feed {
 }
 
 impl Feed {
-    async fn pump(mut self, source: pipe::Receiver, unsettled: Unsettled) {
-        let mut ended = self.pipes.ended.subscribe();
-        let mut unsettled = Some(unsettled);
+    fn new(post: Post, stream: &Stream, splitter: LineSplitter, pipes: &Arc<Pipes>, keep: Keep) -> Self {
+        let prefix = Prefix::new(post, stream.style == Style::Coloured);
+        Self { post, splitter, prefix, writer: stream.writer.clone(), pipes: Arc::clone(pipes), keep }
+    }
+
+    async fn pump(mut self, source: pipe::Receiver, mut unsettled: Option<Unsettled>, feeding: Feeding) {
+        let (mut ended, mut halted) = (self.pipes.ended.subscribe(), self.pipes.halted.subscribe());
         let mut buffer = vec![0; READ];
         loop {
             tokio::select! {
                 biased;
+                () = becomes_true(&mut halted) => return self.rest(source, unsettled, feeding),
                 () = becomes_true(&mut ended), if unsettled.is_some() => {
                     self.drain(&source, &mut buffer).await;
                     unsettled = None;
@@ -272,6 +433,13 @@ impl Feed {
             tokio::task::yield_now().await;
         }
         self.end_line().await;
+    }
+
+    /// Leaves the pipe to whoever has asked for it.
+    fn rest(self, source: pipe::Receiver, unsettled: Option<Unsettled>, feeding: Feeding) {
+        let pipes = Arc::clone(&self.pipes);
+        lock(&pipes.resting).push(HaltedPipe { feed: self, source, unsettled });
+        drop(feeding);
     }
 
     /// Reads what is in the pipe now, and not more: somebody else may go on writing. Past tokio's readiness, which
@@ -329,6 +497,7 @@ impl Prefix {
             Post::Proxy(number) => (post.to_string(), number),
             Post::Preparation => ("prepare".to_owned(), 0),
             Post::Admin => ("admin".to_owned(), 0),
+            Post::Trial => ("trial".to_owned(), 0),
         };
         if !coloured {
             return Self { begins: format!("[{name}] "), continues: format!("[{name}]+ ") };
@@ -353,7 +522,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
     use std::io::Read;
-    use std::os::fd::OwnedFd;
     use std::process::{Child, Command};
 
     use proptest::prelude::*;
@@ -374,7 +542,7 @@ mod tests {
 
     fn shell(output: &Output, script: &str) -> (Child, Pump) {
         let (stdout, stderr, pump) = output.stdio(WORKER).unwrap();
-        let child = Command::new("sh").args(["-c", script]).stdout(stdout).stderr(stderr).spawn().unwrap();
+        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
         (child, pump.unwrap())
     }
 
@@ -468,6 +636,34 @@ mod tests {
             )
         );
         assert!(lines.iter().enumerate().all(|(index, line)| *line == format!("[2] {}", index + 1)));
+    }
+
+    /// In the middle of a line, while the process goes on writing: by the same program again, and by another.
+    #[tokio::test]
+    async fn another_goes_on_reading_where_one_has_halted() {
+        let (output, stdout, _stderr) = piped();
+        let (mut child, pump) = shell(&output, "printf 'one\\ntw'; read line; echo o; echo three; echo last >&2");
+        let mut go_on = child.stdin.take();
+        let mut halted = Vec::new();
+        let is_halfway = |halted: &[HaltedPipe]| halted.iter().any(|pipe| pipe.feed.splitter.begun().0 == b"tw");
+        while !is_halfway(&halted) {
+            output.go_on(halted);
+            tokio::task::yield_now().await;
+            halted = output.halt().await.unwrap();
+        }
+        assert!(halted.len() == 2 && halted.iter().all(|pipe| pump.has(pipe)));
+        let text = serde_json::to_string(&halted.iter().map(HaltedPipe::carried).collect::<Vec<_>>()).unwrap();
+        let carried: Vec<CarriedPipe> = serde_json::from_str(&text).unwrap();
+        let pipes = halted.iter().map(|pipe| pipe.as_fd().try_clone_to_owned().unwrap());
+        drop(go_on.take());
+        let (other, next_stdout, _next_stderr) = piped();
+        let next = other.adopt(carried.into_iter().zip(pipes).collect()).unwrap();
+        reap(child).await;
+        assert_eq!(next.finish(BOUND).await, ["last"]);
+        assert_eq!(other.flush(BOUND).await, Flushed::Complete);
+        assert_eq!(read_now(next_stdout), b"[2] two\n[2] three\n");
+        assert!(output.flush_lines(BOUND).await);
+        assert_eq!(read_now(stdout), b"[2] one\n");
     }
 
     #[tokio::test]

@@ -20,15 +20,14 @@ pub(super) struct Preparer {
 impl Supervisor {
     /// Starts it. Why that fails goes through the queue, since the state machine is being asked just now.
     pub(super) fn prepare(&mut self, child: ChildId, source: Source) {
-        let events = self.incoming.0.clone();
         match self.launch_preparer(source) {
             Ok(Launched { process, pump }) => {
-                tokio::spawn(Arc::clone(&process).watch(child, events));
+                self.watch(child, &process);
                 self.preparer = Some(Preparer { child, process, pump });
             }
             Err(error) => {
                 let error = error.to_string();
-                let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
+                let _ = self.incoming.0.send(Incoming::Event(Event::SpawnFailed { child, error }));
             }
         }
     }

@@ -33,6 +33,16 @@ impl Program {
         Ok(Self { running: Arc::new(running), path })
     }
 
+    /// The one that this process executes in the place of another, which was called by this path.
+    pub(super) fn resumed(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { running: Arc::new(open(Path::new(RUNNING))?), path })
+    }
+
+    /// Where it is looked for.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// What this process executes.
     pub(super) fn running(&self) -> &Image {
         &self.running

@@ -15,6 +15,16 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
+    /// That of a slot that has had so many short lives in a row.
+    pub(crate) fn after_short_lives(short_lives: u32) -> Self {
+        Self { short_lives }
+    }
+
+    /// How many short lives there were in a row.
+    pub(crate) fn short_lives(&self) -> u32 {
+        self.short_lives
+    }
+
     /// How long to wait after a life of `lived`, of which the process was `ready` in the end or never.
     ///
     /// Nothing after a long life; else 10 ms, doubled for each short life in a row up to 30 s, less up to a quarter

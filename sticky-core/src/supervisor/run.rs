@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,9 +22,10 @@ use super::preparer::Preparer;
 use super::program::{Image, Program};
 use super::reap::Reaper;
 use super::recycle::{Quota, Usage};
+use super::reexec::{Estate, ResumeError, Trial};
 use super::resident;
 use super::sessions::TableOwner;
-use super::state::{Policy, State};
+use super::state::{CarriedState, Policy, State};
 use super::wiring::{Sent, Wiring, Word};
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
@@ -40,16 +42,33 @@ use crate::session;
 
 /// Takes the port, starts the workers, and keeps them running until asked to end.
 pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver) -> Result<(), SuperviseError> {
+    let (output, signals) = begin(&config)?;
+    Supervisor::new(config, prepares, output, stop)?.to_the_end(signals, Event::Start).await
+}
+
+/// Goes on from where this process was before it was replaced. Who is told by `heard` lets signals come again.
+pub(super) async fn resume(
+    config: Config,
+    prepares: bool,
+    stop: StopReceiver,
+    estate: Estate,
+    heard: std::sync::mpsc::Sender<Vec<i32>>,
+) -> Result<(), SuperviseError> {
+    let (output, signals) = begin(&config)?;
+    let held = estate.held_signals().to_vec();
+    crate::sys::signals::hear(&held).map_err(SuperviseError::system("hear signals"))?;
+    let _ = heard.send(held);
+    estate.resume(config, prepares, output, stop)?.to_the_end(signals, Event::Resumed).await
+}
+
+/// What comes before everything else.
+fn begin(config: &Config) -> Result<(Output, Signals), SuperviseError> {
     raise_descriptor_limit();
     let output = Output::choose(config.prefix_output);
     output.carry_notices();
     // Handlers come first: a signal that arrives from here on ends what has been started.
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
-    let mut supervisor = Supervisor::new(config, prepares, output, stop)?;
-    let outcome = supervisor.run(signals).await;
-    supervisor.dismiss_attendant().await;
-    supervisor.output.flush(FLUSH_TIME).await;
-    outcome
+    Ok((output, signals))
 }
 
 fn raise_descriptor_limit() {
@@ -63,10 +82,13 @@ fn raise_descriptor_limit() {
 /// How often it is looked up what workers have used.
 const MEASURE_PERIOD: Duration = Duration::from_secs(1);
 
+/// How long until it is tried again to replace this program, where something was on its way.
+const REEXEC_PAUSE: Duration = Duration::from_millis(10);
+
 /// How long the last output of a process that has ended may take to be read.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(200);
 
-struct Signals {
+pub(super) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -75,11 +97,24 @@ struct Signals {
     more: Signal,
     /// One worker less.
     fewer: Signal,
-    /// What other servers reopen logs and replace themselves by. Left alone, these would end us.
-    unused: [Signal; 2],
+    /// Replace this program.
+    reexec: Signal,
+    /// What other servers reopen logs by. Left alone, it would end us.
+    unused: Signal,
 }
 
 impl Signals {
+    /// Those that ask for something.
+    pub(super) const HEEDED: [i32; 7] = [
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGHUP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGUSR2,
+        libc::SIGUSR1,
+    ];
+
     fn new() -> std::io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -88,33 +123,45 @@ impl Signals {
             child: signal(SignalKind::child())?,
             more: signal(SignalKind::from_raw(libc::SIGTTIN))?,
             fewer: signal(SignalKind::from_raw(libc::SIGTTOU))?,
-            unused: [signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?],
+            reexec: signal(SignalKind::user_defined2())?,
+            unused: signal(SignalKind::user_defined1())?,
         })
     }
 
-    async fn unused(signals: &mut [Signal; 2]) {
-        let [first, second] = signals;
-        tokio::select! {
-            _ = first.recv() => {}
-            _ = second.recv() => {}
-        }
+    /// Those that have come in and that nobody has heeded.
+    pub(super) fn unheeded(&mut self) -> Vec<i32> {
+        let Self { terminate, interrupt, hangup, more, fewer, reexec, unused, .. } = self;
+        let all = Self::HEEDED.into_iter().zip([terminate, interrupt, hangup, more, fewer, reexec, unused]);
+        let mut nobody = Context::from_waker(Waker::noop());
+        all.filter_map(|(number, signal)| signal.poll_recv(&mut nobody).is_ready().then_some(number)).collect()
     }
 }
 
 /// A process and what the loop keeps about it.
 pub(super) struct Member {
     pub(super) process: Arc<Process>,
-    pump: Option<Pump>,
-    image: Image,
+    pub(super) pump: Option<Pump>,
+    pub(super) image: Image,
     pub(super) slot: WorkerId,
     pub(super) generation: Generation,
     pub(super) seat: usize,
-    pulse: Pulse,
-    greeted: bool,
+    pub(super) pulse: Pulse,
+    pub(super) greeted: bool,
+    /// The version of the protocol that is spoken with it.
+    pub(super) protocol: u32,
     /// What was said to it before it could listen; it comes after the welcome.
-    early: Option<ToWorker>,
+    pub(super) early: Option<ToWorker>,
     /// It has metrics of its own.
     pub(super) exports: bool,
+    /// It has ended, and its last words are waited for.
+    pub(super) is_ending: bool,
+}
+
+impl Member {
+    /// Whether nothing is on its way to it, nor its end from it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.greeted && self.early.is_none() && !self.is_ending && self.process.has_been_told()
+    }
 }
 
 /// Where a process is: its slot, which start of that, its row.
@@ -124,26 +171,46 @@ struct Seat {
     number: usize,
 }
 
+/// What a supervisor owns from its start on.
+pub(super) struct Assets {
+    pub(super) seed: u64,
+    pub(super) program: Program,
+    pub(super) listeners: Vec<ListenerSet>,
+    pub(super) desk: Desk,
+    pub(super) channels: Vec<Pair>,
+    pub(super) secret: Vec<u8>,
+    pub(super) session_table: Option<TableOwner>,
+    pub(super) scoreboard: Scoreboard,
+}
+
 pub(super) struct Supervisor {
     pub(super) config: Config,
     pub(super) state: State,
-    seed: u64,
-    listeners: Vec<ListenerSet>,
-    channels: Vec<Pair>,
+    /// There is something to do before the workers start.
+    prepares: bool,
+    pub(super) seed: u64,
+    pub(super) listeners: Vec<ListenerSet>,
+    pub(super) channels: Vec<Pair>,
     /// What the sticky cookie is sealed with.
-    secret: Vec<u8>,
-    session_table: Option<TableOwner>,
+    pub(super) secret: Vec<u8>,
+    pub(super) session_table: Option<TableOwner>,
     pub(super) scoreboard: Scoreboard,
     /// How many workers are placed on.
     headcount: Headcount,
     pub(super) launcher: Launcher,
     pub(super) program: Program,
     /// What each slot's process is started from when it has ended.
-    images: Vec<Image>,
+    pub(super) images: Vec<Image>,
     /// What the latest reload has found.
     found: std::io::Result<Image>,
     pub(super) output: Output,
     pub(super) members: BTreeMap<ChildId, Member>,
+    /// What is to take this program's place, as it was found when that was asked for.
+    pub(super) candidate: std::io::Result<Image>,
+    /// The process that shows whether it can, while there is one.
+    pub(super) trial: Option<Trial>,
+    /// How often this supervisor has replaced itself.
+    pub(super) reexecs: u64,
     /// The process that prepares, while there is one.
     pub(super) preparer: Option<Preparer>,
     /// The admin process, and what there is for it.
@@ -151,9 +218,9 @@ pub(super) struct Supervisor {
     pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
     pub(super) ledger: Ledger,
-    wiring: Wiring,
+    pub(super) wiring: Wiring,
     /// The slots that the placement leaves out.
-    evicted: Vec<WorkerId>,
+    pub(super) evicted: Vec<WorkerId>,
     /// Asks for the end from inside the program.
     stop: StopReceiver,
     /// Whether somebody sits at the terminal this was started from: then it ends with the terminal.
@@ -164,50 +231,47 @@ pub(super) struct Supervisor {
 impl Supervisor {
     fn new(config: Config, prepares: bool, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
-        let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
-        let listeners = super::sockets::take(&config, seed)?;
-        let desk = Desk::new(super::sockets::take_admin(&config)?);
-        let channels =
-            super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
-        let secret = session::secret(&config).map_err(SuperviseError::system("draw a secret"))?;
-        let session_table = TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?;
-        let slots = config.slots();
-        let scoreboard = Scoreboard::create(State::seats(slots))?;
-        let headcount = scoreboard.headcount(config.max_workers);
-        headcount.set(config.workers);
-        let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
-        let ledger = Ledger::new(slots);
-        let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.max_workers) } else { ledger };
-        let ledger = if is_by_address && config.workers > 1 { ledger } else { ledger.without_spread() };
-        let policy = Policy {
-            workers: config.workers,
-            room: config.max_workers,
-            proxies: config.proxies(),
-            boot_timeout: config.boot_timeout,
-            prepare_timeout: prepares.then_some(config.prepare_timeout),
-            shutdown_timeout: config.shutdown_timeout,
-            drain_timeout: config.drain_timeout,
-            exit_timeout: config.exit_timeout,
-            reload_parallel: config.reload_parallel,
-            reload_soak: config.reload_soak,
-            quota: Quota { requests: config.max_requests, age: config.max_age, memory: config.max_rss },
-            failover: config.failover,
-            admin: !config.admin.0.is_empty(),
-            moves: config.dispatch != Dispatch::Kernel,
-            seed: random(),
+        let scoreboard = Scoreboard::create(State::seats(config.slots()))?;
+        scoreboard.headcount(config.max_workers).set(config.workers);
+        let assets = Assets {
+            seed,
+            program: Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?,
+            listeners: super::sockets::take(&config, seed)?,
+            desk: Desk::new(super::sockets::take_admin(&config)?),
+            channels: super::sockets::channels(&config)
+                .map_err(SuperviseError::system("make its workers' channels"))?,
+            secret: session::secret(&config).map_err(SuperviseError::system("draw a secret"))?,
+            session_table: TableOwner::new(&config).map_err(SuperviseError::system("make the session table"))?,
+            scoreboard,
         };
-        Ok(Self {
-            state: State::new(policy),
+        Ok(Self::assemble(config, prepares, output, stop, assets))
+    }
+
+    /// A supervisor that has nothing running yet.
+    pub(super) fn assemble(
+        config: Config,
+        prepares: bool,
+        output: Output,
+        stop: StopReceiver,
+        assets: Assets,
+    ) -> Self {
+        let Assets { seed, program, listeners, desk, channels, secret, session_table, scoreboard } = assets;
+        Self {
+            state: State::new(policy(&config, prepares)),
+            prepares,
             seed,
             listeners,
             channels,
             secret,
             session_table,
+            headcount: scoreboard.headcount(config.max_workers),
             scoreboard,
-            headcount,
             launcher: Launcher::new(&config),
-            images: vec![program.running().clone(); usize::from(slots)],
+            images: vec![program.running().clone(); usize::from(config.slots())],
             found: Ok(program.running().clone()),
+            candidate: Ok(program.running().clone()),
+            trial: None,
+            reexecs: 0,
             program,
             output,
             members: BTreeMap::new(),
@@ -215,29 +279,49 @@ impl Supervisor {
             desk,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
-            ledger,
+            ledger: ledger(&config),
             wiring: Wiring::default(),
             evicted: Vec::new(),
             stop,
             in_terminal: std::io::stderr().is_terminal(),
             outcome: None,
             config,
-        })
+        }
     }
 
-    async fn run(&mut self, mut signals: Signals) -> Result<(), SuperviseError> {
+    /// Decides from there on.
+    pub(super) fn resume_state(&mut self, carried: CarriedState) -> Result<(), ResumeError> {
+        let policy = policy(&self.config, self.prepares);
+        self.state = State::resumed(policy, carried, Instant::now()).map_err(ResumeError::Nonsense)?;
+        Ok(())
+    }
+
+    async fn to_the_end(mut self, signals: Signals, first: Event) -> Result<(), SuperviseError> {
+        let outcome = self.run(signals, first).await;
+        self.dismiss_attendant().await;
+        self.output.flush(FLUSH_TIME).await;
+        outcome
+    }
+
+    async fn run(&mut self, mut signals: Signals, first: Event) -> Result<(), SuperviseError> {
         let mut looks = interval(heartbeat::period(self.config.heartbeat_timeout));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last_look = Instant::now();
         let mut measures = interval(MEASURE_PERIOD);
         measures.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let is_measured = self.state.is_recycled_by_usage();
-        let mut strangers = None;
-        self.decide(Event::Start);
+        let mut strangers = self.children_changed();
+        self.decide(first);
         loop {
             if let Some(outcome) = self.outcome.take() {
                 return outcome;
             }
+            let is_to_reexec = self.state.may_reexec();
+            if is_to_reexec && self.is_idle() {
+                self.reexec(&mut signals).await;
+                continue;
+            }
+            let next_attempt = is_to_reexec.then(|| Instant::now() + REEXEC_PAUSE);
             let deadline = self.state.deadline();
             tokio::select! {
                 Some(incoming) = self.incoming.1.recv() => self.hear(incoming),
@@ -246,13 +330,15 @@ impl Supervisor {
                 _ = signals.hangup.recv() => self.hung_up(),
                 _ = signals.more.recv() => self.decide(Event::Scale(HowMany::OneMore)),
                 _ = signals.fewer.recv() => self.decide(Event::Scale(HowMany::OneLess)),
-                () = Signals::unused(&mut signals.unused) => notice::warn("SIGUSR1 and SIGUSR2 do nothing in this version"),
+                _ = signals.reexec.recv() => self.decide(Event::Reexec),
+                _ = signals.unused.recv() => notice::warn("SIGUSR1 does nothing in this version"),
                 Some(()) = self.stop.recv() => self.decide(Event::Terminate),
                 _ = signals.child.recv() => strangers = self.children_changed(),
                 () = wait_until(strangers) => strangers = self.children_changed(),
                 now = looks.tick() => self.look(now.into(), &mut last_look),
                 _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
+                () = wait_until(next_attempt) => {}
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -277,6 +363,16 @@ impl Supervisor {
         self.update_attendant();
     }
 
+    /// Hears what has been read already.
+    pub(super) fn hear_what_waits(&mut self) {
+        while let Ok(incoming) = self.incoming.1.try_recv() {
+            self.hear(incoming);
+        }
+        if self.stop.try_recv().is_ok() {
+            self.decide(Event::Terminate);
+        }
+    }
+
     fn hear(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Hello { child, hello } => self.greet(child, &hello),
@@ -292,7 +388,7 @@ impl Supervisor {
         if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
             return self.greet_preparer(child, hello);
         }
-        if self.greet_attendant(child, hello) {
+        if self.greet_attendant(child, hello) || self.greet_trial(child, hello) {
             return;
         }
         let Some(member) = self.members.get_mut(&child) else { return };
@@ -323,7 +419,7 @@ impl Supervisor {
                     member.process.send(&ToWorker::Down { slots: slots.to_vec() }, &[]);
                     member.process.send(&ToWorker::Ports { ports: ports.to_vec() }, &[]);
                 }
-                member.greeted = true;
+                (member.greeted, member.protocol) = (true, protocol);
                 if let Some(early) = member.early.take() {
                     member.process.send(&early, &[]);
                 }
@@ -341,12 +437,13 @@ impl Supervisor {
         if self.preparer.as_ref().is_some_and(|preparer| preparer.child == child) {
             return self.preparer_exited(child, how);
         }
-        if self.attendant_exited(child, how) {
+        if self.attendant_exited(child, how) || self.trial_exited(child, how) {
             return;
         }
         let Some(member) = self.members.get_mut(&child) else {
             return;
         };
+        member.is_ending = true;
         if let Some(pump) = member.pump.take() {
             return self.hear_last_words(child, how, pump);
         }
@@ -402,8 +499,9 @@ impl Supervisor {
             self.decide(event);
         }
         let preparer = self.preparer.iter().map(|preparer| preparer.process.pid);
-        let attendant = self.desk.pid();
-        let ours = self.members.values().map(|member| member.process.pid).chain(preparer).chain(attendant);
+        let trial = self.trial.iter().map(|trial| trial.process.pid);
+        let others = preparer.chain(trial).chain(self.desk.pid());
+        let ours = self.members.values().map(|member| member.process.pid).chain(others);
         self.reaper.as_mut().and_then(|reaper| reaper.look(now, ours))
     }
 
@@ -453,6 +551,7 @@ impl Supervisor {
             }
             Action::Prepare { child, program } => self.prepare(child, program),
             Action::Attend { child } => self.attend(child),
+            Action::Try { child } => self.put_on_trial(child),
             Action::Report { ticket, progress } => self.desk.report(ticket, progress),
             Action::FindProgram => self.found = self.program.look(),
             Action::Keep { child } => {
@@ -490,7 +589,9 @@ impl Supervisor {
     fn process(&self, child: ChildId) -> Option<&Process> {
         let preparer = self.preparer.as_ref().filter(|preparer| preparer.child == child);
         let process = self.members.get(&child).map(|member| &member.process);
-        let process = process.or(preparer.map(|preparer| &preparer.process)).or(self.desk.process(child));
+        let trial = self.trial.as_ref().filter(|trial| trial.child == child).map(|trial| &trial.process);
+        let preparer = preparer.map(|preparer| &preparer.process);
+        let process = process.or(preparer).or(trial).or(self.desk.process(child));
         process.map(AsRef::as_ref)
     }
 
@@ -509,11 +610,9 @@ impl Supervisor {
     }
 
     fn spawn(&mut self, child: ChildId, seat: Seat, source: Source) {
-        let events = self.incoming.0.clone();
         match self.launch(seat.slot, source) {
-            Ok((launched, image)) => {
-                tokio::spawn(Arc::clone(&launched.process).watch(child, events));
-                let (process, pump) = (launched.process, launched.pump);
+            Ok((Launched { process, pump }, image)) => {
+                self.watch(child, &process);
                 let pulse = Pulse::new(Instant::now());
                 let Seat { slot, generation, number: seat } = seat;
                 let member = Member {
@@ -525,8 +624,10 @@ impl Supervisor {
                     seat,
                     pulse,
                     greeted: false,
+                    protocol: 0,
                     early: None,
                     exports: false,
+                    is_ending: false,
                 };
                 self.desk.born(child);
                 self.members.insert(child, member);
@@ -534,9 +635,14 @@ impl Supervisor {
             // Through the queue, not at once: this is called while the state machine is being asked.
             Err(error) => {
                 let error = error.to_string();
-                let _ = events.send(Incoming::Event(Event::SpawnFailed { child, error }));
+                let _ = self.incoming.0.send(Incoming::Event(Event::SpawnFailed { child, error }));
             }
         }
+    }
+
+    /// Hears from now on what becomes of a process.
+    pub(super) fn watch(&self, child: ChildId, process: &Arc<Process>) {
+        tokio::spawn(Arc::clone(process).watch(child, self.incoming.0.clone()));
     }
 
     fn launch(&self, slot: WorkerId, source: Source) -> std::io::Result<(Launched, Image)> {
@@ -620,6 +726,7 @@ impl Supervisor {
             Note::Overdue { .. } | Note::Unkillable { .. } | Note::FormerLost { .. } => notice::warn(note),
             Note::ScalingRefused { .. } => notice::warn(note),
             Note::ReloadStopped { .. } | Note::ScalingStopped { .. } => notice::error(note),
+            Note::ReexecRefused { .. } => notice::error(note),
             Note::Back { .. } | Note::Draining { .. } | Note::ShuttingDown { .. } | Note::StoppingNow => {
                 notice::info(note)
             }
@@ -629,6 +736,7 @@ impl Supervisor {
             Note::ReloadGivenUp { .. } | Note::Replaced { .. } => notice::info(note),
             Note::Recycling { .. } | Note::Recycled { .. } => notice::info(note),
             Note::Scaling { .. } | Note::Scaled { .. } | Note::ScalingWaits { .. } => notice::info(note),
+            Note::Reexecuting | Note::ReexecWaits | Note::Reexecuted | Note::ReexecGivenUp => notice::info(note),
             Note::ScalingNeedless { .. } | Note::ScalingCrowded { .. } => notice::info(note),
         }
     }
@@ -671,6 +779,34 @@ impl Supervisor {
             Outcome::Failed(failure) => Err(SuperviseError::Boot(failure.to_string())),
         });
     }
+}
+
+/// The settings that decisions depend on.
+fn policy(config: &Config, prepares: bool) -> Policy {
+    Policy {
+        workers: config.workers,
+        room: config.max_workers,
+        proxies: config.proxies(),
+        boot_timeout: config.boot_timeout,
+        prepare_timeout: prepares.then_some(config.prepare_timeout),
+        shutdown_timeout: config.shutdown_timeout,
+        drain_timeout: config.drain_timeout,
+        exit_timeout: config.exit_timeout,
+        reload_parallel: config.reload_parallel,
+        reload_soak: config.reload_soak,
+        quota: Quota { requests: config.max_requests, age: config.max_age, memory: config.max_rss },
+        failover: config.failover,
+        admin: !config.admin.0.is_empty(),
+        moves: config.dispatch != Dispatch::Kernel,
+        seed: random(),
+    }
+}
+
+fn ledger(config: &Config) -> Ledger {
+    let is_by_address = !config.affinity.reads_requests() && config.trust.proxies.is_empty();
+    let ledger = Ledger::new(config.slots());
+    let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.max_workers) } else { ledger };
+    if is_by_address && config.workers > 1 { ledger } else { ledger.without_spread() }
 }
 
 /// The protocol to speak with this worker, or why it cannot be one of ours.

@@ -30,6 +30,20 @@ impl TableOwner {
         Ok(Some(Self { file, memory, idle_timeout, swept: boot_seconds() }))
     }
 
+    /// A table that there was before, if the configuration needs one.
+    ///
+    /// # Errors
+    ///
+    /// There is none, or it is no memory of ours.
+    pub(super) fn resumed(config: &Config, file: Option<OwnedFd>) -> io::Result<Option<Self>> {
+        if Sessions::table_capacity(config).is_none() {
+            return Ok(None);
+        }
+        let file = file.ok_or(io::ErrorKind::NotFound)?;
+        let memory = SharedWords::map(&file)?;
+        Ok(Some(Self { file, memory, idle_timeout: config.session_idle_timeout, swept: boot_seconds() }))
+    }
+
     /// Forgets what the slots from this one on had when they were in use before: their sessions have gone on elsewhere.
     pub(super) fn forget_from(&self, first: WorkerId) {
         SessionTable::new(self.memory.words(), self.idle_timeout).forget_from(first);

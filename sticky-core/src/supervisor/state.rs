@@ -11,10 +11,12 @@
 //! step at a time ([`State::settle_reader`]), so that no order of events can leave a slot without a way back.
 
 mod attendant;
+mod carry;
 mod command;
 mod leadership;
 mod prepare;
 mod recycling;
+mod reexec;
 mod reload;
 mod scaling;
 mod view;
@@ -28,7 +30,9 @@ use siphasher::sip::SipHasher13;
 use self::attendant::Attendant;
 use self::command::Commands;
 use self::leadership::Leader;
+pub(crate) use self::carry::CarriedState;
 use self::prepare::Preparer;
+use self::reexec::Reexec;
 use self::reload::{MOST_RETIRED, Reload};
 use self::scaling::Scaling;
 use super::event::{
@@ -232,6 +236,7 @@ pub(crate) struct State {
     /// Who is to hear what becomes of what was asked.
     commands: Commands,
     attendant: Attendant,
+    reexec: Reexec,
     leader: Leader,
     /// The process that prepares the next set of generations.
     preparer: Option<Preparer>,
@@ -274,6 +279,7 @@ impl State {
             next_reload: None,
             commands: Commands::default(),
             attendant: Attendant::default(),
+            reexec: Reexec::default(),
             leader: Leader::Nobody,
             preparer: None,
             next_child: 0,
@@ -298,6 +304,7 @@ impl State {
             return Vec::new();
         }
         let event = self.of_attendant(now, event);
+        let event = self.of_trial(event);
         match self.of_slots(now, event) {
             Event::Start => self.begin(now),
             Event::Tick => {}
@@ -318,10 +325,13 @@ impl State {
             Event::Continued { child } => self.set_stopped(now, child, false),
             Event::Silent { child } => self.silent(now, child),
             Event::Used(usage) => self.used(&usage),
-            Event::Prepared { .. } => {}
+            Event::Prepared { .. } | Event::Proven { .. } => {}
             Event::Reload(scope) => self.reload(now, scope),
             Event::Command { ticket, command } => self.command(now, ticket, command),
             Event::Scale(how_many) => self.scale(now, how_many),
+            Event::Reexec => self.reexec(now),
+            Event::ReexecFailed { why } => self.refuse_reexec(why),
+            Event::Resumed => self.resume(now),
             Event::Terminate => self.terminate(now),
         }
         self.come_up(now);
@@ -330,6 +340,7 @@ impl State {
         self.settle_leader();
         self.tell_proxies();
         self.forsake();
+        self.advance_reexec(now);
         std::mem::take(&mut self.out)
     }
 
@@ -356,6 +367,7 @@ impl State {
             .chain(self.give_up_due())
             .chain(self.preparer_due())
             .chain(self.attendant_due())
+            .chain(self.trial_due())
             .min()
     }
 
@@ -648,6 +660,7 @@ impl State {
         self.forget_reload();
         self.asked_is_given_up();
         self.forget_scaling();
+        self.forget_reexec();
         for slot in &mut self.slots {
             slot.respawn_at = None;
             // Before the cluster is up nothing is served.
@@ -685,6 +698,7 @@ impl State {
             slot.respawn_at = None;
         }
         self.kill_preparer();
+        self.forget_reexec();
         for (&id, child) in &mut self.children {
             child.stage = Stage::Killed;
             self.out.push(Action::Signal { child: id, signal: ChildSignal::Kill });
@@ -702,6 +716,7 @@ impl State {
         self.kill_late(now);
         self.kill_late_preparer(now);
         self.mind_attendant(now);
+        self.kill_late_trial(now);
         if self.give_up_due().is_some_and(|at| at <= now) {
             self.give_up();
         }
@@ -745,6 +760,9 @@ impl State {
         }
         if self.preparer.take().is_some() {
             self.out.push(Action::Note(Note::Unkillable { who: Post::Preparation }));
+        }
+        if self.reexec.forget_trial() {
+            self.out.push(Action::Note(Note::Unkillable { who: Post::Trial }));
         }
         for slot in &mut self.slots {
             slot.readers = [Reader::Nobody; Part::ALL.len()];
@@ -908,7 +926,7 @@ impl State {
     }
 
     fn finish_if_over(&mut self) {
-        if !self.children.is_empty() || self.preparer.is_some() {
+        if !self.children.is_empty() || self.preparer.is_some() || self.reexec.has_trial() {
             return;
         }
         let outcome = match &self.phase {

@@ -58,6 +58,11 @@ impl Wiring {
         self.steps.push(Step::Joined { child });
     }
 
+    /// Whether nothing is left to be done.
+    pub(super) fn is_idle(&self) -> bool {
+        self.steps.is_empty()
+    }
+
     /// When to work again although nothing has been added.
     pub(super) fn retry_at(&self) -> Option<Instant> {
         self.retry_at

@@ -1,7 +1,10 @@
 //! What a child process is given across `exec`, and how it takes it.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsString, c_char};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
@@ -47,6 +50,62 @@ pub(crate) fn end_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Has this process execute another program in its place, from the thread that calls, with `fd` and no other descriptor of ours
+/// left open.
+///
+/// # Errors
+///
+/// What the system said: nothing has changed.
+pub(crate) fn replace(
+    program: &CString,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    fd: BorrowedFd<'_>,
+) -> io::Error {
+    match try_replace(program, arguments, environment, fd) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+fn try_replace(
+    program: &CString,
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    fd: BorrowedFd<'_>,
+) -> io::Result<std::convert::Infallible> {
+    let arguments = texts(arguments.into_iter().map(OsStringExt::into_vec))?;
+    let environment = texts(environment.into_iter().map(|(name, value)| {
+        let mut entry = name.into_vec();
+        entry.push(b'=');
+        entry.extend(value.into_vec());
+        entry
+    }))?;
+    let (argv, envp) = (pointers(&arguments), pointers(&environment));
+    rustix::io::fcntl_setfd(fd, FdFlags::empty())?;
+    // SAFETY: the path and both lists are NUL-terminated, as is each text in them, and live until the call returns, which it
+    // does only if nothing has been executed.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), envp.as_ptr()) };
+    let error = io::Error::last_os_error();
+    rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?;
+    Err(error)
+}
+
+fn texts(texts: impl Iterator<Item = Vec<u8>>) -> io::Result<Vec<CString>> {
+    texts.map(|text| CString::new(text).map_err(io::Error::from)).collect()
+}
+
+fn pointers(texts: &[CString]) -> Vec<*const c_char> {
+    texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
+}
+
+/// Expects no signal any more when the thread that started this process ends: its control socket tells.
+///
+/// Only the process's first thread can do so for itself; in any other it does nothing.
+pub(crate) fn outlive_parent_thread() {
+    let _ = rustix::process::set_parent_process_death_signal(None);
+}
+
 /// The inode of the socket behind descriptor `number` of this process, if there is one.
 pub(crate) fn socket_inode(number: RawFd) -> Option<u64> {
     if number < 0 {
@@ -67,7 +126,7 @@ pub(crate) fn has_hung_up(number: RawFd) -> bool {
     poll(&mut fds, Some(&now)).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::HUP)
 }
 
-/// Takes ownership of the inherited descriptor `number`, and closes it for programs that this process starts.
+/// Takes ownership of the descriptor `number` that was left open for this process, and closes it for programs that this process starts.
 ///
 /// # Panics
 ///
@@ -75,8 +134,8 @@ pub(crate) fn has_hung_up(number: RawFd) -> bool {
 pub(crate) fn take_inherited(number: RawFd) -> std::io::Result<OwnedFd> {
     static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
     assert!(!TAKEN.swap(true, std::sync::atomic::Ordering::AcqRel), "the inherited descriptor is taken only once");
-    // SAFETY: the caller has checked by its inode that `number` is the socket our supervisor left open for this
-    // process, nothing else in the program knows of it, and the flag above makes this the only owner.
+    // SAFETY: the caller has checked by its inode that `number` is the socket that was left open for this process by our
+    // supervisor, or by this one before it replaced itself, nothing else in the program knows of it, and the flag above makes this the only owner.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
     Ok(fd)

@@ -40,6 +40,37 @@ pub(crate) fn create_sealed(name: &str, words: usize) -> io::Result<OwnedFd> {
     Ok(file)
 }
 
+/// Makes a memory file of these bytes that can never change again.
+///
+/// # Errors
+///
+/// The system's.
+pub(crate) fn create_text(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    let mut file = std::fs::File::from(file);
+    io::Write::write_all(&mut file, bytes)?;
+    rustix::fs::fcntl_add_seals(&file, SEALS | SealFlags::WRITE)?;
+    Ok(file.into())
+}
+
+/// The bytes of such a file, at most so many.
+///
+/// # Errors
+///
+/// `InvalidInput` if the file is no sealed memory file, or longer; otherwise the system's.
+pub(crate) fn read_text(file: &OwnedFd, most: u64) -> io::Result<Vec<u8>> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let is_sealed = rustix::fs::fcntl_get_seals(file).is_ok_and(|seals| seals.contains(SEALS | SealFlags::WRITE));
+    let length = u64::try_from(rustix::fs::fstat(file)?.st_size).unwrap_or(u64::MAX);
+    if !is_sealed || length > most {
+        return Err(invalid());
+    }
+    let mut bytes = vec![0; usize::try_from(length).map_err(|_| invalid())?];
+    // From its beginning, wherever whoever wrote it has left off.
+    std::os::unix::fs::FileExt::read_exact_at(&std::fs::File::from(file.try_clone()?), &mut bytes, 0)?;
+    Ok(bytes)
+}
+
 impl SharedWords {
     /// Maps the whole of a sealed memory file.
     ///
@@ -121,6 +152,18 @@ mod tests {
         let file = create_sealed("test", 16).unwrap();
         assert!(rustix::fs::ftruncate(&file, 8).is_err());
         assert!(rustix::fs::ftruncate(&file, 4096).is_err());
+    }
+
+    #[test]
+    fn a_text_can_be_read_and_nothing_else() {
+        let file = create_text("test", b"hello").unwrap();
+        for _ in 0..2 {
+            assert_eq!(read_text(&file, 5).unwrap(), b"hello");
+        }
+        assert_eq!(read_text(&file, 4).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert!(rustix::fs::ftruncate(&file, 1).is_err() && rustix::io::write(&file, b"x").is_err());
+        let other = create_sealed("test", 1).unwrap();
+        assert_eq!(read_text(&other, 99).unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -7,6 +7,8 @@ pub(crate) mod exec;
 pub(crate) mod memory;
 #[cfg(cluster)]
 pub(crate) mod reuseport;
+#[cfg(cluster)]
+pub(crate) mod signals;
 pub(crate) mod socket;
 #[cfg(cluster)]
 pub(crate) mod watch;

@@ -28,6 +28,7 @@ use crate::id::{Post, WorkerId};
 use crate::placement::KernelHash;
 use crate::scoreboard::{Headcount, Row, Scoreboard};
 use crate::session::{Sessions, Shared};
+use crate::sys::exec;
 use crate::sys::memory::SharedWords;
 
 /// Why a worker could not join its supervisor.
@@ -49,6 +50,9 @@ pub enum JoinError {
         /// What the system said.
         source: io::Error,
     },
+    /// This program cannot take the supervisor's place.
+    #[error("this program cannot take the supervisor's place")]
+    Trial(#[source] crate::supervisor::ResumeError),
     /// The shared memory cannot be used.
     #[error("the scoreboard cannot be used")]
     Scoreboard(#[source] crate::scoreboard::ScoreboardError),
@@ -77,6 +81,7 @@ pub(crate) fn enter_as_admin(socket: OwnedFd, config: &Config) -> Result<Admitte
     let control = Control::new(socket);
     say_hello(&control, config)?;
     ignore_terminal_signals();
+    exec::outlive_parent_thread();
     let (admission, descriptors) = match control.receive().map_err(JoinError::Control)? {
         Some(Received { is_cut: true, .. }) => return Err(JoinError::Control(out_of_descriptors())),
         Some(Received { message: ToWorker::Admit(admission), descriptors, .. }) => (admission, descriptors),
@@ -114,6 +119,26 @@ pub(crate) fn prepare(
     Ok(done)
 }
 
+/// Greets the supervisor and tells whether this program could take its place.
+pub(crate) fn try_out(socket: OwnedFd, config: &Config) -> Result<(), JoinError> {
+    let control = Control::new(socket);
+    say_hello(&control, config)?;
+    let descriptors = match control.receive().map_err(JoinError::Control)? {
+        Some(Received { is_cut: true, .. }) => return Err(JoinError::Control(out_of_descriptors())),
+        Some(Received { message: ToWorker::Try, descriptors, .. }) => descriptors,
+        Some(Received { message: ToWorker::Refused { reason }, .. }) => return Err(JoinError::Refused(reason)),
+        Some(_) => return Err(JoinError::Greeting),
+        None => return Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+    };
+    let outcome = crate::supervisor::try_out(descriptors, config);
+    let said = match &outcome {
+        Ok(()) => FromWorker::Proven,
+        Err(error) => words_message(&Chain(error).to_string()),
+    };
+    control.send(&said, &[]).map_err(JoinError::Control)?;
+    outcome.map_err(JoinError::Trial)
+}
+
 /// Greets the supervisor and becomes the worker it says.
 pub(crate) fn enter(socket: OwnedFd, config: &Config) -> Result<Worker, JoinError> {
     join(socket, config).map(|(worker, _)| worker)
@@ -128,6 +153,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let (ports, listening) = watch::channel(Vec::new());
     let channels_again = if duty == Duty::Forwards { copies(&channels)? } else { Vec::new() };
     ignore_terminal_signals();
+    exec::outlive_parent_thread();
     prefer_for_oom_killer();
     let scoreboard = Scoreboard::from_fd(scoreboard).map_err(JoinError::Scoreboard)?;
     let (sender, orders) = mpsc::unbounded_channel();
@@ -199,7 +225,7 @@ fn duty(welcome: &Welcome, config: &Config) -> Duty {
     match Post::of(welcome.worker, welcome.workers) {
         Post::Proxy(_) => Duty::Forwards,
         Post::Worker(_) if config.dispatch == Dispatch::Proxy => Duty::Serves,
-        Post::Worker(_) | Post::Preparation | Post::Admin => Duty::Moves,
+        Post::Worker(_) | Post::Preparation | Post::Admin | Post::Trial => Duty::Moves,
     }
 }
 

@@ -126,7 +126,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
         ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
         // Not for workers.
-        ToWorker::Prepare | ToWorker::Admit(_) | ToWorker::News(_) => return,
+        ToWorker::Prepare | ToWorker::Try | ToWorker::Admit(_) | ToWorker::News(_) => return,
         ToWorker::Happened(_) | ToWorker::Progress { .. } | ToWorker::Unknown => return,
     };
     // Nobody takes orders any more when the application has dropped its connections.

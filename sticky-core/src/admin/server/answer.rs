@@ -67,6 +67,7 @@ impl Question {
             ["reload"] => Self::Command(Command::Reload),
             ["workers", number, "restart"] => Self::Command(Command::Restart { worker: worker(number)? }),
             ["workers", number, "drain"] => Self::Command(Command::Drain { worker: worker(number)? }),
+            ["reexec"] => Self::Command(Command::Reexec),
             ["scale", number] => Self::Command(Command::Scale { workers: worker(number)?.get() }),
             _ => return None,
         })
@@ -152,9 +153,10 @@ impl Desk {
         let now = now_ms();
         let snapshot = self.mirror.snapshot();
         Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: snapshot.cluster.version,
             pid: self.supervisor,
             uptime_seconds: seconds(now.saturating_sub(self.mirror.started_ms())),
+            reexecs: snapshot.cluster.reexecs,
             state: snapshot.cluster.state,
             reload: snapshot.cluster.reload,
             dispatch: self.dispatch.clone(),
@@ -255,6 +257,7 @@ mod tests {
             ("/workers/12/drain", Some(Question::Command(Command::Drain { worker }))),
             ("/scale/12", Some(Question::Command(Command::Scale { workers: 12 }))),
             ("/scale/-1", None),
+            ("/reexec", Some(Question::Command(Command::Reexec))),
             ("/reload", Some(Question::Command(Command::Reload))),
             ("/", None),
             ("*", None),

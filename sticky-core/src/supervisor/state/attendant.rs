@@ -33,6 +33,28 @@ enum Stage {
     Killed,
 }
 
+impl Attendant {
+    /// Whether there is one.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Whether it is not on its way in or out. While it waits to be started again it may wait.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.running.as_ref().is_none_or(|running| running.stage == Stage::Up)
+    }
+
+    /// Which it is, and when it was started.
+    pub(super) fn carried(&self) -> Option<(ChildId, Instant)> {
+        self.running.as_ref().map(|running| (running.id, running.born))
+    }
+
+    /// One that runs and has greeted.
+    pub(super) fn up(id: ChildId, born: Instant) -> Self {
+        Self { running: Some(Running { id, born, stage: Stage::Up, words: None }), ..Self::default() }
+    }
+}
+
 impl State {
     /// Starts it, if there is to be one.
     pub(super) fn start_attendant(&mut self, now: Instant) {

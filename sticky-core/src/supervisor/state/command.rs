@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! Command ──► Refused                    reload, restart ──► [Waits] ──► Begun ──► Step … ──► Done | Failed
-//!        └──► Begun | Waits              scale ──► [Waits] ────────────► Begun ─────────────► Done | Failed
+//!        └──► Begun | Waits     scale, reexec ──► [Waits] ────────────► Begun ─────────────► Done | Failed
 //!                                        drain ────────────────────────► Begun ─────────────► Done | Failed
 //! ```
 
 use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
 
 use super::super::event::{Action, BootFailureKind, ChildId, Ended, HowMany, Note, Scope, Ticket};
 use super::{Child, Phase, Stage, State};
@@ -26,8 +28,30 @@ pub(super) struct Commands {
     scaling: Vec<Ticket>,
     /// Of the one that waits.
     to_scale: Vec<Ticket>,
+    /// Of the reexec that waits or has begun.
+    reexec: Vec<Ticket>,
     /// Of processes that drain because their slots were told to.
     draining: Vec<(ChildId, Ticket)>,
+}
+
+/// Who is still to hear of what: of those that can be asked for while the supervisor replaces itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Asked {
+    reload: Vec<Ticket>,
+    scale: Vec<Ticket>,
+    reexec: Vec<Ticket>,
+}
+
+impl Commands {
+    pub(super) fn asked(&self) -> Asked {
+        Asked { reload: self.waiting.clone(), scale: self.to_scale.clone(), reexec: self.reexec.clone() }
+    }
+}
+
+impl From<Asked> for Commands {
+    fn from(Asked { reload, scale, reexec }: Asked) -> Self {
+        Self { waiting: reload, to_scale: scale, reexec, ..Self::default() }
+    }
 }
 
 impl State {
@@ -38,6 +62,7 @@ impl State {
             Command::Restart { worker } => self.ask_restart(now, ticket, worker),
             Command::Drain { worker } => self.ask_drain(now, ticket, worker),
             Command::Scale { workers } => self.ask_scale(now, ticket, workers),
+            Command::Reexec => self.ask_reexec(now, ticket),
         };
         if let Err(why) = done {
             self.report(ticket, Progress::Refused { why });
@@ -103,6 +128,23 @@ impl State {
                 self.commands.to_scale.push(ticket);
                 self.scale(now, HowMany::Exactly(workers));
                 if self.commands.to_scale.contains(&ticket) {
+                    self.report(ticket, Progress::Waits);
+                }
+                Ok(())
+            }
+            Phase::ShuttingDown { .. } | Phase::Stopping { .. } | Phase::Finished => Err(ENDS.to_owned()),
+        }
+    }
+
+    fn ask_reexec(&mut self, now: Instant, ticket: Ticket) -> Result<(), String> {
+        match self.phase {
+            Phase::Booting | Phase::Running => {
+                if self.reexec.has_begun() {
+                    self.report(ticket, Progress::Begun);
+                }
+                self.commands.reexec.push(ticket);
+                self.reexec(now);
+                if self.reexec.is_wanted() {
                     self.report(ticket, Progress::Waits);
                 }
                 Ok(())
@@ -198,6 +240,25 @@ impl State {
         }
     }
 
+    /// The reexec begins that was asked for.
+    pub(super) fn reexec_asked_begins(&mut self) {
+        for ticket in self.commands.reexec.clone() {
+            self.report(ticket, Progress::Begun);
+        }
+    }
+
+    pub(super) fn reexec_asked_is_done(&mut self, note: &Note) {
+        for ticket in std::mem::take(&mut self.commands.reexec) {
+            self.report(ticket, Progress::Done { text: note.to_string() });
+        }
+    }
+
+    pub(super) fn reexec_asked_has_failed(&mut self, note: &Note) {
+        for ticket in std::mem::take(&mut self.commands.reexec) {
+            self.report(ticket, Progress::Failed { why: note.to_string() });
+        }
+    }
+
     fn asked_to_drain(&mut self, id: ChildId) -> Option<(WorkerId, Ticket)> {
         let place = self.commands.draining.iter().position(|(draining, _)| *draining == id)?;
         let (_, ticket) = self.commands.draining.swap_remove(place);
@@ -206,9 +267,9 @@ impl State {
 
     /// Everything ends.
     pub(super) fn asked_is_given_up(&mut self) {
-        let Commands { begun, waiting, scaling, to_scale, draining } = std::mem::take(&mut self.commands);
+        let Commands { begun, waiting, scaling, to_scale, reexec, draining } = std::mem::take(&mut self.commands);
         let draining = draining.into_iter().map(|(_, ticket)| ticket);
-        for ticket in begun.into_iter().chain(waiting).chain(scaling).chain(to_scale).chain(draining) {
+        for ticket in begun.into_iter().chain(waiting).chain(scaling).chain(to_scale).chain(reexec).chain(draining) {
             self.report(ticket, Progress::Failed { why: ENDS.to_owned() });
         }
     }

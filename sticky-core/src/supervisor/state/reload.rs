@@ -86,7 +86,7 @@ impl State {
         slots.fold(Fleet::default(), |fleet, slot| match self.post(slot) {
             Post::Worker(_) => Fleet { workers: fleet.workers + 1, ..fleet },
             Post::Proxy(_) => Fleet { proxies: fleet.proxies + 1, ..fleet },
-            Post::Preparation | Post::Admin => fleet,
+            Post::Preparation | Post::Admin | Post::Trial => fleet,
         })
     }
 
@@ -107,13 +107,18 @@ impl State {
         }
     }
 
-    /// Whether nothing of another reload is under way.
+    /// Whether nothing else is under way that would be in a reload's way.
     pub(super) fn may_begin(&self) -> bool {
-        self.reload.is_none() && self.preparer.is_none() && self.scaling.is_none()
+        self.reload.is_none() && self.preparer.is_none() && self.scaling.is_none() && !self.reexec.has_begun()
     }
 
     /// Whether anything has been asked for that waits for what is under way.
     pub(super) fn is_awaited(&self) -> bool {
+        self.is_anything_next() || self.reexec.is_wanted()
+    }
+
+    /// Whether a reload or scaling waits for what is under way.
+    pub(super) fn is_anything_next(&self) -> bool {
         self.next_reload.is_some() || self.next_count.is_some()
     }
 

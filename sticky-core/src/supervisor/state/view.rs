@@ -38,7 +38,7 @@ impl State {
             Leader::Child(id) | Leader::Resigning(id) => self.children.get(&id).map(|child| child.slot),
             Leader::Nobody => None,
         };
-        ClusterView { state, reload, leader }
+        ClusterView { state, reload, leader, ..ClusterView::default() }
     }
 
     /// What is shown of the slots.
