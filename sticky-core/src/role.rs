@@ -180,9 +180,14 @@ mod inherited {
 
     enum State {
         NotOurs,
-        Child { role: Role, socket: Left },
+        Child {
+            role: Role,
+            socket: Left,
+        },
         /// This process has been the supervisor before.
-        Supervisor { parcel: Left },
+        Supervisor {
+            parcel: Left,
+        },
     }
 
     fn state() -> &'static State {
@@ -299,7 +304,8 @@ mod inherited {
             let marker = ResumeMarker { fd: 7, inode: 81234, pid: 4000 };
             assert_eq!(marker.to_string(), "fd=7 inode=81234 pid=4000");
             assert_eq!(marker.to_string().parse(), Ok(marker));
-            for text in ["", "fd=7 inode=1", "fd=7 inode=1 parent=1", "fd=x inode=1 pid=1", "fd=7 inode=1 pid=1 more=1"] {
+            for text in ["", "fd=7 inode=1", "fd=7 inode=1 parent=1", "fd=x inode=1 pid=1", "fd=7 inode=1 pid=1 more=1"]
+            {
                 assert_eq!(text.parse::<ResumeMarker>(), Err(()), "{text:?}");
             }
         }

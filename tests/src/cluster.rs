@@ -148,6 +148,16 @@ impl TestCluster {
         self.events.expect_nth(before + 1, "sticky: reloaded ", PATIENCE);
     }
 
+    /// USR2, and waits until the supervisor has replaced itself.
+    ///
+    /// # Panics
+    /// With everything it printed, when that does not happen.
+    pub fn reexec(&self) {
+        let before = self.events.count("sticky: reexecuted");
+        self.signal(Signal::USR2);
+        self.events.expect_nth(before + 1, "sticky: reexecuted", PATIENCE);
+    }
+
     /// TTIN or TTOU so many times, and waits until there are that many workers.
     ///
     /// # Panics

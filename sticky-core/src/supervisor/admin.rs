@@ -210,13 +210,7 @@ impl Supervisor {
     }
 
     /// Goes on with one that was started before this program took over. It is told everything anew.
-    pub(super) fn adopt_attendant(
-        &mut self,
-        child: ChildId,
-        process: Arc<Process>,
-        protocol: u32,
-        pump: Option<Pump>,
-    ) {
+    pub(super) fn adopt_attendant(&mut self, child: ChildId, process: Arc<Process>, protocol: u32, pump: Option<Pump>) {
         self.watch(child, &process);
         let told = Some(View::default());
         self.desk.attendant = Some(Attendant { child, process, pump, told, protocol, is_ending: false });

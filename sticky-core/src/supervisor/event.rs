@@ -417,7 +417,11 @@ impl fmt::Display for Note {
             Self::Reexecuting => f.write_str("reexec: the program at its path shows whether it can take over"),
             Self::ReexecWaits => f.write_str("a reexec waits until nothing else is under way"),
             Self::Reexecuted => {
-                write!(f, "reexecuted: the supervisor is sticky {} now, every worker as it was", env!("CARGO_PKG_VERSION"))
+                write!(
+                    f,
+                    "reexecuted: the supervisor is sticky {} now, every worker as it was",
+                    env!("CARGO_PKG_VERSION")
+                )
             }
             Self::ReexecRefused { why } => write!(f, "reexec refused: {why}; everything goes on as it was"),
             Self::ReexecGivenUp => f.write_str("the reexec is given up"),

@@ -114,7 +114,8 @@ impl Output {
         for pipes in &pumps {
             have_all_halted &= pipes.idle(deadline).await;
         }
-        let halted: Vec<HaltedPipe> = pumps.iter().flat_map(|pipes| std::mem::take(&mut *lock(&pipes.resting))).collect();
+        let halted: Vec<HaltedPipe> =
+            pumps.iter().flat_map(|pipes| std::mem::take(&mut *lock(&pipes.resting))).collect();
         if have_all_halted {
             return Some(halted);
         }
@@ -542,7 +543,13 @@ mod tests {
 
     fn shell(output: &Output, script: &str) -> (Child, Pump) {
         let (stdout, stderr, pump) = output.stdio(WORKER).unwrap();
-        let child = Command::new("sh").args(["-c", script]).stdin(Stdio::piped()).stdout(stdout).stderr(stderr).spawn().unwrap();
+        let child = Command::new("sh")
+            .args(["-c", script])
+            .stdin(Stdio::piped())
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
         (child, pump.unwrap())
     }
 

@@ -105,15 +105,8 @@ pub(super) struct Signals {
 
 impl Signals {
     /// Those that ask for something.
-    pub(super) const HEEDED: [i32; 7] = [
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGHUP,
-        libc::SIGTTIN,
-        libc::SIGTTOU,
-        libc::SIGUSR2,
-        libc::SIGUSR1,
-    ];
+    pub(super) const HEEDED: [i32; 7] =
+        [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGTTIN, libc::SIGTTOU, libc::SIGUSR2, libc::SIGUSR1];
 
     fn new() -> std::io::Result<Self> {
         Ok(Self {
@@ -248,13 +241,7 @@ impl Supervisor {
     }
 
     /// A supervisor that has nothing running yet.
-    pub(super) fn assemble(
-        config: Config,
-        prepares: bool,
-        output: Output,
-        stop: StopReceiver,
-        assets: Assets,
-    ) -> Self {
+    pub(super) fn assemble(config: Config, prepares: bool, output: Output, stop: StopReceiver, assets: Assets) -> Self {
         let Assets { seed, program, listeners, desk, channels, secret, session_table, scoreboard } = assets;
         Self {
             state: State::new(policy(&config, prepares)),

@@ -28,9 +28,9 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use self::attendant::Attendant;
+pub(crate) use self::carry::CarriedState;
 use self::command::Commands;
 use self::leadership::Leader;
-pub(crate) use self::carry::CarriedState;
 use self::prepare::Preparer;
 use self::reexec::Reexec;
 use self::reload::{MOST_RETIRED, Reload};

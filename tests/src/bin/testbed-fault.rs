@@ -38,6 +38,10 @@ fn in_main(fault: &str, role: Role) -> Result<(), BoxError> {
     match fault {
         "roles" => println!("role: {role}"),
         "descriptors" if in_worker => println!("inherited descriptors: {}", own_descriptors()?),
+        "trial-exits" if role == Role::Trial => std::process::exit(3),
+        "trial-hangs" if role == Role::Trial => loop {
+            thread::park();
+        },
         "broken-main" if in_worker => return Err("the database is not there".into()),
         "panic-in-main" if in_worker => panic!("main has a bug"),
         "exit-before-sticky" if in_worker => std::process::exit(0),
@@ -52,6 +56,7 @@ fn in_main(fault: &str, role: Role) -> Result<(), BoxError> {
 fn build(fault: &str, builder: ClusterBuilder) -> Result<Cluster, sticky_core::ConfigError> {
     match fault {
         "environment" => builder.env("TESTBED_CHOSEN", "by the builder"),
+        "other-address" => builder.listen("127.0.0.1:1"),
         "three-workers" => builder.workers(3),
         "other-affinity" if is_handoff() => builder.affinity(Affinity::header("x-other")),
         "other-affinity" => builder.hash_seed(7),

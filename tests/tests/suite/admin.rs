@@ -48,7 +48,7 @@ fn up(launch: Launch) -> (TestCluster, Admin) {
 }
 
 /// What of these may only rise has not fallen.
-fn have_not_fallen(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
+pub(crate) fn have_not_fallen(before: &BTreeMap<String, f64>, after: &BTreeMap<String, f64>) {
     for (name, value) in
         before.iter().filter(|(name, _)| name.split('{').next().is_some_and(|name| name.ends_with("_total")))
     {

@@ -39,6 +39,7 @@ mod placement;
 mod prepare;
 mod proxy;
 mod recycle;
+mod reexec;
 mod reload;
 mod reload_load;
 mod requests;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         drain::rows(),
         reload::rows(),
         reload_load::rows(),
+        reexec::rows(),
         recycle::rows(),
         scale::rows(),
         leadership::rows(),

@@ -43,7 +43,7 @@ pub(crate) fn rows() -> Vec<Row> {
 }
 
 /// That many connections from different addresses, each of which has had an answer.
-fn idle_connections(cluster: &TestCluster, count: u32) -> Vec<(u16, Connection)> {
+pub(crate) fn idle_connections(cluster: &TestCluster, count: u32) -> Vec<(u16, Connection)> {
     let open = |address| {
         let mut connection = cluster.client().from(address).connect().expect("a connection");
         let answer = connection.get("/").expect("an answer");

@@ -29,10 +29,20 @@ struct Tally {
     connections: AtomicUsize,
 }
 
+/// What clients may notice of what is done to the cluster.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Notices {
+    /// Connections end between two messages, as they are told.
+    Ends,
+    /// Those that ask and answer stay.
+    EndsOfTunnels,
+    Nothing,
+}
+
 /// What all clients know.
 struct Load {
     target: SocketAddr,
-    moves: bool,
+    notices: Notices,
     /// How often a client may be another worker's.
     owners: usize,
     done: AtomicBool,
@@ -65,9 +75,18 @@ pub(crate) fn under_load(bed: &Bed, cluster: &TestCluster, disturb: impl FnOnce(
 /// The same where each client may have so many workers one after the other.
 pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, owners: usize, disturb: impl FnOnce(&dyn Fn())) {
     let moves = bed.dispatch() == Dispatch::Handoff;
+    run(cluster, owners, if moves { Notices::EndsOfTunnels } else { Notices::Ends }, disturb);
+}
+
+/// The same where no connection may end, of whatever kind.
+pub(crate) fn under_load_unnoticed(cluster: &TestCluster, disturb: impl FnOnce(&dyn Fn())) {
+    run(cluster, 1, Notices::Nothing, disturb);
+}
+
+fn run(cluster: &TestCluster, owners: usize, notices: Notices, disturb: impl FnOnce(&dyn Fn())) {
     let load = Load {
         target: cluster.address(),
-        moves,
+        notices,
         owners,
         done: AtomicBool::new(false),
         keep_alive: Tally::default(),
@@ -101,8 +120,12 @@ pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, owners: usize, d
     let slowest = load.slowest.load(Ordering::Relaxed);
     println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}; slowest answer: {slowest} ms");
     assert!(tallies.iter().all(|(answers, _)| *answers > 0), "{tallies:?}");
-    if moves {
-        assert_eq!(tallies[0].1, (CLIENTS / 12 * 7) as usize, "no connection of those that ask was closed");
+    let of_a_kind = |in_twelve: u32| (CLIENTS / 12 * in_twelve) as usize;
+    if notices != Notices::Ends {
+        assert_eq!(tallies[0].1, of_a_kind(7), "no connection of those that ask was closed");
+    }
+    if notices == Notices::Nothing {
+        assert_eq!((tallies[1].1, tallies[2].1), (of_a_kind(1), of_a_kind(4)), "no upload's, nor any tunnel");
     }
 }
 
@@ -147,7 +170,7 @@ impl Load {
                 }
                 self.keep_alive.answers.fetch_add(1, Ordering::Relaxed);
                 if answer.announces_close() {
-                    assert!(!self.moves, "{answer:?}");
+                    assert!(self.notices == Notices::Ends, "{answer:?}");
                     assert_eq!(connection.read_to_end().expect("an end, not a reset"), b"");
                     break;
                 }

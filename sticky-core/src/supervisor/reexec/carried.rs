@@ -111,7 +111,9 @@ pub enum ResumeError {
         found: u32,
     },
     /// Settings differ that all processes must share.
-    #[error("its configuration is \"{here}\" and the cluster's is \"{there}\": a reexec can't change affinity: restart")]
+    #[error(
+        "its configuration is \"{here}\" and the cluster's is \"{there}\": a reexec can't change affinity: restart"
+    )]
     Fingerprint {
         /// This program's.
         here: String,

@@ -78,11 +78,7 @@ impl Supervisor {
     }
 
     /// The same while nobody's output is read; `None` if something has come between.
-    async fn reexec_between(
-        &mut self,
-        pipes: &[HaltedPipe],
-        signals: &mut Signals,
-    ) -> io::Result<Option<Infallible>> {
+    async fn reexec_between(&mut self, pipes: &[HaltedPipe], signals: &mut Signals) -> io::Result<Option<Infallible>> {
         let held = signals::hold(&Signals::HEEDED)?;
         tokio::time::sleep(HEARING_TIME).await;
         signals.unheeded().into_iter().for_each(|signal| held.keep(signal));
@@ -219,8 +215,7 @@ impl Estate {
         stop: StopReceiver,
     ) -> Result<Supervisor, SuperviseError> {
         let Self { carried, mut taken } = self;
-        let images: io::Result<Vec<Image>> =
-            carried.images.iter().map(|lot| taken.take(*lot).map(Arc::new)).collect();
+        let images: io::Result<Vec<Image>> = carried.images.iter().map(|lot| taken.take(*lot).map(Arc::new)).collect();
         let images = images.map_err(ResumeError::from)?;
         let mut pumps = pumps(carried.pipes, &mut taken, &output).map_err(ResumeError::from)?;
         let scoreboard = taken.take(carried.scoreboard).map_err(ResumeError::from)?;
@@ -259,7 +254,13 @@ impl Estate {
 
 impl Supervisor {
     /// Goes on with a process that was started before.
-    fn adopt(&mut self, carried: &CarriedMember, image: Image, pump: Option<Pump>, taken: &mut Taken) -> io::Result<()> {
+    fn adopt(
+        &mut self,
+        carried: &CarriedMember,
+        image: Image,
+        pump: Option<Pump>,
+        taken: &mut Taken,
+    ) -> io::Result<()> {
         let CarriedMember { process, generation, exports, .. } = carried;
         let place = self.state.place_of(process.id).ok_or(io::ErrorKind::NotFound)?;
         let member = Member {
@@ -312,8 +313,7 @@ fn sets(carried: Vec<(CarriedSet, Vec<Lot>)>, taken: &mut Taken) -> Result<Vec<L
 }
 
 fn pairs(carried: &[(Lot, Lot)], taken: &mut Taken) -> io::Result<Vec<Pair>> {
-    let pair = |(sender, receiver): &(Lot, Lot)| {
-        Ok(Pair { sender: taken.take(*sender)?, receiver: taken.take(*receiver)? })
-    };
+    let pair =
+        |(sender, receiver): &(Lot, Lot)| Ok(Pair { sender: taken.take(*sender)?, receiver: taken.take(*receiver)? });
     carried.iter().map(pair).collect()
 }

@@ -78,7 +78,8 @@ impl CarriedState {
         let is_known = |id: &ChildId| ids.contains(id);
         let is_one_of = |wanted: Option<ChildId>| wanted.as_ref().is_none_or(is_known);
         let slot_of = |id: ChildId| self.children.iter().find(|child| child.id == id).map(|child| child.slot.index());
-        let is_in_place = |(index, slot): (usize, &CarriedSlot)| slot.current.is_none_or(|id| slot_of(id) == Some(index));
+        let is_in_place =
+            |(index, slot): (usize, &CarriedSlot)| slot.current.is_none_or(|id| slot_of(id) == Some(index));
         let has_place = |child: &CarriedChild| {
             let place = self.slots.get(child.slot.index());
             place.is_some_and(|slot| slot.current == Some(child.id)) && child.seat < State::seats(slots as u16)
