@@ -298,6 +298,8 @@ impl Supervisor {
         measures.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let is_measured = self.state.is_recycled_by_usage();
         let mut strangers = self.children_changed();
+        // Whoever hears that this program has taken over is shown what it is.
+        self.update_attendant();
         self.decide(first);
         loop {
             if let Some(outcome) = self.outcome.take() {

@@ -20,6 +20,8 @@ mod prepare_tests;
 mod proxy_tests;
 #[path = "state/recycling_tests.rs"]
 mod recycling_tests;
+#[path = "state/reexec_tests.rs"]
+mod reexec_tests;
 #[path = "state/reload_tests.rs"]
 mod reload_tests;
 #[path = "state/scaling_tests.rs"]
@@ -911,6 +913,9 @@ enum Happening {
     Ask(Command),
     AttendantGreets,
     AttendantEnds,
+    Reexec,
+    Proven,
+    TrialEnds,
     Scale(HowMany),
     Terminate,
 }
@@ -940,6 +945,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         3 => command().prop_map(Happening::Ask),
         1 => Just(Happening::AttendantGreets),
         1 => Just(Happening::AttendantEnds),
+        2 => Just(Happening::Reexec),
+        5 => Just(Happening::Proven),
+        5 => Just(Happening::TrialEnds),
         2 => (0..9_u16).prop_map(|count| Happening::Scale(HowMany::Exactly(count))),
         1 => Just(Happening::Scale(HowMany::OneMore)),
         1 => Just(Happening::Scale(HowMany::OneLess)),
@@ -954,6 +962,7 @@ fn command() -> impl Strategy<Value = Command> {
         worker().prop_map(|worker| Command::Restart { worker }),
         worker().prop_map(|worker| Command::Drain { worker }),
         (0..9_u16).prop_map(|workers| Command::Scale { workers }),
+        Just(Command::Reexec),
     ]
 }
 
@@ -985,6 +994,8 @@ struct World {
     resigning: Option<ChildId>,
     /// Who serves metrics and status.
     attendant: Option<ChildId>,
+    /// Who shows whether it could take over.
+    trial: Option<ChildId>,
     /// What was asked, and whether that has had its last word.
     tickets: BTreeMap<Ticket, bool>,
     terminated: u32,
@@ -1040,7 +1051,11 @@ impl World {
                     let is_over = self.tickets.insert(ticket, progress.is_last()).unwrap_or_default();
                     assert!(!is_over, "nothing follows the last word");
                 }
-                Action::Signal { child, .. } if [self.preparer, self.attendant].contains(&Some(child)) => {}
+                Action::Try { child } => {
+                    assert_eq!(self.trial.replace(child), None, "there is one");
+                    assert_eq!(self.terminated, 0, "nobody is started after the end has begun");
+                }
+                Action::Signal { child, .. } if [self.preparer, self.attendant, self.trial].contains(&Some(child)) => {}
                 Action::Signal { child, .. } | Action::Drain { child, .. } => {
                     assert!(self.alive.contains_key(&child), "only the living are told");
                 }
@@ -1056,6 +1071,7 @@ impl World {
                     self.finished = true;
                 }
                 Action::Note(Note::Unkillable { who: Post::Preparation }) => self.preparer = None,
+                Action::Note(Note::Unkillable { who: Post::Trial }) => self.trial = None,
                 Action::Note(Note::Unkillable { who }) => {
                     let left: Vec<ChildId> = self
                         .alive
@@ -1193,6 +1209,9 @@ impl World {
             Happening::Ask(command) => Event::Command { ticket: Ticket(self.tickets.len() as u64), command },
             Happening::AttendantGreets => Event::Ready { child: self.attendant?, adopts: false },
             Happening::AttendantEnds => Event::Exited { child: self.attendant.take()?, how: Ended::Code(1) },
+            Happening::Reexec => Event::Reexec,
+            Happening::Proven => Event::Proven { child: self.trial? },
+            Happening::TrialEnds => Event::Exited { child: self.trial.take()?, how: Ended::Code(0) },
             Happening::Scale(how_many) => Event::Scale(how_many),
             Happening::Terminate => {
                 self.terminated += 1;
@@ -1235,7 +1254,7 @@ proptest! {
         let policy = policy(workers, failover);
         let room = workers + more;
         let policy = Policy { room, proxies, moves, reload_parallel, reload_soak, quota, prepare_timeout, admin, ..policy };
-        let mut state = State::new(policy);
+        let mut state = State::new(policy.clone());
         let mut world = World { workers: room, count: workers, ..World::default() };
         let slots = room + proxies;
         world.obey(now, state.handle(now, Event::Start), slots);
@@ -1247,6 +1266,11 @@ proptest! {
             let (asked, known) = (matches!(event, Event::Command { .. }), world.tickets.len());
             world.obey(now, state.handle(now, event), slots);
             prop_assert!(!asked || world.tickets.len() == known + 1 || world.finished, "the first word comes at once");
+            if state.may_reexec() {
+                state = reexec_tests::resumed(&state, policy.clone(), now);
+                world.obey(now, state.handle(now, Event::Resumed), slots);
+                prop_assert!(!state.may_reexec());
+            }
             if state.phase != Phase::Booting && world.terminated == 0 && state.phase == Phase::Running {
                 // A slot that nobody is in, and that nobody will be in, would be lost for ever.
                 for slot in state.in_use().map(|index| &state.slots[index]) {
@@ -1276,6 +1300,9 @@ proptest! {
             world.obey(now, state.handle(now, Event::Terminate), slots);
         }
         if let Some(child) = world.preparer.take() {
+            world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
+        }
+        if let Some(child) = world.trial.take() {
             world.obey(now, state.handle(now, Event::Exited { child, how: Ended::Signal(9) }), slots);
         }
         while let Some(child) = world.pick(0) {
