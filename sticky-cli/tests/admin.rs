@@ -77,6 +77,9 @@ fn commands_print_what_they_do_and_end_with_how_it_went() {
     let (told, _, status) = sticky(&cluster, "scale 2 --wait");
     assert!(status == 0 && told.contains("2 workers"), "{told}");
 
+    let (told, _, status) = sticky(&cluster, "reexec --wait");
+    assert!(status == 0 && told.starts_with("begun\nreexecuted: the supervisor is sticky "), "{told}");
+
     fs::write(cluster.folder().join("server.js"), "process.exit(5)").expect("written");
     let (_, why, status) = sticky(&cluster, "reload --wait");
     assert!(why.contains("reload stopped: the new worker 0 ") && why.contains("exit status: 5"), "{why}");
@@ -87,6 +90,27 @@ fn commands_print_what_they_do_and_end_with_how_it_went() {
     cluster.stop();
     let (_, why, status) = sticky(&cluster, "status");
     assert!(status == 3 && why.starts_with("sticky: cannot reach a cluster at /"), "{why}");
+}
+
+/// Nothing is at the program's path: what is there already goes on, and one that is put there later can take over.
+#[test]
+fn a_reexec_that_is_refused_says_why() {
+    let launch = Launch::new(env!("CARGO_BIN_EXE_sticky")).with_admin();
+    let (server, program) = (launch.folder().join("server.js"), launch.folder().join("program"));
+    fs::write(&server, SERVER).expect("written");
+    let cluster = launch.arg("run").arg("--").arg("node").arg(server).copied().up();
+    let worker = cluster.client().get("/").expect("an answer").text();
+    fs::remove_file(&program).expect("removed");
+    let (_, why, status) = sticky(&cluster, "reexec --wait");
+    assert_eq!(status, 1, "{why}");
+    assert!(
+        why.contains("reexec refused: the next supervisor could not be started: ") && why.contains("No such file"),
+        "{why}"
+    );
+    cluster.deploy(env!("CARGO_BIN_EXE_sticky"));
+    assert_eq!(sticky(&cluster, "reexec --wait").2, 0);
+    assert_eq!(cluster.client().get("/").expect("an answer").text(), worker, "the same one");
+    cluster.stop();
 }
 
 #[test]

@@ -132,7 +132,8 @@ impl Cluster {
 
     /// As [`enter`](Self::enter), inside a runtime: `None` in the supervisor, once everything has ended as asked.
     ///
-    /// The supervisor has a thread and a runtime of its own; this only waits for it. Dropping the future there, as
+    /// The supervisor has a thread and a runtime of its own; this only waits for it. When it replaces itself (SIGUSR2), everything
+    /// else in its process ends without notice, this future and other tasks included, and `main` begins anew. Dropping the future there, as
     /// `select!` does, ends the cluster as SIGTERM would, and waits for that, blocking.
     ///
     /// # Errors
@@ -147,6 +148,9 @@ impl Cluster {
     }
 
     /// Runs `application` in every worker, on a runtime made for it: of one thread, or of `threads_per_worker`.
+    ///
+    /// Call it on the program's first thread: that hears what came in while the supervisor replaced itself (SIGUSR2), at which
+    /// everything else in its process ends and `main` begins anew.
     ///
     /// Returns in a worker when the application does, and in the supervisor after the last worker. What follows has
     /// `exit_timeout` (5 s). The future need be neither `Send` nor `'static`.

@@ -43,7 +43,7 @@ use crate::session;
 /// Takes the port, starts the workers, and keeps them running until asked to end.
 pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver) -> Result<(), SuperviseError> {
     let (output, signals) = begin(&config)?;
-    Supervisor::new(config, prepares, output, stop)?.to_the_end(signals, Event::Start).await
+    Supervisor::new(config, prepares, output, stop)?.run_to_the_end(signals, Event::Start).await
 }
 
 /// Goes on from where this process was before it was replaced. Who is told by `heard` lets signals come again.
@@ -58,7 +58,7 @@ pub(super) async fn resume(
     let held = estate.held_signals().to_vec();
     crate::sys::signals::hear(&held).map_err(SuperviseError::system("hear signals"))?;
     let _ = heard.send(held);
-    estate.resume(config, prepares, output, stop)?.to_the_end(signals, Event::Resumed).await
+    estate.resume(config, prepares, output, stop)?.run_to_the_end(signals, Event::Resumed).await
 }
 
 /// What comes before everything else.
@@ -283,7 +283,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn to_the_end(mut self, signals: Signals, first: Event) -> Result<(), SuperviseError> {
+    async fn run_to_the_end(mut self, signals: Signals, first: Event) -> Result<(), SuperviseError> {
         let outcome = self.run(signals, first).await;
         self.dismiss_attendant().await;
         self.output.flush(FLUSH_TIME).await;

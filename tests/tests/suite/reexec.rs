@@ -23,12 +23,9 @@ pub(crate) fn rows() -> Vec<Row> {
     vec![
         Row::new("reexecs_under_load_are_noticed_by_nobody", reexecs_under_load_are_noticed_by_nobody).alone(),
         Row::new("reexec_keeps_all_there_is", reexec_keeps_all_there_is),
-        Row::new(
-            "workers_end_with_a_supervisor_that_was_reexecuted",
-            workers_end_with_a_supervisor_that_was_reexecuted,
-        ),
+        Row::new("workers_end_with_a_reexecuted_supervisor", workers_end_with_a_reexecuted_supervisor),
         Row::new("reexec_takes_the_program_at_the_path", reexec_takes_the_program_at_the_path),
-        Row::new("broken_successors_change_nothing", broken_successors_change_nothing),
+        Row::new("reexec_of_a_broken_program_changes_nothing", reexec_of_a_broken_program_changes_nothing),
         once(Row::new("reexec_waits_for_a_reload", reexec_waits_for_a_reload)),
         once(Row::new("shutdown_wins_over_a_reexec", shutdown_wins_over_a_reexec)),
         once(Row::new("signals_during_reexecs_are_heard", signals_during_reexecs_are_heard)),
@@ -89,7 +86,7 @@ fn reexec_keeps_all_there_is(bed: &Bed) {
     assert!(admin.try_status().is_err() && !admin.path().exists());
 }
 
-fn workers_end_with_a_supervisor_that_was_reexecuted(bed: &Bed) {
+fn workers_end_with_a_reexecuted_supervisor(bed: &Bed) {
     let cluster = bed.launch().up();
     cluster.reexec();
     // One worker of the first program, one of the second.
@@ -148,22 +145,26 @@ fn is_refused(cluster: &TestCluster, words: &[&str]) {
     assert_eq!((cluster.supervisor(), inode_of(supervisor), cluster.pids(2)), (supervisor, program, workers));
 }
 
-fn broken_successors_change_nothing(bed: &Bed) {
+fn reexec_of_a_broken_program_changes_nothing(bed: &Bed) {
     let faults: [(&str, &[&str]); 4] = [
         ("trial-exits", &["the next supervisor exited with status 3 before it was ready"]),
-        ("trial-hangs", &["the next supervisor was not ready within 1.5s"]),
+        ("trial-hangs", &["the next supervisor was not ready within 5s"]),
         ("other-affinity", &["can't change affinity: restart"]),
         ("other-address", &["listen is \"127.0.0.1:1\" and was \"127.0.0.1:0\": a reexec can't change that: restart"]),
     ];
     for (fault, words) in faults {
-        let launch = bed.deployed().env("TESTBED_FAULT", fault).env("STICKY_BOOT_TIMEOUT", "1500ms").with_admin();
+        // As long as whatever does not hang may take on a busy machine.
+        let boot_timeout = if fault == "trial-hangs" { "5s" } else { "60s" };
+        let launch = bed.deployed().env("TESTBED_FAULT", fault).env("STICKY_BOOT_TIMEOUT", boot_timeout).with_admin();
         let cluster = launch.up();
         cluster.deploy(env!("CARGO_BIN_EXE_testbed-fault"));
         is_refused(&cluster, words);
         eventually("the next supervisor is gone", PATIENCE, || cluster.workers().len() == 2);
-        // The next deploy repairs it.
-        cluster.deploy(bed.program());
-        cluster.reexec();
+        if fault != "trial-hangs" {
+            // The next deploy repairs it.
+            cluster.deploy(bed.program());
+            cluster.reexec();
+        }
         cluster.stop();
     }
     let cluster = bed.deployed().with_admin().up();
