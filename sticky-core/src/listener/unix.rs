@@ -4,7 +4,6 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::ListenError;
@@ -20,12 +19,14 @@ pub(super) struct SocketFile {
 type Identity = (u64, u64);
 
 /// What the next program has to know of the file: to have this does not remove it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg(cluster)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct CarriedFile {
     path: PathBuf,
     identity: Identity,
 }
 
+#[cfg(cluster)]
 impl From<CarriedFile> for SocketFile {
     fn from(CarriedFile { path, identity }: CarriedFile) -> Self {
         Self { path, identity }

@@ -30,7 +30,7 @@ const LAST_WORD_LENGTH: usize = 1024;
 const READ: usize = 16 * 1024;
 
 /// How long it may take to stop reading: as long as a stuck stream holds up what is read.
-const HALT_TIME: Duration = Duration::from_secs(5);
+const HALT_TIME: Duration = Duration::from_secs(2);
 
 /// Where the workers' output goes; one for the whole cluster.
 pub(crate) struct Output {

@@ -173,6 +173,13 @@ async fn in_factory(fault: &str, worker: &Worker) -> Result<(), BoxError> {
             let _connections = worker.clone().ready();
             std::process::exit(4);
         }
+        "heeds-sigterm" => {
+            let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+            tokio::spawn(async move {
+                terminate.recv().await;
+                std::process::exit(9);
+            });
+        }
         "two-clusters" => try_second_cluster()?,
         "nested" => start_nested()?,
         "orphans" => leave_orphan()?,

@@ -29,6 +29,7 @@ pub(crate) fn rows() -> Vec<Row> {
         once(Row::new("reexec_waits_for_a_reload", reexec_waits_for_a_reload)),
         once(Row::new("shutdown_wins_over_a_reexec", shutdown_wins_over_a_reexec)),
         once(Row::new("signals_during_reexecs_are_heard", signals_during_reexecs_are_heard)),
+        Row::new("reexecs_signal_no_worker", reexecs_signal_no_worker).only(Dispatch::Handoff),
         once(Row::new("process_one_reexecutes_itself", process_one_reexecutes_itself)),
         once(Row::new("reexecs_leave_nothing_behind", reexecs_leave_nothing_behind)),
         once(Row::new(
@@ -60,7 +61,9 @@ fn reexec_keeps_all_there_is(bed: &Bed) {
     let uptime = admin.status().uptime_seconds;
     let (metrics, attendant) = (admin.metrics(), cluster.admin());
     cluster.reexec();
+    let mut events = admin.events();
     let said = admin.command(Command::Reexec);
+    events.expect("reexecuted");
     assert!(matches!(&said[..], [Progress::Begun, Progress::Done { .. }]), "{said:?}");
     let status = admin.status();
     assert_eq!((status.reexecs, status.pid), (2, cluster.supervisor()));
@@ -229,6 +232,23 @@ fn signals_during_reexecs_are_heard(bed: &Bed) {
     cluster.stop();
 }
 
+/// The kernel may tell workers that the thread which has started them is gone: to an application that heeds the signal, that
+/// would be its end.
+fn reexecs_signal_no_worker(bed: &Bed) {
+    let cluster = bed.fault("heeds-sigterm").with_admin().up();
+    let admin = Admin::of(&cluster);
+    let workers = || -> Vec<u32> { admin.status().slots.iter().map(|slot| slot.processes[0].pid).collect() };
+    let before = workers();
+    for _ in 0..3 {
+        cluster.reexec();
+        assert_eq!(cluster.client().get("/").expect("an answer").text(), "hello");
+    }
+    assert_eq!((workers(), cluster.events().count("exited with status 9")), (before.clone(), 0));
+    process::signal(before[0], Signal::TERM);
+    cluster.events().expect("worker 0 exited with status 9", PATIENCE);
+    cluster.stop();
+}
+
 fn process_one_reexecutes_itself(bed: &Bed) {
     let cluster = bed.launch().as_process_one().up();
     let before = cluster.pids(2);
@@ -240,7 +260,9 @@ fn process_one_reexecutes_itself(bed: &Bed) {
 }
 
 fn reexecs_leave_nothing_behind(bed: &Bed) {
-    let cluster = bed.launch().env("STICKY_PREFIX_OUTPUT", "on").with_admin().up();
+    let launch = bed.launch().env("STICKY_PREFIX_OUTPUT", "on").with_admin();
+    // Where the kernel counts descriptors that are on their way.
+    let cluster = launch.with_descriptors(100).unprivileged().up();
     let descriptors = || process::descriptors(cluster.supervisor()).len();
     cluster.reexec();
     let before = descriptors();

@@ -51,6 +51,9 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::exec;
 use crate::sys::signals::{self, Held};
 
+/// Why the supervisor stays what it is where its output is stuck: what waits to be written would be lost.
+const NOT_TAKEN: &str = "nobody reads what the workers write";
+
 /// How long the runtime has to tell of signals that came in before they were kept.
 const HEARING_TIME: Duration = Duration::from_millis(2);
 
@@ -62,33 +65,34 @@ impl Supervisor {
 
     /// Replaces this program. If it returns, everything goes on.
     pub(super) async fn reexec(&mut self, signals: &mut Signals) {
-        let Some(pipes) = self.output.halt().await else {
-            let why = "what the workers write is not taken".to_owned();
-            return self.decide(Event::ReexecFailed { why });
-        };
-        self.output.flush_lines(FLUSH_TIME).await;
-        let why = match self.reexec_between(&pipes, signals).await {
-            Ok(never) => never.map(|never| match never {}),
-            Err(error) => Some(error.to_string()),
+        let Some(pipes) = self.output.halt().await else { return self.not_reexecuted(NOT_TAKEN.to_owned()) };
+        let why = if self.output.flush_lines(FLUSH_TIME).await {
+            self.reexec_unheard(&pipes, signals).await.err().map(|error| error.to_string())
+        } else {
+            Some(NOT_TAKEN.to_owned())
         };
         self.output.go_on(pipes);
         if let Some(why) = why {
-            self.decide(Event::ReexecFailed { why });
+            self.not_reexecuted(why);
         }
     }
 
-    /// The same while nobody's output is read; `None` if something has come between.
-    async fn reexec_between(&mut self, pipes: &[HaltedPipe], signals: &mut Signals) -> io::Result<Option<Infallible>> {
+    fn not_reexecuted(&mut self, why: String) {
+        self.decide(Event::ReexecFailed { why });
+    }
+
+    /// The same while nobody's output is read. If it returns without an error, something has come between.
+    async fn reexec_unheard(&mut self, pipes: &[HaltedPipe], signals: &mut Signals) -> io::Result<()> {
         let held = signals::hold(&Signals::HEEDED)?;
         tokio::time::sleep(HEARING_TIME).await;
         signals.unheeded().into_iter().for_each(|signal| held.keep(signal));
-        notice::flush(FLUSH_TIME);
-        // From here on nothing is waited for, so that nothing more is read of what children say: it waits in their sockets.
+        // From here on nothing is awaited, so that nothing more is read of what children say: it waits in their sockets.
         self.hear_what_waits();
-        if !self.state.may_reexec() || !self.is_idle() {
-            return Ok(None);
+        if self.state.may_reexec() && self.is_idle() {
+            notice::flush(FLUSH_TIME);
+            return self.replace(pipes, &held).map(|never| match never {});
         }
-        self.replace(pipes, &held).map(Some)
+        Ok(())
     }
 
     fn replace(&self, pipes: &[HaltedPipe], held: &Held) -> io::Result<Infallible> {
