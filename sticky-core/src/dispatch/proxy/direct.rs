@@ -423,7 +423,6 @@ impl Kept for Direct {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
@@ -472,7 +471,7 @@ mod tests {
         let open = (head.framing != Framing::UntilClose).then(|| tokio::spawn(async { worker.await.unwrap() }));
         let collected = collect(DirectBody::new(direct, head.framing, loan(&pool, head.goes_on))).await;
         drop(open);
-        let is_kept = pool.take(WorkerId::new(0), Some((0, None)), Duration::MAX).is_some();
+        let is_kept = pool.take(WorkerId::new(0), Some((0, None)), None).is_some();
         collected.map(|(data, trailers)| (data, trailers, is_kept))
     }
 

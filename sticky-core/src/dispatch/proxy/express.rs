@@ -6,9 +6,9 @@
 //!  Guard ◄── head, or raw::response of it ◄───────┘ body as it comes
 //! ```
 //!
-//! That is most requests. What needs more (a body, an upgrade, a new connection to the worker, a second attempt, a fault
-//! told) is hyper's and [`forward`](super::forward)'s: a message is taken only where an idle connection waits for it, and
-//! given back where no worker has seen it.
+//! That is most requests. What needs more (a body, an upgrade, a worker that is not there, a second attempt, a fault told) is
+//! hyper's and [`forward`](super::forward)'s: a message is taken only where it can be sent at once, and given back where no
+//! worker has seen it.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
@@ -149,7 +149,7 @@ impl Lane for Express {
         let taken = slot.ok().and_then(|slot| {
             let request = self.request(message, peer)?;
             let era = self.forwarder.era(slot);
-            let direct = self.forwarder.take_idle(slot, era)?;
+            let direct = self.forwarder.connect_at_once(slot, era)?;
             Some((slot, era, direct, request))
         });
         let Some((slot, era, direct, request)) = taken else {

@@ -215,9 +215,10 @@ impl Forwarder {
         self.settings.response_timeout
     }
 
-    /// A connection to this slot that is idle.
-    pub(super) fn take_idle(&self, slot: WorkerId, era: Era) -> Option<Direct> {
-        era.and_then(|_| self.direct.take(slot, era, Duration::MAX))
+    /// A connection to this slot, where its worker runs and that needs no waiting: one that is idle, or else a new one.
+    pub(super) fn connect_at_once(&self, slot: WorkerId, era: Era) -> Option<Direct> {
+        era?;
+        self.direct.take(slot, era, None).or_else(|| self.upstreams.connect_at_once(slot))
     }
 
     /// Puts such a connection back.
@@ -283,7 +284,7 @@ impl Forwarder {
             let under_way = noted.take().or_else(|| self.judge.note_under_way(slot));
             let era = self.era(slot);
             // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
-            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
+            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, None));
             let mut connection = match used {
                 Some(connection) => connection,
                 None => match self.upstreams.connect_directly(slot).await {
@@ -359,7 +360,7 @@ impl Forwarder {
 
     /// A connection to a slot, and whether it has been used before.
     async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
-        let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
+        let at_most = self.upstreams.are_ports().then_some(PORT_IDLE_TIME);
         // A worker that stands still would not answer; who takes up a new connection does.
         while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, at_most)) {
             if sender.is_ready().await {
