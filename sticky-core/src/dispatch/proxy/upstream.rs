@@ -87,17 +87,31 @@ impl Upstreams {
         }
     }
 
-    /// A new connection to this slot, for whoever reads and writes it himself. Not where workers listen by themselves.
+    /// The same, for whoever reads and writes it himself.
     ///
     /// # Errors
     ///
     /// As [`Self::connect`].
-    pub(super) async fn connect_directly(&self, slot: WorkerId) -> Result<Direct, Fault> {
-        self.open(slot).await.map(Direct::new)
+    pub(super) async fn connect_directly(
+        &self,
+        slot: WorkerId,
+        is_out: impl Fn() -> bool,
+    ) -> Result<Direct, Fault> {
+        let stream = match &self.ports {
+            Some(ports) => {
+                let stream = self.dial(ports.clone(), slot, is_out).await?.into_std();
+                stream.and_then(|stream| QuietStream::new(stream.into())).map_err(|_| Fault::Unavailable)?
+            }
+            None => self.open(slot).await?,
+        };
+        Ok(Direct::new(stream))
     }
 
-    /// The same, where that needs no waiting.
+    /// The same, where that needs no waiting: not where a worker listens by itself.
     pub(super) fn connect_at_once(&self, slot: WorkerId) -> Option<Direct> {
+        if self.are_ports() {
+            return None;
+        }
         let (ours, theirs) = pair().ok()?;
         self.offer(slot, &theirs).ok()?;
         QuietStream::new(ours).ok().map(Direct::new)
