@@ -165,10 +165,39 @@ impl Connection {
         self.traffic = Some(Box::new(Traffic::new(lane)));
     }
 
+    /// Whether messages may take a lane.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_lane(&self) -> bool {
+        self.traffic.is_some()
+    }
+
     /// Whether a message is on its lane.
     #[cfg(feature = "http")]
     pub(crate) fn is_busy(&self) -> bool {
         self.traffic.as_ref().is_some_and(|traffic| traffic.is_busy())
+    }
+
+    /// Whether a message has taken its lane.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_ridden(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|traffic| traffic.has_carried())
+    }
+
+    /// Whether a message is on its lane, or has begun to arrive.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.is_busy() || self.is_within_head()
+    }
+
+    /// Has its messages take the lane until there is something else to read, or nothing more: `false`.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_beyond_lane(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Self { open: Some(open), guard: Some(guard), traffic: Some(traffic) } = self else {
+            return Poll::Ready(Ok(true));
+        };
+        let read = traffic.poll_beyond(open.stream.get_mut(), guard, cx);
+        Pin::new(self).unguard_if_over();
+        read
     }
 
     /// The other side's address: the client's, or that of a proxy in front. An IPv4-mapped one is shown as IPv4; `None`

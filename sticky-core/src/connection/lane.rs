@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::ReadBuf;
@@ -26,18 +27,22 @@ pub(crate) enum Passage {
     Returned(Vec<u8>),
 }
 
+/// How much is read at once: most messages.
+const READ: usize = 8 * 1024;
+
 /// A connection's lane, and whether somebody is on it.
 #[derive(Debug)]
 pub(crate) struct Traffic {
     lane: Box<dyn Lane>,
     is_busy: bool,
+    has_carried: bool,
     /// What the framework has still to read of a message that was returned.
     returned: Vec<u8>,
 }
 
 impl Traffic {
     pub(crate) fn new(lane: Box<dyn Lane>) -> Self {
-        Self { lane, is_busy: false, returned: Vec::new() }
+        Self { lane, is_busy: false, has_carried: false, returned: Vec::new() }
     }
 
     /// As the guard's, of what is not taken.
@@ -70,7 +75,28 @@ impl Traffic {
             }
             buf.set_filled(before);
             self.is_busy = true;
+            self.has_carried = true;
         }
+    }
+
+    /// Carries what may take the lane until there is something else, which can be read then, or nothing more: `false`.
+    pub(crate) fn poll_beyond(
+        &mut self,
+        stream: &mut Stream,
+        guard: &mut Guard,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let mut space = [MaybeUninit::uninit(); READ];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(self.poll_read(stream, guard, cx, &mut buf))?;
+        let read = buf.filled();
+        self.returned.splice(..0, read.iter().copied());
+        Poll::Ready(Ok(!read.is_empty()))
+    }
+
+    /// Whether a message has been taken.
+    pub(crate) fn has_carried(&self) -> bool {
+        self.has_carried
     }
 
     /// Whether a message has been taken and is not answered.

@@ -22,7 +22,7 @@ use super::fault::Fault;
 use super::headers::{self, Words};
 use super::pool::{Era, Lease, Pool, Sender};
 use super::tunnel;
-use super::upstream::Upstreams;
+use super::upstream::{Announced, Upstreams};
 use crate::config::Config;
 use crate::connection::ClientAddr;
 use crate::dispatch::handoff::exchange::Opening;
@@ -188,8 +188,8 @@ impl Forwarder {
         let is_trusted = self.judge.trusts(peer);
         let by_https = is_trusted && came_by_https(&parts.headers);
         headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
-        if downstream.is_none() && body.is_end_stream() && !self.upstreams.are_ports() {
-            return self.in_time(self.ask(slot, &parts, client.get(), under_way)).await;
+        if downstream.is_none() && body.is_end_stream() {
+            return self.in_time(self.ask(slot, &mut parts, client.get(), under_way)).await;
         }
         let origin = self.origin(&parts.headers, client.get());
         let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
@@ -202,11 +202,6 @@ impl Forwarder {
         Ok(self.answer(inbound, downstream, is_connect))
     }
 
-    /// Whether workers are behind guards of ours, and answer whoever asks by himself.
-    pub(super) fn asks_directly(&self) -> bool {
-        !self.upstreams.are_ports()
-    }
-
     pub(super) fn judge(&self) -> &Judge {
         &self.judge
     }
@@ -217,7 +212,47 @@ impl Forwarder {
 
     /// A connection to this slot that is idle.
     pub(super) fn take_idle(&self, slot: WorkerId, era: Era) -> Option<Direct> {
-        era.and_then(|_| self.direct.take(slot, era, Duration::MAX))
+        era.and_then(|_| self.direct.take(slot, era, self.idle_time()))
+    }
+
+    /// As [`Upstreams::connect_at_once`].
+    pub(super) fn connect_at_once(&self, slot: WorkerId) -> Option<Direct> {
+        self.upstreams.connect_at_once(slot)
+    }
+
+    /// As [`Upstreams::connect_directly`].
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub(super) async fn connect_directly(&self, slot: WorkerId) -> Result<Direct, Fault> {
+        self.upstreams.connect_directly(slot, || self.judge.is_out(slot)).await
+    }
+
+    /// As [`Upstreams::announce`].
+    pub(super) fn announce(&self, slot: WorkerId) -> Option<Announced> {
+        self.upstreams.announce(slot)
+    }
+
+    /// For how long a connection may have been idle to be used again.
+    fn idle_time(&self) -> Option<Duration> {
+        self.upstreams.are_ports().then_some(PORT_IDLE_TIME)
+    }
+
+    /// Whether the sessions of this slot are kept here, by what its requests and their answers say.
+    pub(super) fn keeps_sessions(&self, slot: WorkerId) -> bool {
+        self.sessions.get(slot.index()).is_some_and(|sessions| sessions.are_of_interest())
+    }
+
+    /// Whether a request without a body that was lost may be sent once more, perhaps to another worker. What a worker of ours has not read it has not
+    /// seen; of others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
+    pub(super) fn may_ask_again(&self, slot: WorkerId, lost: &Lost, method: &Method, is_used: bool) -> bool {
+        match lost {
+            Lost::Unreached(_) => self.judge.is_out(slot),
+            Lost::Unseen | Lost::Silent(_) if self.upstreams.are_ports() => is_used && method.is_idempotent(),
+            Lost::Unseen => true,
+            Lost::Silent(_) | Lost::Broken(_) => false,
+        }
     }
 
     /// Puts such a connection back.
@@ -233,7 +268,7 @@ impl Forwarder {
 
     /// Who keeps the sessions of a slot whose worker does not.
     fn keeper(&self, slot: WorkerId) -> Option<Keeper> {
-        let sessions = self.sessions.get(slot.index()).filter(|sessions| sessions.are_of_interest())?;
+        let sessions = self.sessions.get(slot.index()).filter(|_| self.keeps_sessions(slot))?;
         // What the headers say by now is our own word.
         Some(Keeper::new(Arc::clone(sessions), true))
     }
@@ -270,46 +305,45 @@ impl Forwarder {
         }
     }
 
-    /// Sends a request without a body to a worker of ours, and again as long as it is certain that none has seen it.
+    /// Sends a request without a body, and again as long as it is certain that no worker has seen it.
     async fn ask(
         &self,
         mut slot: WorkerId,
-        parts: &Parts,
+        parts: &mut Parts,
         client: Option<SocketAddr>,
         mut noted: Option<UnderWay>,
     ) -> Result<Response<Answer>, Fault> {
+        let as_it_came = self.keeps_sessions(slot).then(|| direct::written(parts));
+        let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
         let request = direct::written(parts);
         for attempt in 1..=ATTEMPTS {
-            let under_way = noted.take().or_else(|| self.judge.note_under_way(slot));
+            let noted = noted.take().or_else(|| self.judge.note_under_way(slot));
+            let under_way = (noted, self.upstreams.announce(slot));
             let era = self.era(slot);
             // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
-            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
+            let used = era.filter(|_| attempt == 1).and_then(|_| self.take_idle(slot, era));
+            let is_used = used.is_some();
             let mut connection = match used {
                 Some(connection) => connection,
-                None => match self.upstreams.connect_directly(slot).await {
+                None => match self.connect_directly(slot).await {
                     Ok(connection) => connection,
                     Err(fault) => {
-                        slot = self.another(slot, &request, client).ok_or(fault)?;
+                        slot = self.another(slot, as_it_came.as_ref().unwrap_or(&request), client).ok_or(fault)?;
                         continue;
                     }
                 },
             };
             match connection.ask(&request, &parts.method).await {
-                Ok(head) => {
-                    let loan = Loan {
-                        pool: Arc::clone(&self.direct),
-                        slot,
-                        era,
-                        goes_on: head.goes_on,
-                        _under_way: under_way,
-                    };
+                Ok(mut head) => {
+                    if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(slot.index())) {
+                        visit.at(sessions).response(head.response.headers_mut());
+                    }
+                    let pool = Arc::clone(&self.direct);
+                    let loan = Loan { pool, slot, era, goes_on: head.goes_on, _under_way: under_way };
                     return answer_directly(head, connection, loan);
                 }
-                Err(Lost::Unseen) => {}
-                Err(Lost::Broken(error)) => {
-                    tracing::debug!(target: "sticky", %error, %slot, "a worker has broken off");
-                    return Err(Fault::BrokenOff);
-                }
+                Err(lost) if self.may_ask_again(slot, &lost, &parts.method, is_used) => {}
+                Err(lost) => return Err(fault(slot, lost)),
             }
         }
         Err(Fault::BrokenOff)
@@ -359,9 +393,8 @@ impl Forwarder {
 
     /// A connection to a slot, and whether it has been used before.
     async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
-        let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
         // A worker that stands still would not answer; who takes up a new connection does.
-        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, at_most)) {
+        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, self.idle_time())) {
             if sender.is_ready().await {
                 return Ok((sender, true));
             }
@@ -408,6 +441,15 @@ impl Forwarder {
             None if status == StatusCode::SWITCHING_PROTOCOLS => Fault::BrokenOff.response(),
             _ => response.map(|body| Answer::stream(body, lease)),
         }
+    }
+}
+
+/// What the client is told of a request that was lost.
+pub(super) fn fault(slot: WorkerId, lost: Lost) -> Fault {
+    tracing::debug!(target: "sticky", ?lost, %slot, "a request was lost");
+    match lost {
+        Lost::Unreached(fault) => fault,
+        _ => Fault::BrokenOff,
     }
 }
 
