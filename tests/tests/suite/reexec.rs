@@ -180,7 +180,8 @@ fn reexec_of_a_broken_program_changes_nothing(bed: &Bed) {
 }
 
 fn reexec_waits_for_a_reload(bed: &Bed) {
-    let cluster = bed.launch().env("STICKY_RELOAD_SOAK", "300ms").up();
+    // More sockets than one message carries.
+    let cluster = bed.launch().env("STICKY_RELOAD_SOAK", "300ms").env("STICKY_MAX_WORKERS", "256").up();
     cluster.signal(Signal::HUP);
     cluster.events().expect("sticky: reloading 2 workers", PATIENCE);
     cluster.signal(Signal::USR2);
