@@ -1,8 +1,8 @@
 //! Chaos: clients with many keys on few connections, while workers are killed, stopped, starved of descriptors and
-//! replaced.
+//! replaced, and the supervisor is.
 //!
 //! ```text
-//!  64 clients ── count, echo, WebSocket, each request named and keyed ──► 4 workers ◄── kill, stop, starve, reload
+//!  64 clients ── count, echo, WebSocket, each request named and keyed ──► 4 workers ◄── kill, stop, starve, reload, reexec
 //!      │ every answer: the key's worker, this request's name, exact bytes, the next count
 //!      └ every loss: held against the journal and the kills, see `account`
 //! ```
@@ -55,6 +55,8 @@ enum Kind {
     Starved,
     /// Every worker, one after the other; sometimes one is killed meanwhile.
     Replaced,
+    /// The supervisor is asked to replace itself, when all else is over: no harm to anybody.
+    Reexecuted,
 }
 
 fn chaos_loses_only_what_was_executing(bed: &Bed) {
@@ -106,7 +108,7 @@ fn do_harm(cluster: &TestCluster, mut random: Random) -> Vec<Harm> {
     let ends = Instant::now() + Duration::from_secs(seconds);
     let (mut born, mut harms) = (HashMap::new(), Vec::new());
     // Each once, however few there are.
-    let mut first = vec![Kind::Killed, Kind::Replaced, Kind::Starved, Kind::Stopped];
+    let mut first = vec![Kind::Killed, Kind::Replaced, Kind::Reexecuted, Kind::Starved, Kind::Stopped];
     while Instant::now() < ends || !first.is_empty() {
         process::let_pass(Duration::from_millis(random.between(20, 300) as u64));
         let pids = pids(cluster);
@@ -117,12 +119,14 @@ fn do_harm(cluster: &TestCluster, mut random: Random) -> Vec<Harm> {
         let Some((slot, pid)) = old.get(random.below(WORKERS.into())).copied() else { continue };
         let time = Duration::from_millis(random.between(50, 1_200) as u64);
         let from = Instant::now();
-        let any = *random.choose(&[Kind::Killed, Kind::Killed, Kind::Stopped, Kind::Starved, Kind::Replaced]);
+        let kinds = [Kind::Killed, Kind::Killed, Kind::Stopped, Kind::Starved, Kind::Replaced, Kind::Reexecuted];
+        let any = *random.choose(&kinds);
         let kind = first.pop().unwrap_or(any);
         match kind {
             Kind::Killed => kill(pid),
             Kind::Stopped => stop(pid, time),
             Kind::Starved => starve(pid, time),
+            Kind::Reexecuted => cluster.signal(Signal::USR2),
             Kind::Replaced => {
                 let victim = (random.below(2) == 0).then_some(pid);
                 replace(cluster, victim, time / 4);
@@ -134,6 +138,9 @@ fn do_harm(cluster: &TestCluster, mut random: Random) -> Vec<Harm> {
     }
     let is_calm = || cluster.workers().len() == usize::from(WORKERS) && pids(cluster).len() == usize::from(WORKERS);
     eventually("every slot runs once", PATIENCE, is_calm);
+    eventually("a reexec is done", PATIENCE, || cluster.events().count("sticky: reexecuted") > 0);
+    assert_eq!(cluster.events().count("reexec refused"), 0, "{}", cluster.events());
+    println!("{} reexecs", cluster.events().count("sticky: reexecuted"));
     harms
 }
 
