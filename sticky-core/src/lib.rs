@@ -97,7 +97,7 @@ pub mod error {
     pub use crate::dispatch::{DispatchError, ParseDispatchError};
     pub use crate::listener::{AddressError, ListenError};
     pub use crate::placement::ParsePlacementError;
-    pub use crate::worker::StandaloneError;
+    pub use crate::worker::{ExtraListenerError, StandaloneError};
     #[cfg(cluster)]
     pub use crate::{
         dispatch::kernel::{AttachError, ProofError},
@@ -118,4 +118,6 @@ pub use id::{Generation, MAX_WORKERS, WorkerId};
 pub use listener::{ListenAddress, ListenAddresses};
 pub use placement::Placement;
 pub use role::{Role, role};
-pub use worker::{Connections, Drain, DrainReason, Leadership, NeedsGuard, Tenure, Worker};
+pub use worker::{
+    Connections, Drain, DrainReason, ExtraConnections, ExtraListener, Leadership, NeedsGuard, Stay, Tenure, Worker,
+};

@@ -14,6 +14,7 @@ mod cookie;
 mod cpus;
 mod env;
 mod error;
+mod extra;
 mod failover;
 mod memory;
 mod parse;
@@ -32,6 +33,7 @@ pub(crate) use self::cookie::CookieSettings;
 pub use self::cookie::SameSite;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
+pub(crate) use self::extra::ExtraAddresses;
 pub use self::failover::Failover;
 pub(crate) use self::memory::Memory;
 use self::parse::Value as _;
@@ -118,6 +120,8 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     /// Where metrics and status are served.
     pub(crate) admin: AdminAddresses,
+    /// Where the application listens beside that, in every worker.
+    pub(crate) extra_listeners: ExtraAddresses,
     /// For the integrations that use it.
     pub(crate) redis: Redis,
     /// None is auto: when standard output is a terminal.

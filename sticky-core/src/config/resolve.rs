@@ -66,6 +66,7 @@ impl Resolver<'_> {
         let route = self.route(&mut builder);
         let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
         let dispatch = route.choice.dispatch;
+        let public = listen.clone();
         let mut config = Config {
             workers: workers.unwrap_or(1),
             max_workers: max_workers.unwrap_or(0),
@@ -106,6 +107,7 @@ impl Resolver<'_> {
             max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
             admin: self.admin(builder.admin),
+            extra_listeners: self.extra_listeners(builder.extra_listener, &public),
             redis: self.redis(builder.redis_url.take(), builder.redis_prefix.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),

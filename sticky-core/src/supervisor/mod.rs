@@ -10,6 +10,7 @@ mod admin;
 mod backlog;
 mod child;
 mod event;
+mod extras;
 mod happening;
 mod heartbeat;
 mod ledger;

@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::admin::Desk;
 use super::child::{Incoming, Launched, Launcher, Process};
 use super::event::{Action, ChildId, Ended, Event, Fleet, HowMany, Note, Outcome, Program as Source, Scope};
+use super::extras::Extras;
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -130,6 +131,8 @@ pub(super) struct Supervisor {
     seed: u64,
     listeners: Vec<ListenerSet>,
     channels: Vec<Pair>,
+    /// Where the application listens beside that.
+    extras: Extras,
     /// What the sticky cookie is sealed with.
     secret: Vec<u8>,
     session_table: Option<TableOwner>,
@@ -166,6 +169,7 @@ impl Supervisor {
         let seed = config.hash_seed.unwrap_or_else(random);
         let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
         let listeners = super::sockets::take(&config, seed)?;
+        let extras = Extras::take(&config)?;
         let desk = Desk::new(super::sockets::take_admin(&config)?);
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
@@ -201,6 +205,7 @@ impl Supervisor {
             seed,
             listeners,
             channels,
+            extras,
             secret,
             session_table,
             scoreboard,
@@ -310,6 +315,7 @@ impl Supervisor {
                     evicted: self.evicted.clone(),
                     channels: u16::try_from(self.channels.len()).unwrap_or_default(),
                     secret: self.secret.clone(),
+                    extras: !self.extras.is_empty(),
                 };
                 let table = self.session_table.as_ref().map(AsFd::as_fd);
                 let descriptors: Vec<_> = std::iter::once(self.scoreboard.as_fd()).chain(table).collect();
@@ -317,6 +323,10 @@ impl Supervisor {
                 let senders: Vec<_> = self.channels.iter().map(|pair| pair.sender.as_fd()).collect();
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
+                }
+                if !self.extras.is_empty() {
+                    let (extras, descriptors) = self.extras.lend();
+                    member.process.send(&extras, &descriptors);
                 }
                 if member.slot.get() >= self.config.max_workers {
                     let (slots, ports) = self.state.told_proxies();
@@ -480,8 +490,14 @@ impl Supervisor {
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
             Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
-            Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
-            Action::CloseListeners => self.listeners.clear(),
+            Action::Unpublish => {
+                self.listeners.iter().for_each(ListenerSet::unpublish);
+                self.extras.unpublish();
+            }
+            Action::CloseListeners => {
+                self.listeners.clear();
+                self.extras.close();
+            }
             Action::Note(note) => self.note(&note),
             Action::Finish(outcome) => self.finish(outcome),
         }
@@ -611,6 +627,7 @@ impl Supervisor {
         match note {
             Note::Up => {
                 self.announce();
+                self.extras.announce();
                 self.desk.announce();
             }
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {

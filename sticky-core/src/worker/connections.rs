@@ -24,7 +24,7 @@ use crate::notice;
 use crate::worker::{DrainReason, Worker};
 
 /// How long to leave connections in the kernel's queue when this process or the machine is out of something.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long handshakes that have begun have to complete before a queue counts as empty: a round trip.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
@@ -465,7 +465,7 @@ impl Connections {
         (self.worker.inner.report)(message);
     }
 
-    /// Waits until every connection has ended or the drain's deadline has passed, cuts what is left in paced
+    /// Waits until every connection has ended and nobody [stays](Worker::stay), or the drain's deadline has passed, cuts what is left in paced
     /// batches, and tells the supervisor how it went.
     ///
     /// Call it after [`accept`](Self::accept) has returned `None`. Before that it ends the accepting; the supervisor
@@ -477,10 +477,14 @@ impl Connections {
         let worker = self.worker.clone();
         worker.inner.drain.started().await;
         let registry = &worker.inner.registry;
+        let all_done = async {
+            registry.idle().await;
+            worker.inner.stays.over().await;
+        };
         let is_over = async {
             tokio::select! {
                 biased;
-                () = registry.idle() => false,
+                () = all_done => false,
                 () = worker.inner.connection_drain.expired() => true,
             }
         };
@@ -534,7 +538,7 @@ impl Drop for Connections {
 
 /// Whether an error of accept(2) is about the connection that was to be accepted: Linux passes on what has become of it
 /// meanwhile.
-fn concerns_one_connection(error: &io::Error) -> bool {
+pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
         NotConnected, TimedOut, WouldBlock,

@@ -124,7 +124,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Grant => return hears.office.grant(),
         ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
-        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
+        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Extras { .. } | ToWorker::Refused { .. } => return,
         // Not for workers.
         ToWorker::Prepare | ToWorker::Admit(_) | ToWorker::News(_) => return,
         ToWorker::Happened(_) | ToWorker::Progress { .. } | ToWorker::Unknown => return,

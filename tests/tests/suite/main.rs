@@ -19,6 +19,7 @@ mod crash;
 mod departures;
 mod drain;
 mod environment;
+mod extra;
 mod failover;
 mod failover_handoff;
 mod fair;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         sockets::rows(),
         limits::rows(),
         environment::rows(),
+        extra::rows(),
         output::rows(),
         boot::rows(),
         takeover::rows(),
