@@ -101,6 +101,7 @@ pub mod error {
     #[cfg(cluster)]
     pub use crate::{
         dispatch::kernel::{AttachError, ProofError},
+        listener::passed::PassedSocketError,
         scoreboard::ScoreboardError,
         supervisor::SuperviseError,
         worker::enter::JoinError,

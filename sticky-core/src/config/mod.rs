@@ -141,6 +141,19 @@ impl Config {
         self.max_workers + self.proxies()
     }
 
+    /// The names of the sockets that a service manager is to pass, and whether it is to pass any.
+    pub(crate) fn passed_sockets(&self) -> (Vec<String>, bool) {
+        let extras = self.extra_listeners.0.iter().map(|extra| &extra.address);
+        let all = self.listen.iter().chain(&self.admin.0).chain(extras);
+        let asked = all.filter_map(|address| match address {
+            ListenAddress::Systemd(name) => Some(name.clone()),
+            _ => None,
+        });
+        let asked: Vec<Option<String>> = asked.collect();
+        let any = !asked.is_empty();
+        (asked.into_iter().flatten().collect(), any)
+    }
+
     /// What all processes of a cluster must agree on, as text. A worker with another one is refused: its clients
     /// would change workers.
     pub(crate) fn fingerprint(&self) -> String {

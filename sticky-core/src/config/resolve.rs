@@ -59,11 +59,11 @@ pub(super) struct Resolver<'a> {
 impl Resolver<'_> {
     /// Reads the settings in the order of their table, which is then the order of the problems.
     fn config(&mut self, mut builder: ClusterBuilder, machine: &Machine) -> Config {
-        let listen = self.listen(std::mem::take(&mut builder.listen));
+        let (listen, passed) = self.listen(std::mem::take(&mut builder.listen));
         let workers = self.workers(builder.workers, machine);
         let max_workers = self.max_workers(builder.max_workers, workers);
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
-        let route = self.route(&mut builder);
+        let route = self.route(&mut builder, passed);
         let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
         let dispatch = route.choice.dispatch;
         let public = listen.clone();
@@ -118,13 +118,15 @@ impl Resolver<'_> {
         config
     }
 
-    fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
+    /// The addresses, and the setting that has a service manager pass some of them, if one does.
+    fn listen(&mut self, calls: Vec<ListenAddresses>) -> (Vec<ListenAddress>, Option<String>) {
         let code = self.addresses(&settings::LISTEN, calls);
         let Some(found) = self.pick(&settings::LISTEN, code) else {
-            return vec![ListenAddress::Any { port: DEFAULT_PORT }];
+            return (vec![ListenAddress::Any { port: DEFAULT_PORT }], None);
         };
         self.refuse_twice(&settings::LISTEN, &found.value, &found.given);
-        found.value
+        let is_passed = found.value.iter().any(|address| matches!(address, ListenAddress::Systemd(_)));
+        (found.value, is_passed.then(|| found.given.to_string()))
     }
 
     /// The addresses that code says, in one or several calls; none without a call.
@@ -348,7 +350,7 @@ fn port_of(address: &ListenAddress) -> Option<u16> {
     match address {
         ListenAddress::Any { port } | ListenAddress::Host { port, .. } => Some(*port),
         ListenAddress::Socket(address) => Some(address.port()),
-        ListenAddress::Unix(_) => None,
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => None,
     }
 }
 

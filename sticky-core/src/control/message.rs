@@ -161,6 +161,10 @@ pub(crate) enum SocketKind {
     SharedTcp,
     /// A unix listener that all slots accept from.
     SharedUnix,
+    /// A TCP listener that all slots accept from, and that others keep when the cluster ends.
+    KeptTcp,
+    /// The same, of unix.
+    KeptUnix,
     /// The receiving end of the slot's channel.
     Channel,
 }
@@ -315,6 +319,8 @@ mod tests {
         golden(ToWorker::Channels, r#"{"type":"channels"}"#);
         golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);
         let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix, SocketKind::Channel];
+        let kept = serde_json::to_string(&[SocketKind::KeptTcp, SocketKind::KeptUnix]).unwrap();
+        assert_eq!(kept, r#"["kept_tcp","kept_unix"]"#);
         golden(
             ToWorker::Listen(ListenOrder { slot, part: Part::Channel, sockets, refuse: true }),
             r#"{"type":"listen","slot":3,"part":"channel","sockets":["tcp","shared_tcp","shared_unix","channel"],"refuse":true}"#,

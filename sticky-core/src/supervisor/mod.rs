@@ -25,6 +25,7 @@ mod recycle;
 pub(crate) mod resident;
 mod restart;
 mod run;
+pub(crate) mod service;
 mod sessions;
 mod sockets;
 mod state;

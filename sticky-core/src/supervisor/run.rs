@@ -23,6 +23,7 @@ use super::program::{Image, Program};
 use super::reap::Reaper;
 use super::recycle::{Quota, Usage};
 use super::resident;
+use super::service::{Bounds, Manager};
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::wiring::{Sent, Wiring, Word};
@@ -48,6 +49,7 @@ pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
     let mut supervisor = Supervisor::new(config, prepares, output, stop)?;
     let outcome = supervisor.run(signals).await;
+    supervisor.manager.finish();
     supervisor.dismiss_attendant().await;
     supervisor.output.flush(FLUSH_TIME).await;
     outcome
@@ -153,6 +155,8 @@ pub(super) struct Supervisor {
     pub(super) desk: Desk,
     pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
+    /// Who has started this program as a service, if somebody has.
+    manager: Manager,
     pub(super) ledger: Ledger,
     wiring: Wiring,
     /// The slots that the placement leaves out.
@@ -168,6 +172,7 @@ impl Supervisor {
     fn new(config: Config, prepares: bool, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
         let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
+        super::sockets::expect_passed(&config)?;
         let listeners = super::sockets::take(&config, seed)?;
         let extras = Extras::take(&config)?;
         let desk = Desk::new(super::sockets::take_admin(&config)?);
@@ -220,6 +225,7 @@ impl Supervisor {
             desk,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
+            manager: Manager::of_environment(bounds(&config, prepares), Instant::now()),
             ledger,
             wiring: Wiring::default(),
             evicted: Vec::new(),
@@ -258,6 +264,7 @@ impl Supervisor {
                 now = looks.tick() => self.look(now.into(), &mut last_look),
                 _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
+                () = wait_until(self.manager.due()) => self.manager.work(Instant::now()),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -280,6 +287,7 @@ impl Supervisor {
             self.wire();
         }
         self.update_attendant();
+        self.manager.look(&self.state, Instant::now());
     }
 
     fn hear(&mut self, incoming: Incoming) {
@@ -624,6 +632,7 @@ impl Supervisor {
 
     fn note(&mut self, note: &Note) {
         self.desk.heard(note);
+        self.manager.heard(note);
         match note {
             Note::Up => {
                 self.announce();
@@ -687,6 +696,18 @@ impl Supervisor {
             Outcome::Forced => Err(SuperviseError::Forced),
             Outcome::Failed(failure) => Err(SuperviseError::Boot(failure.to_string())),
         });
+    }
+}
+
+/// How long a service manager should wait, at least.
+fn bounds(config: &Config, prepares: bool) -> Bounds {
+    let prepare = if prepares { config.prepare_timeout } else { Duration::ZERO };
+    let turns = u32::from(config.max_workers.div_ceil(config.reload_parallel)) + u32::from(config.proxies());
+    Bounds {
+        start: prepare + config.boot_timeout,
+        // It may have to wait for room, which is there when a former process has drained.
+        reload: prepare + (config.boot_timeout + config.reload_soak) * turns + config.drain_timeout,
+        end: config.shutdown_timeout + config.exit_timeout,
     }
 }
 

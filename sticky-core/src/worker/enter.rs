@@ -261,7 +261,7 @@ fn receive_extras(control: &Control) -> Result<Extras, JoinError> {
             let extras = listeners.into_iter().zip(descriptors).filter_map(|(extra, fd)| match extra.kind {
                 SocketKind::SharedTcp => Some((extra.name, ExtraSocket::Tcp(fd.into()))),
                 SocketKind::SharedUnix => Some((extra.name, ExtraSocket::Unix(fd.into()))),
-                SocketKind::Tcp | SocketKind::Channel => None,
+                SocketKind::Tcp | SocketKind::KeptTcp | SocketKind::KeptUnix | SocketKind::Channel => None,
             });
             Ok(Extras::new(extras.collect()))
         }

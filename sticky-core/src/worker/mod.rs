@@ -18,6 +18,8 @@ mod lobby;
 mod opening;
 mod port;
 mod prepare;
+#[cfg_attr(not(cluster), path = "no_service.rs")]
+mod service;
 mod standalone;
 mod stay;
 

@@ -10,6 +10,7 @@ use super::connections::Order;
 use super::exports::Exports;
 use super::extra::{Extras, Socket as ExtraSocket};
 use super::listener::{BoundListener, Lent};
+use super::service::Service;
 use super::{DrainReason, DrainTrigger, Limits, Office, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::bus::Bus;
 use crate::config::Config;
@@ -42,6 +43,7 @@ pub enum StandaloneError {
 
 /// Binds the addresses here and becomes the only worker.
 pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
+    expect_passed(config)?;
     let sets = listener::take(&config.listen, Sharing::Shared, config.backlog)?;
     let system = |attempt| move |source| StandaloneError::System { attempt, source };
     let lent: io::Result<Vec<Lent>> = sets.iter().map(lend).collect();
@@ -56,6 +58,14 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let seed = config.hash_seed.unwrap_or_default();
     let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared { secret, table: None }));
     let row = Row::detached();
+    let service = Service::of_environment(config, row.clone());
+    let manager = service.clone();
+    let report = move |message: FromWorker| {
+        tell(&message, &lines);
+        if matches!(message, FromWorker::Ready { .. }) {
+            manager.ready();
+        }
+    };
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
@@ -64,7 +74,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         limits: Limits::of(config),
         placement: None,
         orders,
-        report: Box::new(move |message| tell(&message, &lines)),
+        report: Box::new(report),
         drain: DrainTrigger::new(),
         sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
         // Nobody to send anything to; but what proxies in front say is read here, too.
@@ -79,7 +89,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     });
     let sets = sets.into_iter().chain(extra_sets.into_iter().map(|(_, set)| set)).collect();
     // Before anybody is told that there is something to end.
-    watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
+    watch_signals(worker.clone(), sender, sets, service).map_err(system("watch signals"))?;
     Ok(worker)
 }
 
@@ -106,7 +116,7 @@ fn lend(set: &ListenerSet) -> io::Result<Lent> {
         #[cfg(unix)]
         ExtraSocket::Unix(listener) => BoundListener::Unix(listener),
     };
-    Ok(Lent { listener, placed: false })
+    Ok(Lent { kept: set.is_kept(), ..Lent::from(listener) })
 }
 
 fn copy(set: &ListenerSet) -> io::Result<ExtraSocket> {
@@ -118,6 +128,18 @@ fn copy(set: &ListenerSet) -> io::Result<ExtraSocket> {
         #[cfg(not(unix))]
         LocalAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
     }
+}
+
+/// Has the sockets of a service manager ready.
+#[cfg(cluster)]
+fn expect_passed(config: &Config) -> Result<(), StandaloneError> {
+    let (names, any) = config.passed_sockets();
+    Ok(listener::expect_passed(names, any)?)
+}
+
+#[cfg(not(cluster))]
+fn expect_passed(_: &Config) -> Result<(), StandaloneError> {
+    Ok(())
 }
 
 /// The application's own listeners: what is to be closed at the end, and what it takes.
@@ -133,16 +155,23 @@ fn take_extras(config: &Config) -> Result<(Vec<(String, ListenerSet)>, Extras), 
 }
 
 /// Drains when the program is asked to end. On a thread of its own: the application has not made its runtime yet.
-fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec<ListenerSet>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+fn watch_signals(
+    worker: Worker,
+    orders: mpsc::UnboundedSender<Order>,
+    sets: Vec<ListenerSet>,
+    service: Service,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Registered here and now: who is told the address may send a signal at once.
     let mut signals = {
         let _inside = runtime.enter();
         EndSignals::new()?
     };
     let watch = async move {
+        tokio::spawn(service.clone().run());
         signals.next().await;
         let (since, within) = (Instant::now(), worker.limits().shutdown_timeout);
+        service.stopping();
         notice::info(format_args!("shutting down within {within:?}"));
         sets.iter().for_each(ListenerSet::unpublish);
         // The acceptor has listeners of its own, and closes them when it has emptied them.
