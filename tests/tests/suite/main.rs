@@ -15,6 +15,7 @@ mod boot;
 mod bus;
 mod chaos;
 mod chaos_client;
+mod container;
 mod crash;
 mod departures;
 mod drain;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         leadership::rows(),
         prepare::rows(),
         shutdown::rows(),
+        container::rows(),
         admin::rows(),
         systemd::rows(),
         actix::rows(),
