@@ -13,6 +13,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
+use crate::load::awake;
 use crate::side::Side;
 use crate::{cpus, limits, tagging};
 
@@ -113,7 +114,7 @@ fn broadcast(extent: Extent) -> Result<(), Box<dyn Error>> {
                 continue;
             }
             eprint!("\r{} {} of {repeats}          ", side.name, repeat + 1);
-            runs.push(runtime.block_on(measured(side, rounds))?);
+            runs.push(runtime.block_on(awake(measured(side, rounds)))?);
         }
     }
     eprintln!();

@@ -11,6 +11,7 @@ use futures_util::future::try_join_all;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
+use crate::load::awake;
 use crate::side::{Side, SideError};
 use crate::stats::Summary;
 
@@ -58,7 +59,7 @@ pub fn run(repeats: usize) -> Result<(), Box<dyn Error>> {
         // None is always the first.
         for index in (0..sides.len()).map(|index| (index + repeat) % 3) {
             let (side, measured) = &mut sides[index];
-            measured.push(runtime.block_on(measure(side))?);
+            measured.push(runtime.block_on(awake(measure(side)))?);
         }
     }
     eprintln!();

@@ -2,7 +2,8 @@
 //! sticky-socket-cluster's demonstration has it, and what that package got wrong.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -244,6 +245,66 @@ fn programs_end_with_their_workers() {
     assert_eq!(ask(&cluster, &session)["worker"], first["worker"], "and another has come");
     cluster.signal(Signal::KILL);
     cluster.gone(PATIENCE);
+}
+
+/// What comes back for a request with this head, until it ends so.
+fn raw(connection: &mut TcpStream, head: &str, end: &str) -> String {
+    connection.write_all(format!("{head}\r\n\r\n").as_bytes()).expect("a request");
+    read_until(connection, end)
+}
+
+fn read_until(connection: &mut TcpStream, end: &str) -> String {
+    let mut read = Vec::new();
+    while !read.ends_with(end.as_bytes()) {
+        let mut piece = [0; 1024];
+        match connection.read(&mut piece).expect("an answer in time") {
+            0 => break,
+            length => read.extend_from_slice(&piece[..length]),
+        }
+    }
+    String::from_utf8(read).expect("text")
+}
+
+/// Interim answers reach the client; what programs say of their own connections, and in whichever version, does not.
+#[test]
+fn answers_of_raw_programs_are_told_in_proper_form() {
+    let program = node::folder().join("raw.js");
+    let launch = Launch::new(env!("CARGO_BIN_EXE_sticky")).arg("run").arg("--workers").arg("1").arg("--").arg("node");
+    let cluster = launch.arg(program).up();
+    let mut connection = TcpStream::connect(cluster.address()).expect("a connection");
+    connection.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    let mut ask = |line: &str, end: &str| raw(&mut connection, &format!("{line} HTTP/1.1\r\nhost: a"), end);
+    for _ in 0..3 {
+        assert!(ask("GET /", "request 1").starts_with("HTTP/1.1 200 OK\r\n"), "one that was closed is not used again");
+        let hinted = ask("GET /early", "hinted");
+        let interim = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\n";
+        assert!(hinted.starts_with(interim), "{hinted}");
+        for (path, body) in [("/feeds", "feeds"), ("/old", "old")] {
+            let answer = ask(&format!("GET {path}"), body);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n", body.len());
+            assert!(answer.starts_with(&head), "{answer}");
+        }
+        let unframed = ask("GET /unframed", "0\r\n\r\n");
+        let head = "HTTP/1.1 200 OK\r\nserver: raw\r\ntransfer-encoding: chunked\r\n\r\n";
+        assert!(unframed.starts_with(head) && unframed.contains("until the end\r\n"), "{unframed}");
+        assert!(ask("GET /extra", "extra").ends_with("\r\nextra"), "what nobody asked for goes nowhere");
+    }
+    // What comes while a body is on its way comes at once.
+    let head = "POST /hinting HTTP/1.1\r\nhost: a\r\ncontent-length: 13";
+    let hinted = raw(&mut connection, head, "</b.css>\r\n\r\n");
+    assert_eq!(hinted, "HTTP/1.1 103 Early Hints\r\nlink: </b.css>\r\n\r\n");
+    connection.write_all(b"the end of it").expect("a body");
+    let answer = read_until(&mut connection, "all of it");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let mut ask = |line: &str, end: &str| raw(&mut connection, &format!("{line} HTTP/1.1\r\nhost: a"), end);
+    // Nobody knows what a request without an answer has done: one that may be done only once is not sent again.
+    for round in 1..=3 {
+        ask("GET /seen/nothing", "0");
+        let silent = ask("POST /silent", "}");
+        assert!(silent.starts_with("HTTP/1.1 502 ") && silent.contains("proxy_error"), "{silent}");
+        assert!(ask("GET /seen/silent", &round.to_string()).contains("200 OK"));
+    }
+    cluster.stop();
 }
 
 #[test]

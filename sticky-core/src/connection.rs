@@ -165,10 +165,39 @@ impl Connection {
         self.traffic = Some(Box::new(Traffic::new(lane)));
     }
 
+    /// Whether messages may take a lane.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_lane(&self) -> bool {
+        self.traffic.is_some()
+    }
+
     /// Whether a message is on its lane.
     #[cfg(feature = "http")]
     pub(crate) fn is_busy(&self) -> bool {
         self.traffic.as_ref().is_some_and(|traffic| traffic.is_busy())
+    }
+
+    /// Whether a message has taken its lane.
+    #[cfg(feature = "http")]
+    pub(crate) fn has_ridden(&self) -> bool {
+        self.traffic.as_ref().is_some_and(|traffic| traffic.has_carried())
+    }
+
+    /// Whether a message is on its lane, or has begun to arrive.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_within_message(&self) -> bool {
+        self.is_busy() || self.is_within_head()
+    }
+
+    /// Has its messages take the lane until there is something else to read, or nothing more: `false`.
+    #[cfg(feature = "http")]
+    pub(crate) fn poll_beyond_lane(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let Self { open: Some(open), guard: Some(guard), traffic: Some(traffic) } = self else {
+            return Poll::Ready(Ok(true));
+        };
+        let read = traffic.poll_beyond(open.stream.get_mut(), guard, cx);
+        Pin::new(self).unguard_if_over();
+        read
     }
 
     /// The other side's address: the client's, or that of a proxy in front. An IPv4-mapped one is shown as IPv4; `None`
@@ -287,6 +316,8 @@ impl Connection {
         let Self { open: Some(open), guard, traffic } = &mut *self else { return Poll::Ready(Ok(())) };
         let stream = open.stream.get_mut();
         let read = match (guard, traffic) {
+            // What has been read before comes first, also what has shown that no guard is needed.
+            (_, Some(traffic)) if traffic.has_returned() => Poll::Ready(Ok(traffic.give(buf))),
             (Some(guard), Some(traffic)) => traffic.poll_read(stream, guard, cx, buf),
             _ => Pin::new(stream).poll_read(cx, buf),
         };
@@ -294,11 +325,24 @@ impl Connection {
         read
     }
 
+    /// Writes what its lane has for the client.
+    #[cfg(feature = "http")]
+    fn poll_tell(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self { open: Some(open), guard: Some(guard), traffic: Some(traffic) } => {
+                traffic.poll_tell(open.stream.get_mut(), guard, cx)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     fn poll_write_guarded(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "http")]
+        ready!(self.as_mut().poll_tell(cx))?;
         let (stream, guard) = self.as_mut().parts();
         let Some(guard) = guard else { return Pin::new(stream).poll_write_vectored(cx, bufs) };
         let written = ready!(guard.poll_write(stream, cx, bufs))?;
@@ -352,8 +396,10 @@ impl AsyncWrite for Connection {
         self.stream().is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.parts().0).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        #[cfg(feature = "http")]
+        ready!(self.as_mut().poll_tell(cx))?;
+        Pin::new(self.as_mut().parts().0).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -14,7 +14,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tokio::task::LocalSet;
+use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{sleep, sleep_until};
 
 pub use self::client::{Asks, Client, Group, Lifetime, Order, Request};
@@ -147,6 +147,13 @@ async fn stay_awake() {
     loop {
         tokio::task::yield_now().await;
     }
+}
+
+/// Does some work, and the thread does not sleep meanwhile.
+pub(crate) async fn awake<T>(work: impl Future<Output = T>) -> T {
+    let mut others = JoinSet::new();
+    others.spawn(stay_awake());
+    work.await
 }
 
 async fn drive(target: SocketAddr, client: Client, delay: Duration, shared: Rc<Shared>, log: Rc<Log>) {

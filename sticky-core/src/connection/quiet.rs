@@ -8,12 +8,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use rustix::net::{RecvFlags, Shutdown};
+#[cfg(feature = "proxy")]
+use rustix::net::RecvFlags;
+use rustix::net::Shutdown;
 #[cfg(feature = "proxy")]
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::sys::receive::receive;
 use crate::sys::watch;
 
 /// How much is read at once, at first; twice as much after each read that found so much.
@@ -58,18 +61,16 @@ impl QuietStream {
 
     fn poll_recv(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let length = self.next_read.min(buf.remaining());
-        let space = buf.initialize_unfilled_to(length);
         loop {
             let mut ready = ready!(self.socket.poll_read_ready(cx))?;
-            match rustix::net::recv(ready.get_inner(), &mut *space, RecvFlags::DONTWAIT) {
-                Ok((_, read)) => {
+            match receive(ready.get_inner(), buf, length) {
+                Ok(read) => {
                     // There was no more: the next read need not find that out. The end is told by another event.
                     if 0 < read && read < length {
                         ready.clear_ready();
                     }
                     self.next_read =
                         if read == length { (length * 2).clamp(FIRST_READ, LARGEST_READ) } else { FIRST_READ };
-                    buf.advance(read);
                     return Poll::Ready(Ok(()));
                 }
                 Err(rustix::io::Errno::AGAIN) => ready.clear_ready(),

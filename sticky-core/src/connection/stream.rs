@@ -20,6 +20,8 @@ use tokio::net::UnixStream;
 
 #[cfg(cluster)]
 use super::quiet::QuietStream;
+#[cfg(cluster)]
+use crate::sys::receive::receive;
 
 /// A socket that was accepted, and who is at its other end.
 #[derive(Debug)]
@@ -123,11 +125,8 @@ impl Stream {
             return None;
         }
         self.eager = Eager::Not;
-        let length = buf.remaining().min(EAGER_READ);
-        let space = buf.initialize_unfilled_to(length);
         // An error, or the client's end, will come again in the usual way.
-        let read = rustix::net::recv(&self.socket, space, rustix::net::RecvFlags::DONTWAIT).ok();
-        read.map(|(_, length)| length).filter(|length| *length > 0)
+        receive(&self.socket, buf, EAGER_READ).ok().filter(|length| *length > 0)
     }
 
     /// Writes without waiting for the runtime, if that is worth a try: the number of bytes.
@@ -212,8 +211,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let stream = self.get_mut();
         #[cfg(cluster)]
-        if let Some(length) = stream.read_eagerly(buf) {
-            buf.advance(length);
+        if stream.read_eagerly(buf).is_some() {
             return Poll::Ready(Ok(()));
         }
         match &mut stream.socket {

@@ -18,6 +18,7 @@ mod berth;
 mod body;
 mod drive;
 mod keeper;
+mod riding;
 mod service;
 mod socket;
 mod timers;
@@ -194,9 +195,20 @@ where
         let suspect = peer.filter(|_| worker.workers() > 1 && !is_believed);
         let home = worker.home_of(peer);
         let guest = Guest { service: make(&mut connection), keeper, suspect, home };
-        berths.seat(connection, guest);
+        if connection.has_lane() {
+            tokio::spawn(ride(Arc::clone(&berths), connection, guest));
+        } else {
+            berths.seat(connection, guest);
+        }
     }
     connections.finish().await;
+}
+
+/// Serves a connection by its lane, and has hyper serve it as soon as that is not enough.
+async fn ride<S>(berths: Arc<Berths<S>>, mut connection: Connection, guest: Guest<S>) {
+    if riding::ride(&mut connection, berths.drain()).await {
+        berths.seat(connection, guest);
+    }
 }
 
 /// Has hyper serve a connection, and those that come after it in the same place.

@@ -6,6 +6,8 @@ pub(crate) mod exec;
 #[cfg(cluster)]
 pub(crate) mod memory;
 #[cfg(cluster)]
+pub(crate) mod receive;
+#[cfg(cluster)]
 pub(crate) mod reuseport;
 pub(crate) mod socket;
 #[cfg(cluster)]

@@ -227,7 +227,7 @@ impl Head {
             options: ConnectionOptions::NONE,
             coding: Coding::None,
             length: Length::None,
-            is_end_to_end: true,
+            is_end_to_end: matches!(version, Version::Http11),
         }
     }
 

@@ -1,7 +1,7 @@
 //! A request without a body, and its answer, over a connection to a worker that whoever asks reads and writes by himself.
 //!
 //! Most requests are such, and to hand each to another task and its answer back costs more than all else that is done
-//! here. It is only for workers behind a guard of ours: that lets nothing through after an answer that is not part of it.
+//! here.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -18,7 +18,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+use super::fault::Fault;
 use super::pool::{Era, Kept, Pool};
+use super::upstream::Announced;
 use crate::connection::QuietStream;
 use crate::dispatch::handoff::chunked::{Chunked, Progress};
 use crate::dispatch::handoff::placer::UnderWay;
@@ -45,10 +47,14 @@ pub(super) struct Direct {
 /// Why there is no answer.
 #[derive(Debug)]
 pub(super) enum Lost {
-    /// The worker has certainly not seen the request: where one end of a socket pair is closed with something unread in it,
-    /// the other is told so, and what comes later is not taken (unix(7)).
+    /// There is no connection to it.
+    Unreached(Fault),
+    /// A worker of ours has certainly not seen the request: where one end of a socket pair is closed with something unread in
+    /// it, the other is told so, and what comes later is not taken (unix(7)). Of a port that says nothing.
     Unseen,
-    /// The worker may have seen it.
+    /// Nothing has come of an answer. Whether the worker has seen the request is not certain.
+    Silent(io::Error),
+    /// The worker has seen it.
     Broken(io::Error),
 }
 
@@ -129,6 +135,7 @@ impl Direct {
         let has_heard = std::mem::replace(&mut asking.has_heard, true);
         Poll::Ready(match filled {
             Ok(0) if asking.is_deaf && !has_heard => Err(Lost::Unseen),
+            Ok(0) if !has_heard => Err(Lost::Silent(io::ErrorKind::UnexpectedEof.into())),
             Ok(0) => Err(Lost::Broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
             Err(error) if is_closed(&error) && !has_heard => Err(Lost::Unseen),
@@ -404,7 +411,7 @@ pub(super) struct Loan {
     pub(super) slot: WorkerId,
     pub(super) era: Era,
     pub(super) goes_on: bool,
-    pub(super) _under_way: Option<UnderWay>,
+    pub(super) _under_way: (Option<UnderWay>, Option<Announced>),
 }
 
 impl Loan {
@@ -423,7 +430,6 @@ impl Kept for Direct {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
     use tokio::net::UnixStream;
@@ -438,7 +444,7 @@ mod tests {
     const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
     fn loan(pool: &Arc<Pool<Direct>>, goes_on: bool) -> Loan {
-        Loan { pool: Arc::clone(pool), slot: WorkerId::new(0), era: Some((0, None)), goes_on, _under_way: None }
+        Loan { pool: Arc::clone(pool), slot: WorkerId::new(0), era: Some((0, None)), goes_on, _under_way: (None, None) }
     }
 
     async fn collect(mut body: DirectBody) -> io::Result<(Vec<u8>, Option<HeaderMap>)> {
@@ -465,14 +471,14 @@ mod tests {
             worker
         });
         let head = direct.ask(REQUEST, &method).await.map_err(|lost| match lost {
-            Lost::Broken(error) => error,
-            Lost::Unseen => panic!("it was seen"),
+            Lost::Silent(error) | Lost::Broken(error) => error,
+            Lost::Unreached(_) | Lost::Unseen => panic!("it was seen"),
         })?;
         let pool = Arc::new(Pool::new(1));
         let open = (head.framing != Framing::UntilClose).then(|| tokio::spawn(async { worker.await.unwrap() }));
         let collected = collect(DirectBody::new(direct, head.framing, loan(&pool, head.goes_on))).await;
         drop(open);
-        let is_kept = pool.take(WorkerId::new(0), Some((0, None)), Duration::MAX).is_some();
+        let is_kept = pool.take(WorkerId::new(0), Some((0, None)), None).is_some();
         collected.map(|(data, trailers)| (data, trailers, is_kept))
     }
 
@@ -568,7 +574,7 @@ mod tests {
         let asking = tokio::spawn(async move { direct.ask(REQUEST, &Method::GET).await });
         worker.read_exact(&mut [0; REQUEST.len()]).await.unwrap();
         drop(worker);
-        assert!(matches!(asking.await.unwrap(), Err(Lost::Broken(_))));
+        assert!(matches!(asking.await.unwrap(), Err(Lost::Silent(_))));
     }
 
     #[tokio::test]

@@ -6,10 +6,10 @@
 //!  Guard ◄── head, or raw::response of it ◄───────┘ body as it comes
 //! ```
 //!
-//! That is most requests. What needs more (a body, an upgrade, a new connection to the worker, a second attempt, a fault
-//! told) is hyper's and [`forward`](super::forward)'s: a message is taken only where an idle connection waits for it, and
-//! given back where no worker has seen it.
+//! That is most requests. What needs more (a body, an upgrade, a worker that is not there, a second attempt, a fault told) is
+//! hyper's and [`forward`](super::forward)'s: what has been taken is given back where no worker has seen it.
 
+use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,15 +18,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Buf;
+use http::Method;
 use tokio::io::ReadBuf;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::direct::{Asking, Direct, Lost};
 use super::fault::Fault;
-use super::forward::{Forwarder, Visitor};
+use super::forward::{Forwarder, Visitor, fault};
 use super::headers::{Words, keeps_upgrade};
 use super::pool::Era;
 use super::raw::{self, Word};
+use super::upstream::Announced;
 use crate::connection::Stream;
 use crate::connection::lane::{Lane, Passage};
 use crate::dispatch::handoff::chunked::{Chunked, Progress};
@@ -61,12 +63,19 @@ struct Run {
     message: Vec<u8>,
     request: Vec<u8>,
     is_head: bool,
-    direct: Direct,
+    way: Way,
+    is_used: bool,
     asking: Asking,
     slot: WorkerId,
     era: Era,
-    _under_way: Option<UnderWay>,
+    _under_way: (Option<UnderWay>, Option<Announced>),
     answer: Answer,
+}
+
+/// The connection to the worker.
+enum Way {
+    Opening(Pin<Box<dyn Future<Output = Result<Direct, Fault>> + Send>>),
+    Open(Direct),
 }
 
 /// What of the answer is on its way to the client.
@@ -94,9 +103,8 @@ enum Rest {
 }
 
 impl Express {
-    /// None where workers listen by themselves: nobody knows what those do with a connection.
-    pub(super) fn new(forwarder: &Arc<Forwarder>, visitor: &Arc<Visitor>, drain: &Drain, row: &Row) -> Option<Self> {
-        forwarder.asks_directly().then(|| Self {
+    pub(super) fn new(forwarder: &Arc<Forwarder>, visitor: &Arc<Visitor>, drain: &Drain, row: &Row) -> Self {
+        Self {
             forwarder: Arc::clone(forwarder),
             visitor: Arc::clone(visitor),
             drain: drain.clone(),
@@ -104,7 +112,7 @@ impl Express {
             spoken: None,
             run: None,
             timer: None,
-        })
+        }
     }
 
     /// What the worker gets in place of this message.
@@ -120,6 +128,20 @@ impl Express {
             () => Word::New,
         };
         raw::request(message, spoken, word)
+    }
+
+    /// The way to this slot, and whether it has been used before. None where the worker is not running.
+    fn way(&self, slot: WorkerId, era: Era) -> Option<(Way, bool)> {
+        era?;
+        if let Some(direct) = self.forwarder.take_idle(slot, era) {
+            return Some((Way::Open(direct), true));
+        }
+        let forwarder = Arc::clone(&self.forwarder);
+        let way = match forwarder.connect_at_once(slot) {
+            Some(direct) => Way::Open(direct),
+            None => Way::Opening(Box::pin(async move { forwarder.connect_directly(slot).await })),
+        };
+        Some((way, false))
     }
 
     fn set_timer(&mut self) {
@@ -146,20 +168,22 @@ impl Lane for Express {
         let slot = self.forwarder.slot(verdict);
         // Whoever else forwards it does so to the worker whose turn it was.
         let verdict = slot.map_or(verdict, Verdict::Send);
-        let taken = slot.ok().and_then(|slot| {
+        let taken = slot.ok().filter(|slot| !self.forwarder.keeps_sessions(*slot)).and_then(|slot| {
             let request = self.request(message, peer)?;
             let era = self.forwarder.era(slot);
-            let direct = self.forwarder.take_idle(slot, era)?;
-            Some((slot, era, direct, request))
+            let (way, is_used) = self.way(slot, era)?;
+            Some((slot, era, way, is_used, request))
         });
-        let Some((slot, era, direct, request)) = taken else {
+        let Some((slot, era, way, is_used, request)) = taken else {
             self.visitor.client().set_verdict(verdict, under_way);
             return false;
         };
-        let _under_way = under_way.or_else(|| self.forwarder.judge().note_under_way(slot));
+        let noted = under_way.or_else(|| self.forwarder.judge().note_under_way(slot));
+        let _under_way = (noted, self.forwarder.announce(slot));
         let (message, is_head) = (message.to_vec(), message.starts_with(b"HEAD "));
         let (asking, answer) = (Asking::default(), Answer::not_begun());
-        self.run = Some(Box::new(Run { message, request, is_head, direct, asking, slot, era, _under_way, answer }));
+        self.run =
+            Some(Box::new(Run { message, request, is_head, way, is_used, asking, slot, era, _under_way, answer }));
         self.set_timer();
         true
     }
@@ -185,15 +209,21 @@ impl Lane for Express {
             };
             match heard {
                 Ok(()) => {}
-                Err(Lost::Unseen) if !run.answer.has_begun => return Poll::Ready(Ok(self.give_back(None))),
-                Err(Lost::Broken(error)) if !run.answer.has_begun => {
-                    tracing::debug!(target: "sticky", %error, slot = %run.slot, "a worker has broken off");
-                    return Poll::Ready(Ok(self.give_back(Some(Fault::BrokenOff))));
+                Err(lost) if !run.answer.has_begun => {
+                    let may_again = self.forwarder.may_ask_again(run.slot, &lost, &method(&run.message), run.is_used);
+                    let told = (!may_again).then(|| fault(run.slot, lost));
+                    return Poll::Ready(Ok(self.give_back(told)));
                 }
-                Err(Lost::Unseen) => return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
-                Err(Lost::Broken(error)) => return Poll::Ready(Err(error)),
+                Err(Lost::Unreached(_) | Lost::Unseen) => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Err(Lost::Silent(error) | Lost::Broken(error)) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    fn poll_tell(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<()>> {
+        self.visitor.interim().poll_tell(cx, stream, guard)
     }
 }
 
@@ -201,8 +231,9 @@ impl Express {
     fn finish(&mut self) -> Passage {
         if let Some(run) = self.run.take()
             && run.answer.goes_on
+            && let Way::Open(direct) = run.way
         {
-            self.forwarder.put_idle(run.slot, run.era, run.direct);
+            self.forwarder.put_idle(run.slot, run.era, direct);
         }
         Passage::Answered
     }
@@ -220,9 +251,10 @@ fn poll_beside(cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> 
 impl Run {
     /// Writes what there is for the client.
     fn poll_tell(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<()>> {
+        let Way::Open(direct) = &mut self.way else { return Poll::Ready(Ok(())) };
         let answer = &mut self.answer;
         while !answer.head.is_empty() || answer.ready > 0 {
-            let buffer = self.direct.buffer();
+            let buffer = direct.buffer();
             let bufs = [IoSlice::new(&answer.head), IoSlice::new(&buffer[..answer.ready])];
             let bufs = if answer.head.is_empty() { &bufs[1..] } else { &bufs[..] };
             let written = ready!(guard.poll_write(stream, cx, bufs))?.length;
@@ -245,8 +277,15 @@ impl Run {
                 Ok(true) => return Poll::Ready(Ok(())),
                 Err(error) => return Poll::Ready(Err(Lost::Broken(error))),
             }
+            let direct = match &mut self.way {
+                Way::Open(direct) => direct,
+                Way::Opening(opening) => {
+                    self.way = Way::Open(ready!(opening.as_mut().poll(cx)).map_err(Lost::Unreached)?);
+                    continue;
+                }
+            };
             if matches!(self.answer.rest, Rest::UntilClose) {
-                match ready!(self.direct.poll_fill(cx)) {
+                match ready!(direct.poll_fill(cx)) {
                     Ok(0) => {
                         self.answer.head.extend_from_slice(b"0\r\n\r\n");
                         self.answer.rest = Rest::Nothing;
@@ -256,7 +295,7 @@ impl Run {
                     Err(error) => return Poll::Ready(Err(Lost::Broken(error))),
                 }
             } else {
-                ready!(self.direct.poll_ask(cx, &mut self.asking, &self.request))?;
+                ready!(direct.poll_ask(cx, &mut self.asking, &self.request))?;
             }
         }
     }
@@ -266,7 +305,8 @@ impl Run {
         if matches!(self.answer.rest, Rest::Head) && !self.take_head(drain)? {
             return Ok(false);
         }
-        let buffer = self.direct.buffer();
+        let Way::Open(direct) = &mut self.way else { return Ok(false) };
+        let buffer = direct.buffer();
         let answer = &mut self.answer;
         let ahead = &buffer[answer.ready..];
         match &mut answer.rest {
@@ -301,7 +341,8 @@ impl Run {
 
     /// Whether the head of the response, or of one that comes before it, is all here; then the client gets it.
     fn take_head(&mut self, drain: &Drain) -> io::Result<bool> {
-        let buffer = self.direct.buffer();
+        let Way::Open(direct) = &mut self.way else { return Ok(false) };
+        let buffer = direct.buffer();
         if buffer.is_empty() {
             return Ok(false);
         }
@@ -338,6 +379,15 @@ impl Run {
     }
 }
 
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opening(_) => f.write_str("Opening"),
+            Self::Open(direct) => direct.fmt(f),
+        }
+    }
+}
+
 impl Answer {
     fn not_begun() -> Self {
         Self { head: Vec::new(), ready: 0, rest: Rest::Head, has_begun: false, goes_on: false }
@@ -359,6 +409,12 @@ fn rest(head: &Head, is_head: bool) -> io::Result<Rest> {
 
 fn keeps_upgrade_of(status: u16) -> bool {
     http::StatusCode::from_u16(status).is_ok_and(keeps_upgrade)
+}
+
+fn method(message: &[u8]) -> Method {
+    let name = message.split(|&byte| byte == b' ').next().unwrap_or_default();
+    // Nobody knows what another does when it is done twice.
+    Method::from_bytes(name).unwrap_or(Method::POST)
 }
 
 fn invalid(what: &'static str) -> io::Error {

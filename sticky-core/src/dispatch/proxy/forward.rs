@@ -20,9 +20,10 @@ use super::body::{Answer, Gate, Outgoing, Progress};
 use super::direct::{self, Direct, DirectBody, Framing, Head, Loan, Lost};
 use super::fault::Fault;
 use super::headers::{self, Words};
+use super::interim::Interim;
 use super::pool::{Era, Lease, Pool, Sender};
 use super::tunnel;
-use super::upstream::Upstreams;
+use super::upstream::{Announced, Upstreams};
 use crate::config::Config;
 use crate::connection::ClientAddr;
 use crate::dispatch::handoff::exchange::Opening;
@@ -87,16 +88,22 @@ pub(super) struct Visitor {
     words: Mutex<Option<Words>>,
     /// What has already gone wrong with the present request.
     fault: Mutex<Option<Fault>>,
+    interim: Interim,
 }
 
 impl Visitor {
     pub(super) fn new(client: ClientAddr) -> Self {
-        Self { client, words: Mutex::new(None), fault: Mutex::new(None) }
+        Self { client, words: Mutex::new(None), fault: Mutex::new(None), interim: Interim::default() }
     }
 
     /// Whom his requests come from, and whose they are.
     pub(super) fn client(&self) -> &ClientAddr {
         &self.client
+    }
+
+    /// What he is told before his response.
+    pub(super) fn interim(&self) -> &Interim {
+        &self.interim
     }
 
     /// His present request is not to be forwarded: this has happened to it.
@@ -166,13 +173,15 @@ impl Forwarder {
         request: Request<RequestBody>,
         visitor: Arc<Visitor>,
     ) -> Result<Response<Answer>, Infallible> {
-        Ok(self.try_forward(request, &visitor).await.unwrap_or_else(Fault::response))
+        let response = self.try_forward(request, &visitor).await;
+        visitor.interim.turn();
+        Ok(response.unwrap_or_else(Fault::response))
     }
 
     async fn try_forward(
         &self,
         mut request: Request<RequestBody>,
-        visitor: &Visitor,
+        visitor: &Arc<Visitor>,
     ) -> Result<Response<Answer>, Fault> {
         if let Some(fault) = visitor.take_fault() {
             return Err(fault);
@@ -184,27 +193,24 @@ impl Forwarder {
         let is_connect = request.method() == Method::CONNECT;
         let downstream = (protocol.is_some() || is_connect).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        let gate = prepare(&mut parts, protocol)?;
+        let (version, expects) = (parts.version, prepare(&mut parts, protocol)?);
         let is_trusted = self.judge.trusts(peer);
         let by_https = is_trusted && came_by_https(&parts.headers);
         headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
-        if downstream.is_none() && body.is_end_stream() && !self.upstreams.are_ports() {
-            return self.in_time(self.ask(slot, &parts, client.get(), under_way)).await;
+        if downstream.is_none() && body.is_end_stream() {
+            return self.in_time(self.ask(slot, &mut parts, client.get(), under_way)).await;
         }
         let origin = self.origin(&parts.headers, client.get());
         let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
+        let gate = expects.then(|| Arc::new(Gate::default()));
+        listen(&mut parts, gate.clone(), (version == Version::HTTP_11).then(|| Arc::clone(visitor)));
         let (body, sent) = Outgoing::new(body, gate);
         let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin, under_way };
-        let mut inbound = self.in_time(self.send(outbound)).await?;
+        let mut inbound = visitor.interim.before(self.in_time(self.send(outbound))).await?;
         if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
             visit.at(sessions).response(inbound.response.headers_mut());
         }
         Ok(self.answer(inbound, downstream, is_connect))
-    }
-
-    /// Whether workers are behind guards of ours, and answer whoever asks by himself.
-    pub(super) fn asks_directly(&self) -> bool {
-        !self.upstreams.are_ports()
     }
 
     pub(super) fn judge(&self) -> &Judge {
@@ -217,7 +223,47 @@ impl Forwarder {
 
     /// A connection to this slot that is idle.
     pub(super) fn take_idle(&self, slot: WorkerId, era: Era) -> Option<Direct> {
-        era.and_then(|_| self.direct.take(slot, era, Duration::MAX))
+        era.and_then(|_| self.direct.take(slot, era, self.idle_time()))
+    }
+
+    /// As [`Upstreams::connect_at_once`].
+    pub(super) fn connect_at_once(&self, slot: WorkerId) -> Option<Direct> {
+        self.upstreams.connect_at_once(slot)
+    }
+
+    /// As [`Upstreams::connect_directly`].
+    ///
+    /// # Errors
+    ///
+    /// As that.
+    pub(super) async fn connect_directly(&self, slot: WorkerId) -> Result<Direct, Fault> {
+        self.upstreams.connect_directly(slot, || self.judge.is_out(slot)).await
+    }
+
+    /// As [`Upstreams::announce`].
+    pub(super) fn announce(&self, slot: WorkerId) -> Option<Announced> {
+        self.upstreams.announce(slot)
+    }
+
+    /// For how long a connection may have been idle to be used again.
+    fn idle_time(&self) -> Option<Duration> {
+        self.upstreams.are_ports().then_some(PORT_IDLE_TIME)
+    }
+
+    /// Whether the sessions of this slot are kept here, by what its requests and their answers say.
+    pub(super) fn keeps_sessions(&self, slot: WorkerId) -> bool {
+        self.sessions.get(slot.index()).is_some_and(|sessions| sessions.are_of_interest())
+    }
+
+    /// Whether a request without a body that was lost may be sent once more, perhaps to another worker. What a worker of ours has not read it has not
+    /// seen; of others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
+    pub(super) fn may_ask_again(&self, slot: WorkerId, lost: &Lost, method: &Method, is_used: bool) -> bool {
+        match lost {
+            Lost::Unreached(_) => self.judge.is_out(slot),
+            Lost::Unseen | Lost::Silent(_) if self.upstreams.are_ports() => is_used && method.is_idempotent(),
+            Lost::Unseen => true,
+            Lost::Silent(_) | Lost::Broken(_) => false,
+        }
     }
 
     /// Puts such a connection back.
@@ -233,7 +279,7 @@ impl Forwarder {
 
     /// Who keeps the sessions of a slot whose worker does not.
     fn keeper(&self, slot: WorkerId) -> Option<Keeper> {
-        let sessions = self.sessions.get(slot.index()).filter(|sessions| sessions.are_of_interest())?;
+        let sessions = self.sessions.get(slot.index()).filter(|_| self.keeps_sessions(slot))?;
         // What the headers say by now is our own word.
         Some(Keeper::new(Arc::clone(sessions), true))
     }
@@ -270,46 +316,45 @@ impl Forwarder {
         }
     }
 
-    /// Sends a request without a body to a worker of ours, and again as long as it is certain that none has seen it.
+    /// Sends a request without a body, and again as long as it is certain that no worker has seen it.
     async fn ask(
         &self,
         mut slot: WorkerId,
-        parts: &Parts,
+        parts: &mut Parts,
         client: Option<SocketAddr>,
         mut noted: Option<UnderWay>,
     ) -> Result<Response<Answer>, Fault> {
+        let as_it_came = self.keeps_sessions(slot).then(|| direct::written(parts));
+        let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
         let request = direct::written(parts);
         for attempt in 1..=ATTEMPTS {
-            let under_way = noted.take().or_else(|| self.judge.note_under_way(slot));
+            let noted = noted.take().or_else(|| self.judge.note_under_way(slot));
+            let under_way = (noted, self.upstreams.announce(slot));
             let era = self.era(slot);
             // What was idle may be dead, all of it at once; and a worker that stands still would not answer there.
-            let used = era.filter(|_| attempt == 1).and_then(|_| self.direct.take(slot, era, Duration::MAX));
+            let used = era.filter(|_| attempt == 1).and_then(|_| self.take_idle(slot, era));
+            let is_used = used.is_some();
             let mut connection = match used {
                 Some(connection) => connection,
-                None => match self.upstreams.connect_directly(slot).await {
+                None => match self.connect_directly(slot).await {
                     Ok(connection) => connection,
                     Err(fault) => {
-                        slot = self.another(slot, &request, client).ok_or(fault)?;
+                        slot = self.another(slot, as_it_came.as_ref().unwrap_or(&request), client).ok_or(fault)?;
                         continue;
                     }
                 },
             };
             match connection.ask(&request, &parts.method).await {
-                Ok(head) => {
-                    let loan = Loan {
-                        pool: Arc::clone(&self.direct),
-                        slot,
-                        era,
-                        goes_on: head.goes_on,
-                        _under_way: under_way,
-                    };
+                Ok(mut head) => {
+                    if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(slot.index())) {
+                        visit.at(sessions).response(head.response.headers_mut());
+                    }
+                    let pool = Arc::clone(&self.direct);
+                    let loan = Loan { pool, slot, era, goes_on: head.goes_on, _under_way: under_way };
                     return answer_directly(head, connection, loan);
                 }
-                Err(Lost::Unseen) => {}
-                Err(Lost::Broken(error)) => {
-                    tracing::debug!(target: "sticky", %error, %slot, "a worker has broken off");
-                    return Err(Fault::BrokenOff);
-                }
+                Err(lost) if self.may_ask_again(slot, &lost, &parts.method, is_used) => {}
+                Err(lost) => return Err(fault(slot, lost)),
             }
         }
         Err(Fault::BrokenOff)
@@ -359,9 +404,10 @@ impl Forwarder {
 
     /// A connection to a slot, and whether it has been used before.
     async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
-        let at_most = if self.upstreams.are_ports() { PORT_IDLE_TIME } else { Duration::MAX };
         // A worker that stands still would not answer; who takes up a new connection does.
-        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, at_most)) {
+        while let Some(mut sender) =
+            era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, self.idle_time()))
+        {
             if sender.is_ready().await {
                 return Ok((sender, true));
             }
@@ -411,6 +457,15 @@ impl Forwarder {
     }
 }
 
+/// What the client is told of a request that was lost.
+pub(super) fn fault(slot: WorkerId, lost: Lost) -> Fault {
+    tracing::debug!(target: "sticky", ?lost, %slot, "a request was lost");
+    match lost {
+        Lost::Unreached(fault) => fault,
+        _ => Fault::BrokenOff,
+    }
+}
+
 /// The response to the client, of which nearly always all is here by now.
 fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Response<Answer>, Fault> {
     let Head { mut response, framing, .. } = head;
@@ -433,8 +488,8 @@ fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Res
     Ok(response.map(|()| Answer::Direct(Box::new(DirectBody::new(connection, framing, loan)))))
 }
 
-/// Makes the head what the worker gets; a gate where the client waits for 100 before it sends the body.
-fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Arc<Gate>>, Fault> {
+/// Makes the head what the worker gets: whether the client waits for 100 before it sends the body.
+fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<bool, Fault> {
     if !headers::names_host(&parts.headers, parts.version) {
         return Err(Fault::BadRequest);
     }
@@ -452,25 +507,29 @@ fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Ar
     // What the front connection knows of its request is none of the back one's business.
     parts.extensions.clear();
     parts.version = Version::HTTP_11;
-    Ok(expects.then(|| gate(parts)))
+    Ok(expects)
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Opened when the worker says that it wants the body.
-fn gate(parts: &mut Parts) -> Arc<Gate> {
-    let gate = Arc::new(Gate::default());
+/// Has the gate opened when the worker says that it wants the body, and whoever may be told the worker's other interim
+/// responses.
+fn listen(parts: &mut Parts, gate: Option<Arc<Gate>>, visitor: Option<Arc<Visitor>>) {
+    let told = visitor.map(|visitor| (visitor.interim.turn(), visitor));
+    if gate.is_none() && told.is_none() {
+        return;
+    }
     let mut request = Request::new(());
-    let opened = Arc::clone(&gate);
-    hyper::ext::on_informational(&mut request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            opened.open();
-        }
+    hyper::ext::on_informational(&mut request, move |interim| match (interim.status(), &gate, &told) {
+        // The client gets its own from hyper, when its body is read.
+        (StatusCode::CONTINUE, Some(gate), _) => gate.open(),
+        (StatusCode::CONTINUE, None, _) => {}
+        (status, _, Some((turn, visitor))) => visitor.interim.add(*turn, status, interim.headers().clone()),
+        (_, _, None) => {}
     });
     parts.extensions = std::mem::take(request.extensions_mut());
-    gate
 }
 
 /// The head of a request as its judge reads it.

@@ -21,6 +21,7 @@ mod express;
 mod fault;
 mod forward;
 mod headers;
+mod interim;
 mod pool;
 mod raw;
 mod tunnel;
@@ -61,9 +62,7 @@ async fn serve(proxy: Proxy, settings: forward::Settings) {
     let connections = worker.ready();
     http::serve_prepared(connections, |connection| {
         let (forwarder, visitor) = (Arc::clone(&forwarder), Arc::new(Visitor::new(connection.client_addr())));
-        if let Some(express) = Express::new(&forwarder, &visitor, &drain, &row) {
-            connection.set_lane(Box::new(express));
-        }
+        connection.set_lane(Box::new(Express::new(&forwarder, &visitor, &drain, &row)));
         service_fn(move |request| Arc::clone(&forwarder).forward(request, Arc::clone(&visitor)))
     })
     .await;

@@ -91,10 +91,10 @@ impl<C: Kept> Pool<C> {
     }
 
     /// A connection to this slot of this era that was idle for less than `at_most`.
-    pub(super) fn take(&self, slot: WorkerId, now: Era, at_most: Duration) -> Option<C> {
+    pub(super) fn take(&self, slot: WorkerId, now: Era, at_most: Option<Duration>) -> Option<C> {
         let mut idle = self.idle(slot)?;
         while let Some(Idle { connection, since, era }) = idle.pop() {
-            if era != now || since.elapsed() >= at_most {
+            if era != now || at_most.is_some_and(|at_most| since.elapsed() >= at_most) {
                 // Those below it have been idle for longer.
                 idle.clear();
                 return None;

@@ -114,8 +114,8 @@ fn speaks(name: &[u8]) -> bool {
     names.into_iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
 }
 
-/// The head of a response as the client gets it, where something in it concerned the worker's connection or is to be said of
-/// the client's: that nothing follows there.
+/// The head of a response as the client gets it, where something in it concerned the worker's connection, as the version of
+/// HTTP does, or is to be said of the client's: that nothing follows there. Each line ends as it should.
 pub(super) fn response(head: &[u8], keeps_upgrade: bool, is_last: bool) -> Vec<u8> {
     let lines = || head.split_inclusive(|&byte| byte == b'\n');
     let named =
@@ -136,12 +136,19 @@ pub(super) fn response(head: &[u8], keeps_upgrade: bool, is_last: bool) -> Vec<u
     };
     let mut changed = Vec::with_capacity(head.len() + 32);
     for (index, line) in lines().enumerate() {
-        if line == b"\r\n" || line == b"\n" {
+        let content = line.trim_ascii_end();
+        if content.is_empty() {
             break;
         }
-        if index == 0 || !named(line).is_some_and(|(name, _)| ends(&name)) {
-            changed.extend_from_slice(line);
+        if index == 0 {
+            changed.extend_from_slice(b"HTTP/1.1");
+            changed.extend_from_slice(content.get(8..).unwrap_or_default());
+        } else if named(line).is_some_and(|(name, _)| ends(&name)) {
+            continue;
+        } else {
+            changed.extend_from_slice(content);
         }
+        changed.extend_from_slice(b"\r\n");
     }
     changed.extend_from_slice(match (upgrades, is_last) {
         (false, false) => b"",
@@ -242,6 +249,12 @@ mod tests {
     fn told(lines: &[&str], keeps_upgrade: bool, is_last: bool) -> String {
         let head = format!("{}\r\n\r\n", lines.join("\r\n"));
         String::from_utf8(response(head.as_bytes(), keeps_upgrade, is_last)).unwrap()
+    }
+
+    #[test]
+    fn a_response_is_written_as_everybody_expects() {
+        let changed = response(b"HTTP/1.0 404 Not Found\nx:  y \r\nserver: z\n\n", false, false);
+        assert_eq!(changed, b"HTTP/1.1 404 Not Found\r\nx:  y\r\nserver: z\r\n\r\n");
     }
 
     #[test]

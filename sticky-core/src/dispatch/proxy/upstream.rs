@@ -87,13 +87,30 @@ impl Upstreams {
         }
     }
 
-    /// A new connection to this slot, for whoever reads and writes it himself. Not where workers listen by themselves.
+    /// The same, for whoever reads and writes it himself.
     ///
     /// # Errors
     ///
     /// As [`Self::connect`].
-    pub(super) async fn connect_directly(&self, slot: WorkerId) -> Result<Direct, Fault> {
-        self.open(slot).await.map(Direct::new)
+    pub(super) async fn connect_directly(&self, slot: WorkerId, is_out: impl Fn() -> bool) -> Result<Direct, Fault> {
+        let stream = match &self.ports {
+            Some(ports) => {
+                let stream = self.dial(ports.clone(), slot, is_out).await?.into_std();
+                stream.and_then(|stream| QuietStream::new(stream.into())).map_err(|_| Fault::Unavailable)?
+            }
+            None => self.open(slot).await?,
+        };
+        Ok(Direct::new(stream))
+    }
+
+    /// The same, where that needs no waiting: not where a worker listens by itself.
+    pub(super) fn connect_at_once(&self, slot: WorkerId) -> Option<Direct> {
+        if self.are_ports() {
+            return None;
+        }
+        let (ours, theirs) = pair().ok()?;
+        self.offer(slot, &theirs).ok()?;
+        QuietStream::new(ours).ok().map(Direct::new)
     }
 
     async fn dial(
@@ -138,20 +155,14 @@ impl Upstreams {
     }
 
     async fn open(&self, slot: WorkerId) -> Result<QuietStream, Fault> {
-        let channel = self.channels.get(slot.index()).ok_or(Fault::Unavailable)?;
         let (ours, theirs) = pair().map_err(|error| {
             tracing::warn!(target: "sticky", %error, "no connection to a worker");
             Fault::Unavailable
         })?;
-        let moving = Moving { read_ahead: BytesMut::new(), standing: Standing::Used };
-        let message = Message { moving, hops: 0, peer: None, is_unix: true };
         let since = Instant::now();
         loop {
-            match channel::send(channel.as_fd(), &message, theirs.as_fd()) {
-                Ok(()) => {
-                    self.row.sent();
-                    return QuietStream::new(ours).map_err(|_| Fault::Unavailable);
-                }
+            match self.offer(slot, &theirs) {
+                Ok(()) => return QuietStream::new(ours).map_err(|_| Fault::Unavailable),
                 Err(SendError::Full | SendError::TooManyInFlight) => {}
                 Err(SendError::TooLarge | SendError::Gone) => return Err(Fault::Unavailable),
             }
@@ -160,6 +171,16 @@ impl Upstreams {
             }
             sleep(SEND_PAUSE).await;
         }
+    }
+
+    /// Sends one end of a pair into the slot's channel.
+    fn offer(&self, slot: WorkerId, end: &OwnedFd) -> Result<(), SendError> {
+        let channel = self.channels.get(slot.index()).ok_or(SendError::Gone)?;
+        let moving = Moving { read_ahead: BytesMut::new(), standing: Standing::Used };
+        let message = Message { moving, hops: 0, peer: None, is_unix: true };
+        channel::send(channel.as_fd(), &message, end.as_fd())?;
+        self.row.sent();
+        Ok(())
     }
 }
 

@@ -27,8 +27,10 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let Some(end) = feeds.next() else { return Parsed::Partial };
     let Some((version, status)) = status_line(&bytes[..end]) else { return Parsed::Malformed };
     let mut head = Head::new(status, version);
+    head.is_end_to_end &= ends_properly(bytes, end);
     let mut start = end + 1;
     for end in feeds {
+        head.is_end_to_end &= ends_properly(bytes, end);
         match bytes[start] {
             b'\n' => return Parsed::Head(end + 1, head),
             b'\r' if end == start + 1 => return Parsed::Head(end + 1, head),
@@ -78,6 +80,12 @@ fn add(head: &mut Head, line: &[u8]) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether the line that ends here does so as everybody expects.
+#[inline]
+fn ends_properly(bytes: &[u8], end: usize) -> bool {
+    bytes[end - 1] == b'\r'
 }
 
 /// Whether a line concerns this connection alone.
@@ -181,6 +189,11 @@ mod tests {
         ] {
             let read = head(format!("HTTP/1.1 200 OK\r\nkind: a\r\n{line}\r\nx: y\r\n\r\n").as_bytes());
             assert_eq!(read.is_end_to_end, is_end_to_end, "{line}");
+        }
+        for unusual in
+            ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200\n\r\n", "HTTP/1.1 200\r\nx: y\n\r\n", "HTTP/1.1 200\r\n\n"]
+        {
+            assert!(!head(unusual.as_bytes()).is_end_to_end, "{unusual:?}");
         }
         let read = head(b"HTTP/1.1 200 OK\r\nkeep-alive: 5\r\nupgrades: a\r\ncontent-length: 7\r\n\r\n");
         assert_eq!((read.is_end_to_end, read.length), (false, Length::Known(7)), "lines behind are read, too");
