@@ -247,9 +247,13 @@ fn programs_end_with_their_workers() {
     cluster.gone(PATIENCE);
 }
 
-/// What comes back for this request line, until it ends so.
-fn raw(connection: &mut TcpStream, line: &str, end: &str) -> String {
-    connection.write_all(format!("{line} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).expect("a request");
+/// What comes back for a request with this head, until it ends so.
+fn raw(connection: &mut TcpStream, head: &str, end: &str) -> String {
+    connection.write_all(format!("{head}\r\n\r\n").as_bytes()).expect("a request");
+    read_until(connection, end)
+}
+
+fn read_until(connection: &mut TcpStream, end: &str) -> String {
     let mut read = Vec::new();
     while !read.ends_with(end.as_bytes()) {
         let mut piece = [0; 1024];
@@ -269,7 +273,7 @@ fn answers_of_raw_programs_are_told_in_proper_form() {
     let cluster = launch.arg(program).up();
     let mut connection = TcpStream::connect(cluster.address()).expect("a connection");
     connection.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-    let mut ask = |line: &str, end: &str| raw(&mut connection, line, end);
+    let mut ask = |line: &str, end: &str| raw(&mut connection, &format!("{line} HTTP/1.1\r\nhost: a"), end);
     for _ in 0..3 {
         assert!(ask("GET /", "request 1").starts_with("HTTP/1.1 200 OK\r\n"), "one that was closed is not used again");
         let hinted = ask("GET /early", "hinted");
@@ -285,6 +289,14 @@ fn answers_of_raw_programs_are_told_in_proper_form() {
         assert!(unframed.starts_with(head) && unframed.contains("until the end\r\n"), "{unframed}");
         assert!(ask("GET /extra", "extra").ends_with("\r\nextra"), "what nobody asked for goes nowhere");
     }
+    // What comes while a body is on its way comes at once.
+    let head = "POST /hinting HTTP/1.1\r\nhost: a\r\ncontent-length: 13";
+    let hinted = raw(&mut connection, head, "</b.css>\r\n\r\n");
+    assert_eq!(hinted, "HTTP/1.1 103 Early Hints\r\nlink: </b.css>\r\n\r\n");
+    connection.write_all(b"the end of it").expect("a body");
+    let answer = read_until(&mut connection, "all of it");
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let mut ask = |line: &str, end: &str| raw(&mut connection, &format!("{line} HTTP/1.1\r\nhost: a"), end);
     // Nobody knows what a request without an answer has done: one that may be done only once is not sent again.
     for round in 1..=3 {
         ask("GET /seen/nothing", "0");

@@ -316,6 +316,8 @@ impl Connection {
         let Self { open: Some(open), guard, traffic } = &mut *self else { return Poll::Ready(Ok(())) };
         let stream = open.stream.get_mut();
         let read = match (guard, traffic) {
+            // What has been read before comes first, also what has shown that no guard is needed.
+            (_, Some(traffic)) if traffic.has_returned() => Poll::Ready(Ok(traffic.give(buf))),
             (Some(guard), Some(traffic)) => traffic.poll_read(stream, guard, cx, buf),
             _ => Pin::new(stream).poll_read(cx, buf),
         };
@@ -323,11 +325,24 @@ impl Connection {
         read
     }
 
+    /// Writes what its lane has for the client.
+    #[cfg(feature = "http")]
+    fn poll_tell(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self { open: Some(open), guard: Some(guard), traffic: Some(traffic) } => {
+                traffic.poll_tell(open.stream.get_mut(), guard, cx)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
     fn poll_write_guarded(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "http")]
+        ready!(self.as_mut().poll_tell(cx))?;
         let (stream, guard) = self.as_mut().parts();
         let Some(guard) = guard else { return Pin::new(stream).poll_write_vectored(cx, bufs) };
         let written = ready!(guard.poll_write(stream, cx, bufs))?;
@@ -381,8 +396,10 @@ impl AsyncWrite for Connection {
         self.stream().is_write_vectored()
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(self.parts().0).poll_flush(cx)
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        #[cfg(feature = "http")]
+        ready!(self.as_mut().poll_tell(cx))?;
+        Pin::new(self.as_mut().parts().0).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -11,6 +11,8 @@ function answer(path, onConnection) {
   switch (path) {
     case "/early":
       return ["HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n" + ok("hinted"), false];
+    case "/hinting":
+      return ["HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </b.css>\r\n\r\n", false];
     case "/old":
       return ["HTTP/1.0 200 OK\r\ncontent-length: 3\r\n\r\nold", true];
     case "/unframed":
@@ -32,6 +34,11 @@ const server = net.createServer((socket) => {
   socket.on("error", () => {});
   socket.on("data", (data) => {
     received += data.toString("latin1");
+    // The body of the one request that has one ends so; its response comes only then.
+    if (received.startsWith("the end of it")) {
+      received = received.slice("the end of it".length);
+      socket.write(ok("all of it"));
+    }
     for (let end; (end = received.indexOf("\r\n\r\n")) >= 0; received = received.slice(end + 4)) {
       const path = received.split(" ")[1];
       seen[path] = (seen[path] ?? 0) + 1;

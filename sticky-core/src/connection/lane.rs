@@ -17,6 +17,9 @@ pub(crate) trait Lane: fmt::Debug + Send {
 
     /// Goes on with the message that it has taken, until that is answered or the framework is to have it after all.
     fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<Passage>>;
+
+    /// Writes what the client is to be told before anything else that its framework writes.
+    fn poll_tell(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<()>>;
 }
 
 /// What has become of a message that was taken.
@@ -54,11 +57,8 @@ impl Traffic {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            if !self.returned.is_empty() {
-                let length = self.returned.len().min(buf.remaining());
-                buf.put_slice(&self.returned[..length]);
-                self.returned.drain(..length);
-                return Poll::Ready(Ok(()));
+            if self.has_returned() {
+                return Poll::Ready(Ok(self.give(buf)));
             }
             if self.is_busy {
                 let passage = ready!(self.lane.poll(cx, stream, guard))?;
@@ -79,6 +79,18 @@ impl Traffic {
         }
     }
 
+    /// Whether the framework has still to read what was read before.
+    pub(crate) fn has_returned(&self) -> bool {
+        !self.returned.is_empty()
+    }
+
+    /// Gives it to the framework.
+    pub(crate) fn give(&mut self, buf: &mut ReadBuf<'_>) {
+        let length = self.returned.len().min(buf.remaining());
+        buf.put_slice(&self.returned[..length]);
+        self.returned.drain(..length);
+    }
+
     /// Carries what may take the lane until there is something else, which can be read then, or nothing more: `false`.
     pub(crate) fn poll_beyond(
         &mut self,
@@ -97,6 +109,16 @@ impl Traffic {
     /// Whether a message has been taken.
     pub(crate) fn has_carried(&self) -> bool {
         self.has_carried
+    }
+
+    /// Writes what goes before whatever the framework writes.
+    pub(crate) fn poll_tell(
+        &mut self,
+        stream: &mut Stream,
+        guard: &mut Guard,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.lane.poll_tell(cx, stream, guard)
     }
 
     /// Whether a message has been taken and is not answered.

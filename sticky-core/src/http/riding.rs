@@ -23,7 +23,8 @@ pub(crate) async fn ride(connection: &mut Connection, drain: &Drain) -> bool {
             }
             if !news.poll(cx) {
                 // Who has said nothing yet will, and learns of the end by its answer, as who is being answered does.
-                let is_over = drain.ends_connections(true) && connection.has_ridden() && !connection.is_within_message();
+                let is_over =
+                    drain.ends_connections(true) && connection.has_ridden() && !connection.is_within_message();
                 return if is_over { Poll::Ready(false) } else { Poll::Pending };
             }
         }

@@ -14,11 +14,12 @@ mod bind;
 mod error;
 #[cfg(cluster)]
 mod gate;
+#[cfg(cluster)]
+pub(crate) mod passed;
 #[cfg(unix)]
 mod unix;
 
 use std::fmt;
-#[cfg(cluster)]
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -57,6 +58,8 @@ pub(crate) struct ListenerSet {
     kind: ListenerKind,
     #[cfg(unix)]
     file: Option<unix::SocketFile>,
+    /// Others have it, too, and listen on when this program has ended.
+    is_kept: bool,
 }
 
 /// Who accepts from which listener. All are non-blocking and close-on-exec.
@@ -99,6 +102,7 @@ pub(crate) fn take(
             ListenAddress::Socket(address) => sets.push(take_tcp(*address, sharing, &options)?),
             ListenAddress::Host { host, port } => sets.extend(take_host(host, *port, sharing, &options)?),
             ListenAddress::Unix(path) => sets.push(take_unix(path, sharing, backlog)?),
+            ListenAddress::Systemd(name) => sets.extend(take_passed(address, name.as_deref())?),
         }
     }
     Ok(sets)
@@ -159,6 +163,7 @@ fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) ->
         kind,
         #[cfg(unix)]
         file: None,
+        is_kept: false,
     })
 }
 
@@ -167,7 +172,7 @@ fn take_unix(path: &Path, sharing: Sharing<'_>, backlog: u32) -> Result<Listener
     let mode = matches!(sharing, Sharing::Private).then_some(OWNER_ONLY);
     let (socket, file) = unix::listen(path, mode, backlog)?;
     let address = LocalAddress::Unix(path.to_owned());
-    Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file) })
+    Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file), is_kept: false })
 }
 
 #[cfg(not(unix))]
@@ -183,6 +188,7 @@ pub(crate) struct CarriedSet {
     address: LocalAddress,
     is_shared: bool,
     file: Option<unix::CarriedFile>,
+    is_kept: bool,
 }
 
 #[cfg(cluster)]
@@ -195,11 +201,42 @@ impl CarriedSet {
             (true, _) => return None,
             (false, _) => ListenerKind::PerSlot(sockets),
         };
-        Some(ListenerSet { address: self.address, kind, file: self.file.map(Into::into) })
+        Some(ListenerSet { address: self.address, kind, file: self.file.map(Into::into), is_kept: self.is_kept })
     }
 }
 
+/// To be called before anything is listened on: these names of a service manager's sockets will be asked for, `any` if any is.
+///
+/// # Errors
+///
+/// [`ListenError::Passed`] if there are none.
+#[cfg(cluster)]
+pub(crate) fn expect_passed(names: Vec<String>, any: bool) -> Result<(), ListenError> {
+    passed::expect(names, any).map_err(|source| ListenError::passed(&ListenAddress::Systemd(None), source))
+}
+
+/// The sockets of a service manager, which are always shared.
+#[cfg(cluster)]
+fn take_passed(asked: &ListenAddress, name: Option<&str>) -> Result<Vec<ListenerSet>, ListenError> {
+    let taken = passed::take(name).map_err(|source| ListenError::passed(asked, source))?;
+    let set =
+        |(socket, address)| ListenerSet { address, kind: ListenerKind::Shared(socket), file: None, is_kept: true };
+    Ok(taken.into_iter().map(set).collect())
+}
+
+#[cfg(not(cluster))]
+fn take_passed(asked: &ListenAddress, _name: Option<&str>) -> Result<Vec<ListenerSet>, ListenError> {
+    let (address, source) = (asked.to_string(), io::ErrorKind::Unsupported.into());
+    Err(ListenError::System { address, attempt: "taking a socket of systemd", source })
+}
+
 impl ListenerSet {
+    /// Whether others have its sockets, too, and listen on when this program has ended: then what is in their queues waits for
+    /// the next start.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// What the next program has to know of it.
     #[cfg(cluster)]
     pub(crate) fn carried(&self) -> CarriedSet {
@@ -207,6 +244,7 @@ impl ListenerSet {
             address: self.address.clone(),
             is_shared: matches!(self.kind, ListenerKind::Shared(_)),
             file: self.file.as_ref().map(unix::SocketFile::carried),
+            is_kept: self.is_kept,
         }
     }
 

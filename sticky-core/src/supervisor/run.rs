@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::admin::Desk;
 use super::child::{Incoming, Launched, Launcher, Process};
 use super::event::{Action, ChildId, Ended, Event, Fleet, HowMany, Note, Outcome, Program as Source, Scope};
+use super::extras::Extras;
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -24,6 +25,7 @@ use super::reap::Reaper;
 use super::recycle::{Quota, Usage};
 use super::reexec::{Estate, ResumeError, Trial};
 use super::resident;
+use super::service::{Bounds, Manager};
 use super::sessions::TableOwner;
 use super::state::{CarriedState, Policy, State};
 use super::wiring::{Sent, Wiring, Word};
@@ -169,6 +171,7 @@ pub(super) struct Assets {
     pub(super) seed: u64,
     pub(super) program: Program,
     pub(super) listeners: Vec<ListenerSet>,
+    pub(super) extras: Extras,
     pub(super) desk: Desk,
     pub(super) channels: Vec<Pair>,
     pub(super) secret: Vec<u8>,
@@ -184,6 +187,8 @@ pub(super) struct Supervisor {
     pub(super) seed: u64,
     pub(super) listeners: Vec<ListenerSet>,
     pub(super) channels: Vec<Pair>,
+    /// Where the application listens beside that.
+    pub(super) extras: Extras,
     /// What the sticky cookie is sealed with.
     pub(super) secret: Vec<u8>,
     pub(super) session_table: Option<TableOwner>,
@@ -210,6 +215,8 @@ pub(super) struct Supervisor {
     pub(super) desk: Desk,
     pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
+    /// Who has started this program as a service, if somebody has.
+    pub(super) manager: Manager,
     pub(super) ledger: Ledger,
     pub(super) wiring: Wiring,
     /// The slots that the placement leaves out.
@@ -224,12 +231,14 @@ pub(super) struct Supervisor {
 impl Supervisor {
     fn new(config: Config, prepares: bool, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
+        super::sockets::expect_passed(&config)?;
         let scoreboard = Scoreboard::create(State::seats(config.slots()))?;
         scoreboard.headcount(config.max_workers).set(config.workers);
         let assets = Assets {
             seed,
             program: Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?,
             listeners: super::sockets::take(&config, seed)?,
+            extras: Extras::take(&config)?,
             desk: Desk::new(super::sockets::take_admin(&config)?),
             channels: super::sockets::channels(&config)
                 .map_err(SuperviseError::system("make its workers' channels"))?,
@@ -242,13 +251,14 @@ impl Supervisor {
 
     /// A supervisor that has nothing running yet.
     pub(super) fn assemble(config: Config, prepares: bool, output: Output, stop: StopReceiver, assets: Assets) -> Self {
-        let Assets { seed, program, listeners, desk, channels, secret, session_table, scoreboard } = assets;
+        let Assets { seed, program, listeners, extras, desk, channels, secret, session_table, scoreboard } = assets;
         Self {
             state: State::new(policy(&config, prepares)),
             prepares,
             seed,
             listeners,
             channels,
+            extras,
             secret,
             session_table,
             headcount: scoreboard.headcount(config.max_workers),
@@ -266,6 +276,7 @@ impl Supervisor {
             desk,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
+            manager: Manager::of_environment(bounds(&config, prepares), Instant::now()),
             ledger: ledger(&config),
             wiring: Wiring::default(),
             evicted: Vec::new(),
@@ -285,6 +296,7 @@ impl Supervisor {
 
     async fn run_to_the_end(mut self, signals: Signals, first: Event) -> Result<(), SuperviseError> {
         let outcome = self.run(signals, first).await;
+        self.manager.finish();
         self.dismiss_attendant().await;
         self.output.flush(FLUSH_TIME).await;
         outcome
@@ -328,6 +340,7 @@ impl Supervisor {
                 _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
                 () = wait_until(next_attempt) => {}
+                () = wait_until(self.manager.due()) => self.manager.work(Instant::now()),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -350,6 +363,7 @@ impl Supervisor {
             self.wire();
         }
         self.update_attendant();
+        self.manager.look(&self.state, Instant::now());
     }
 
     /// Hears what has been read already.
@@ -395,6 +409,7 @@ impl Supervisor {
                     evicted: self.evicted.clone(),
                     channels: u16::try_from(self.channels.len()).unwrap_or_default(),
                     secret: self.secret.clone(),
+                    extras: !self.extras.is_empty(),
                 };
                 let table = self.session_table.as_ref().map(AsFd::as_fd);
                 let descriptors: Vec<_> = std::iter::once(self.scoreboard.as_fd()).chain(table).collect();
@@ -402,6 +417,10 @@ impl Supervisor {
                 let senders: Vec<_> = self.channels.iter().map(|pair| pair.sender.as_fd()).collect();
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
+                }
+                if !self.extras.is_empty() {
+                    let (extras, descriptors) = self.extras.lend();
+                    member.process.send(&extras, &descriptors);
                 }
                 if member.slot.get() >= self.config.max_workers {
                     let (slots, ports) = self.state.told_proxies();
@@ -568,8 +587,14 @@ impl Supervisor {
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
             Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
-            Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
-            Action::CloseListeners => self.listeners.clear(),
+            Action::Unpublish => {
+                self.listeners.iter().for_each(ListenerSet::unpublish);
+                self.extras.unpublish();
+            }
+            Action::CloseListeners => {
+                self.listeners.clear();
+                self.extras.close();
+            }
             Action::Note(note) => self.note(&note),
             Action::Finish(outcome) => self.finish(outcome),
         }
@@ -703,9 +728,11 @@ impl Supervisor {
 
     fn note(&mut self, note: &Note) {
         self.desk.heard(note);
+        self.manager.heard(note);
         match note {
             Note::Up => {
                 self.announce();
+                self.extras.announce();
                 self.desk.announce();
             }
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
@@ -796,6 +823,18 @@ fn ledger(config: &Config) -> Ledger {
     let ledger = Ledger::new(config.slots());
     let ledger = if config.proxies() > 0 { ledger.behind_proxies(config.max_workers) } else { ledger };
     if is_by_address && config.workers > 1 { ledger } else { ledger.without_spread() }
+}
+
+/// How long a service manager should wait, at least.
+fn bounds(config: &Config, prepares: bool) -> Bounds {
+    let prepare = if prepares { config.prepare_timeout } else { Duration::ZERO };
+    let turns = u32::from(config.max_workers.div_ceil(config.reload_parallel)) + u32::from(config.proxies());
+    Bounds {
+        start: prepare + config.boot_timeout,
+        // It may have to wait for room, which is there when a former process has drained.
+        reload: prepare + (config.boot_timeout + config.reload_soak) * turns + config.drain_timeout,
+        end: config.shutdown_timeout + config.exit_timeout,
+    }
 }
 
 /// The protocol to speak with this worker, or why it cannot be one of ours.

@@ -182,7 +182,8 @@ impl Lane for Express {
         let _under_way = (noted, self.forwarder.announce(slot));
         let (message, is_head) = (message.to_vec(), message.starts_with(b"HEAD "));
         let (asking, answer) = (Asking::default(), Answer::not_begun());
-        self.run = Some(Box::new(Run { message, request, is_head, way, is_used, asking, slot, era, _under_way, answer }));
+        self.run =
+            Some(Box::new(Run { message, request, is_head, way, is_used, asking, slot, era, _under_way, answer }));
         self.set_timer();
         true
     }
@@ -219,6 +220,10 @@ impl Lane for Express {
                 Err(Lost::Silent(error) | Lost::Broken(error)) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    fn poll_tell(&mut self, cx: &mut Context<'_>, stream: &mut Stream, guard: &mut Guard) -> Poll<io::Result<()>> {
+        self.visitor.interim().poll_tell(cx, stream, guard)
     }
 }
 

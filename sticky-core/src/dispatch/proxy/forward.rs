@@ -20,6 +20,7 @@ use super::body::{Answer, Gate, Outgoing, Progress};
 use super::direct::{self, Direct, DirectBody, Framing, Head, Loan, Lost};
 use super::fault::Fault;
 use super::headers::{self, Words};
+use super::interim::Interim;
 use super::pool::{Era, Lease, Pool, Sender};
 use super::tunnel;
 use super::upstream::{Announced, Upstreams};
@@ -87,16 +88,22 @@ pub(super) struct Visitor {
     words: Mutex<Option<Words>>,
     /// What has already gone wrong with the present request.
     fault: Mutex<Option<Fault>>,
+    interim: Interim,
 }
 
 impl Visitor {
     pub(super) fn new(client: ClientAddr) -> Self {
-        Self { client, words: Mutex::new(None), fault: Mutex::new(None) }
+        Self { client, words: Mutex::new(None), fault: Mutex::new(None), interim: Interim::default() }
     }
 
     /// Whom his requests come from, and whose they are.
     pub(super) fn client(&self) -> &ClientAddr {
         &self.client
+    }
+
+    /// What he is told before his response.
+    pub(super) fn interim(&self) -> &Interim {
+        &self.interim
     }
 
     /// His present request is not to be forwarded: this has happened to it.
@@ -166,13 +173,15 @@ impl Forwarder {
         request: Request<RequestBody>,
         visitor: Arc<Visitor>,
     ) -> Result<Response<Answer>, Infallible> {
-        Ok(self.try_forward(request, &visitor).await.unwrap_or_else(Fault::response))
+        let response = self.try_forward(request, &visitor).await;
+        visitor.interim.turn();
+        Ok(response.unwrap_or_else(Fault::response))
     }
 
     async fn try_forward(
         &self,
         mut request: Request<RequestBody>,
-        visitor: &Visitor,
+        visitor: &Arc<Visitor>,
     ) -> Result<Response<Answer>, Fault> {
         if let Some(fault) = visitor.take_fault() {
             return Err(fault);
@@ -184,7 +193,7 @@ impl Forwarder {
         let is_connect = request.method() == Method::CONNECT;
         let downstream = (protocol.is_some() || is_connect).then(|| hyper::upgrade::on(&mut request));
         let (mut parts, body) = request.into_parts();
-        let gate = prepare(&mut parts, protocol)?;
+        let (version, expects) = (parts.version, prepare(&mut parts, protocol)?);
         let is_trusted = self.judge.trusts(peer);
         let by_https = is_trusted && came_by_https(&parts.headers);
         headers::speak_for(&mut parts.headers, visitor.words(by_https), is_trusted);
@@ -193,9 +202,11 @@ impl Forwarder {
         }
         let origin = self.origin(&parts.headers, client.get());
         let visit = self.keeper(slot).map(|keeper| keeper.request(&mut parts.headers));
+        let gate = expects.then(|| Arc::new(Gate::default()));
+        listen(&mut parts, gate.clone(), (version == Version::HTTP_11).then(|| Arc::clone(visitor)));
         let (body, sent) = Outgoing::new(body, gate);
         let outbound = Outbound { slot, request: Request::from_parts(parts, body), sent, origin, under_way };
-        let mut inbound = self.in_time(self.send(outbound)).await?;
+        let mut inbound = visitor.interim.before(self.in_time(self.send(outbound))).await?;
         if let (Some(visit), Some(sessions)) = (visit, self.sessions.get(inbound.lease.slot.index())) {
             visit.at(sessions).response(inbound.response.headers_mut());
         }
@@ -394,7 +405,9 @@ impl Forwarder {
     /// A connection to a slot, and whether it has been used before.
     async fn sender(&self, slot: WorkerId, era: Era, may_be_used: bool) -> Result<(Sender, bool), Fault> {
         // A worker that stands still would not answer; who takes up a new connection does.
-        while let Some(mut sender) = era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, self.idle_time())) {
+        while let Some(mut sender) =
+            era.filter(|_| may_be_used).and_then(|_| self.pool.take(slot, era, self.idle_time()))
+        {
             if sender.is_ready().await {
                 return Ok((sender, true));
             }
@@ -475,8 +488,8 @@ fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Res
     Ok(response.map(|()| Answer::Direct(Box::new(DirectBody::new(connection, framing, loan)))))
 }
 
-/// Makes the head what the worker gets; a gate where the client waits for 100 before it sends the body.
-fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Arc<Gate>>, Fault> {
+/// Makes the head what the worker gets: whether the client waits for 100 before it sends the body.
+fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<bool, Fault> {
     if !headers::names_host(&parts.headers, parts.version) {
         return Err(Fault::BadRequest);
     }
@@ -494,25 +507,29 @@ fn prepare(parts: &mut Parts, protocol: Option<HeaderValue>) -> Result<Option<Ar
     // What the front connection knows of its request is none of the back one's business.
     parts.extensions.clear();
     parts.version = Version::HTTP_11;
-    Ok(expects.then(|| gate(parts)))
+    Ok(expects)
 }
 
 fn expects_continue(headers: &HeaderMap) -> bool {
     headers.get(EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"))
 }
 
-/// Opened when the worker says that it wants the body.
-fn gate(parts: &mut Parts) -> Arc<Gate> {
-    let gate = Arc::new(Gate::default());
+/// Has the gate opened when the worker says that it wants the body, and whoever may be told the worker's other interim
+/// responses.
+fn listen(parts: &mut Parts, gate: Option<Arc<Gate>>, visitor: Option<Arc<Visitor>>) {
+    let told = visitor.map(|visitor| (visitor.interim.turn(), visitor));
+    if gate.is_none() && told.is_none() {
+        return;
+    }
     let mut request = Request::new(());
-    let opened = Arc::clone(&gate);
-    hyper::ext::on_informational(&mut request, move |interim| {
-        if interim.status() == StatusCode::CONTINUE {
-            opened.open();
-        }
+    hyper::ext::on_informational(&mut request, move |interim| match (interim.status(), &gate, &told) {
+        // The client gets its own from hyper, when its body is read.
+        (StatusCode::CONTINUE, Some(gate), _) => gate.open(),
+        (StatusCode::CONTINUE, None, _) => {}
+        (status, _, Some((turn, visitor))) => visitor.interim.add(*turn, status, interim.headers().clone()),
+        (_, _, None) => {}
     });
     parts.extensions = std::mem::take(request.extensions_mut());
-    gate
 }
 
 /// The head of a request as its judge reads it.

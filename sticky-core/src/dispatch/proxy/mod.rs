@@ -21,6 +21,7 @@ mod express;
 mod fault;
 mod forward;
 mod headers;
+mod interim;
 mod pool;
 mod raw;
 mod tunnel;

@@ -92,11 +92,7 @@ impl Upstreams {
     /// # Errors
     ///
     /// As [`Self::connect`].
-    pub(super) async fn connect_directly(
-        &self,
-        slot: WorkerId,
-        is_out: impl Fn() -> bool,
-    ) -> Result<Direct, Fault> {
+    pub(super) async fn connect_directly(&self, slot: WorkerId, is_out: impl Fn() -> bool) -> Result<Direct, Fault> {
         let stream = match &self.ports {
             Some(ports) => {
                 let stream = self.dial(ports.clone(), slot, is_out).await?.into_std();

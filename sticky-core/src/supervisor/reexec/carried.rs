@@ -51,8 +51,11 @@ pub(super) struct Carried {
     /// What slots are started from; of each slot, which of these.
     pub(super) images: Vec<Lot>,
     pub(super) image_of: Vec<usize>,
-    pub(super) listeners: Vec<(CarriedSet, Vec<Lot>)>,
-    pub(super) admin_listeners: Vec<(CarriedSet, Vec<Lot>)>,
+    pub(super) listeners: Vec<CarriedListeners>,
+    /// The application's own.
+    #[serde(default)]
+    pub(super) extras: Vec<(String, CarriedListeners)>,
+    pub(super) admin_listeners: Vec<CarriedListeners>,
     /// The sending and the receiving end of each slot's channel.
     pub(super) channels: Vec<(Lot, Lot)>,
     pub(super) scoreboard: Lot,
@@ -68,6 +71,9 @@ pub(super) struct Carried {
     /// Signals that are kept until somebody hears them.
     pub(super) held_signals: Vec<i32>,
 }
+
+/// The listeners of an address.
+pub(super) type CarriedListeners = (CarriedSet, Vec<Lot>);
 
 /// A process in a slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +212,9 @@ impl Carried {
 
     /// The number of every descriptor that is named.
     fn lots(&self) -> Vec<Lot> {
-        let sets = self.listeners.iter().chain(&self.admin_listeners).flat_map(|(_, lots)| lots).copied();
+        let extras = self.extras.iter().map(|(_, set)| set);
+        let sets = self.listeners.iter().chain(extras).chain(&self.admin_listeners);
+        let sets = sets.flat_map(|(_, lots)| lots).copied();
         let channels = self.channels.iter().flat_map(|(sender, receiver)| [*sender, *receiver]);
         let processes = self.members.iter().map(|member| member.process).chain(self.attendant);
         let processes = processes.map(|process| process.control);

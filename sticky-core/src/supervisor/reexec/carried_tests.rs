@@ -29,11 +29,13 @@ fn text() -> Value {
         "asked": { "reload": [], "scale": [], "reexec": [4] }, "known_down": [], "known_ports": [],
     });
     let process = |id: u64, control: usize| json!({ "id": id, "pid": 4000 + id, "control": control, "protocol": 1 });
-    let set = json!({ "address": { "tcp": "127.0.0.1:5000" }, "is_shared": false, "file": null });
+    let shared = json!({ "address": { "unix": "/run/a" }, "is_shared": true, "file": { "path": "/run/a", "identity": [1, 2] },
+                         "is_kept": false });
+    let set = json!({ "address": { "tcp": "127.0.0.1:5000" }, "is_shared": false, "file": null, "is_kept": false });
     json!({
-        "format": 1, "version": "0.1.0", "fingerprint": here.fingerprint(), "shape": Shape::of(&here), "lots": 7,
+        "format": 1, "version": "0.1.0", "fingerprint": here.fingerprint(), "shape": Shape::of(&here), "lots": 8,
         "reexecs": 1, "seed": 7, "secret": [], "program": "/srv/app", "images": [0], "image_of": [0, 0],
-        "listeners": [[set, [1, 2]]], "admin_listeners": [], "channels": [], "scoreboard": 3, "session_table": null,
+        "listeners": [[set, [1, 2]]], "extras": [["admin", [shared, [7]]]], "admin_listeners": [], "channels": [], "scoreboard": 3, "session_table": null,
         "evicted": [1], "members": [{ "process": process(0, 4), "generation": 0, "image": 0, "exports": false }],
         "attendant": process(2, 5),
         "pipes": [[0, { "post": { "worker": 0 }, "is_stderr": true, "begun": "", "continues": false, "last_words": ["oh"],
@@ -98,10 +100,10 @@ fn what_contradicts_itself_is_refused() {
         ("/attendant", json!(null), "the admin process is missing"),
         ("/image_of", json!([0]), "programs are missing"),
         ("/image_of", json!([0, 1]), "a program is missing"),
-        ("/channels", json!([[7, 8]]), "channels are missing"),
+        ("/channels", json!([[8, 9]]), "channels are missing"),
         ("/evicted", json!([2]), "a slot that is out is none"),
         ("/scoreboard", json!(2), "its descriptors do not add up"),
-        ("/lots", json!(8), "its descriptors do not add up"),
+        ("/lots", json!(9), "its descriptors do not add up"),
         ("/state/count", json!(3), "an impossible number of workers"),
         ("/seed", json!("seven"), "is not understood: restart"),
     ] {

@@ -19,7 +19,7 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 use socket2::Socket;
 
 pub use self::carried::ResumeError;
-use self::carried::{Carried, CarriedMember, CarriedProcess, Lot};
+use self::carried::{Carried, CarriedListeners, CarriedMember, CarriedProcess, Lot};
 use self::parcel::{Lots, Taken};
 use self::shape::Shape;
 pub(super) use self::trial::Trial;
@@ -36,6 +36,7 @@ pub(crate) use self::trial::try_out;
 use super::admin::Desk;
 use super::child::Process;
 use super::event::{ChildId, Event};
+use super::extras::Extras;
 use super::heartbeat::Pulse;
 use super::output::{HaltedPipe, Output, Pump};
 use super::program::{Image, Program};
@@ -44,7 +45,7 @@ use super::sessions::TableOwner;
 use super::{FLUSH_TIME, StopReceiver, SuperviseError};
 use crate::config::Config;
 use crate::dispatch::handoff::channel::Pair;
-use crate::listener::{CarriedSet, ListenerSet};
+use crate::listener::{ListenerSet, passed};
 use crate::notice;
 use crate::role::RESUME_VARIABLE;
 use crate::scoreboard::Scoreboard;
@@ -60,7 +61,10 @@ const HEARING_TIME: Duration = Duration::from_millis(2);
 impl Supervisor {
     /// Whether nothing is on its way to or from any process.
     pub(super) fn is_idle(&self) -> bool {
-        self.wiring.is_idle() && self.members.values().all(Member::is_idle) && self.desk.is_idle()
+        self.wiring.is_idle()
+            && self.manager.is_idle()
+            && self.members.values().all(Member::is_idle)
+            && self.desk.is_idle()
     }
 
     /// Replaces this program. If it returns, everything goes on.
@@ -90,6 +94,7 @@ impl Supervisor {
         self.hear_what_waits();
         if self.state.may_reexec() && self.is_idle() {
             notice::flush(FLUSH_TIME);
+            self.manager.work_at_once(Instant::now());
             return self.replace(pipes, &held).map(|never| match never {});
         }
         Ok(())
@@ -101,7 +106,9 @@ impl Supervisor {
         let carried = self.carried(&mut lots, pipes, held.blocked());
         let parcel = lots.send(&carried.write()?)?;
         let variable = (RESUME_VARIABLE.into(), parcel::marker(&parcel)?.to_string().into());
-        let environment = std::env::vars_os().filter(|(name, _)| name != RESUME_VARIABLE).chain([variable]);
+        // What a service manager has passed has other numbers from then on, and comes with the rest.
+        let is_past = |name: &OsString| passed::VARIABLES.into_iter().chain([RESUME_VARIABLE]).any(|past| name == past);
+        let environment = std::env::vars_os().filter(|(name, _)| !is_past(name)).chain([variable]);
         let program = CString::new(format!("/proc/self/fd/{}", image.as_raw_fd()))?;
         Err(exec::replace(&program, std::env::args_os(), environment, parcel.as_fd()))
     }
@@ -134,8 +141,9 @@ impl Supervisor {
             program: self.program.path().to_owned(),
             images: images.iter().copied().map(|image: &'a Image| lots.add(image.as_fd())).collect(),
             image_of,
-            listeners: carried_sets(&self.listeners, lots),
-            admin_listeners: carried_sets(self.desk.listeners(), lots),
+            listeners: carried_sets(self.listeners.iter(), lots),
+            extras: carried_extras(&self.extras, lots),
+            admin_listeners: carried_sets(self.desk.listeners().iter(), lots),
             channels: self
                 .channels
                 .iter()
@@ -173,12 +181,17 @@ fn carried_process<'a>(id: ChildId, process: &'a Process, protocol: u32, lots: &
     CarriedProcess { id, pid: process.pid.as_raw_nonzero().get(), control: lots.add(process.control_fd()), protocol }
 }
 
-fn carried_sets<'a>(sets: &'a [ListenerSet], lots: &mut Lots<'a>) -> Vec<(CarriedSet, Vec<Lot>)> {
-    let of_set = |set: &'a ListenerSet| {
-        let sockets = set.kind().sockets().iter();
-        (set.carried(), sockets.map(|socket| lots.add(socket.as_fd())).collect())
-    };
-    sets.iter().map(of_set).collect()
+fn carried_set<'a>(set: &'a ListenerSet, lots: &mut Lots<'a>) -> CarriedListeners {
+    let sockets = set.kind().sockets().iter();
+    (set.carried(), sockets.map(|socket| lots.add(socket.as_fd())).collect())
+}
+
+fn carried_sets<'a>(sets: impl Iterator<Item = &'a ListenerSet>, lots: &mut Lots<'a>) -> Vec<CarriedListeners> {
+    sets.map(|set| carried_set(set, lots)).collect()
+}
+
+fn carried_extras<'a>(extras: &'a Extras, lots: &mut Lots<'a>) -> Vec<(String, CarriedListeners)> {
+    extras.sets().iter().map(|(name, set)| (name.clone(), carried_set(set, lots))).collect()
 }
 
 /// What this process had before it replaced itself.
@@ -229,6 +242,7 @@ impl Estate {
             seed: carried.seed,
             program: Program::resumed(carried.program).map_err(ResumeError::from)?,
             listeners: sets(carried.listeners, &mut taken)?,
+            extras: extras(carried.extras, &mut taken)?,
             desk: Desk::resumed(sets(carried.admin_listeners, &mut taken)?, carried.desk),
             channels: pairs(&carried.channels, &mut taken).map_err(ResumeError::from)?,
             secret: carried.secret,
@@ -237,6 +251,7 @@ impl Estate {
         };
         let images_of_slots = carried.image_of.iter().map(|image| Arc::clone(&images[*image])).collect();
         let mut supervisor = Supervisor::assemble(config, prepares, output, stop, assets);
+        supervisor.manager.work_at_once(Instant::now());
         supervisor.resume_state(carried.state)?;
         supervisor.images = images_of_slots;
         supervisor.evicted = carried.evicted;
@@ -308,12 +323,19 @@ fn pumps(
     of_processes.into_iter().map(|(owner, pipes)| Ok((owner, output.adopt(pipes)?))).collect()
 }
 
-fn sets(carried: Vec<(CarriedSet, Vec<Lot>)>, taken: &mut Taken) -> Result<Vec<ListenerSet>, ResumeError> {
-    let set = |(set, lots): (CarriedSet, Vec<Lot>)| {
-        let sockets = taken.take_all(&lots)?.into_iter().map(Socket::from).collect();
-        set.with(sockets).ok_or(ResumeError::Nonsense("an address has other sockets"))
-    };
-    carried.into_iter().map(set).collect()
+fn set_of((set, lots): CarriedListeners, taken: &mut Taken) -> Result<ListenerSet, ResumeError> {
+    let sockets = taken.take_all(&lots)?.into_iter().map(Socket::from).collect();
+    set.with(sockets).ok_or(ResumeError::Nonsense("an address has other sockets"))
+}
+
+fn sets(carried: Vec<CarriedListeners>, taken: &mut Taken) -> Result<Vec<ListenerSet>, ResumeError> {
+    carried.into_iter().map(|set| set_of(set, taken)).collect()
+}
+
+fn extras(carried: Vec<(String, CarriedListeners)>, taken: &mut Taken) -> Result<Extras, ResumeError> {
+    let sets: Result<Vec<_>, ResumeError> =
+        carried.into_iter().map(|(name, set)| Ok((name, set_of(set, taken)?))).collect();
+    sets.map(Extras::resumed)
 }
 
 fn pairs(carried: &[(Lot, Lot)], taken: &mut Taken) -> io::Result<Vec<Pair>> {

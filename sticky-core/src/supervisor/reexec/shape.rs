@@ -16,12 +16,15 @@ impl Shape {
         let addresses = |all: &[crate::listener::ListenAddress]| {
             all.iter().map(ToString::to_string).collect::<Vec<String>>().join(",")
         };
+        let extras = config.extra_listeners.0.iter();
+        let extras: Vec<String> = extras.map(|extra| format!("{}={}", extra.name, extra.address)).collect();
         let settings = [
             ("workers", config.workers.to_string()),
             ("max_workers", config.max_workers.to_string()),
             ("proxy_workers", config.proxies().to_string()),
             ("listen", addresses(&config.listen)),
             ("backlog", config.backlog.to_string()),
+            ("extra_listener", extras.join(",")),
             ("admin", addresses(&config.admin.0)),
             ("session_capacity", config.session_capacity.to_string()),
             ("run_on_port", config.own_ports.to_string()),

@@ -190,7 +190,9 @@ mod tests {
             let read = head(format!("HTTP/1.1 200 OK\r\nkind: a\r\n{line}\r\nx: y\r\n\r\n").as_bytes());
             assert_eq!(read.is_end_to_end, is_end_to_end, "{line}");
         }
-        for unusual in ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200\n\r\n", "HTTP/1.1 200\r\nx: y\n\r\n", "HTTP/1.1 200\r\n\n"] {
+        for unusual in
+            ["HTTP/1.0 200 OK\r\n\r\n", "HTTP/1.1 200\n\r\n", "HTTP/1.1 200\r\nx: y\n\r\n", "HTTP/1.1 200\r\n\n"]
+        {
             assert!(!head(unusual.as_bytes()).is_end_to_end, "{unusual:?}");
         }
         let read = head(b"HTTP/1.1 200 OK\r\nkeep-alive: 5\r\nupgrades: a\r\ncontent-length: 7\r\n\r\n");
