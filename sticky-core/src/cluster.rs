@@ -149,8 +149,7 @@ impl Cluster {
 
     /// Runs `application` in every worker, on a runtime made for it: of one thread, or of `threads_per_worker`.
     ///
-    /// Call it on the program's first thread: that hears what came in while the supervisor replaced itself (SIGUSR2), at which
-    /// everything else in its process ends and `main` begins anew.
+    /// When the supervisor replaces itself (SIGUSR2), everything else in its process ends without notice, and `main` begins anew.
     ///
     /// Returns in a worker when the application does, and in the supervisor after the last worker. What follows has
     /// `exit_timeout` (5 s). The future need be neither `Send` nor `'static`.

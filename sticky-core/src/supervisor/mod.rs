@@ -147,10 +147,11 @@ pub(crate) fn start(config: Config, prepares: bool, parcel: Option<OwnedFd>) -> 
         crate::notice::flush(FLUSH_TIME);
         let _ = sender.send(outcome);
     })?;
-    // What came in while there was nobody to hear it is pending for this thread, if it is the process's first. Without an
-    // answer there is nobody now, either.
+    // What came in while there was nobody to hear it is pending for the process's first thread, which mostly is this one. Without
+    // an answer there is nobody now, either.
     if is_resumed && let Ok(held_signals) = held_signals.recv() {
         signals::hear(&held_signals)?;
+        signals::hear_what_waits_elsewhere(&held_signals);
     }
     Ok(Running { outcome, stop, over: false })
 }

@@ -6,6 +6,8 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
+use rustix::process::Signal;
+
 /// The thread by which signals are kept.
 static KEEPER: AtomicI32 = AtomicI32::new(0);
 
@@ -43,6 +45,22 @@ pub(crate) fn hold(signals: &[i32]) -> io::Result<Held> {
 /// The system's, for what is no signal.
 pub(crate) fn hear(signals: &[i32]) -> io::Result<()> {
     change_mask(libc::SIG_UNBLOCK, signals).map(drop)
+}
+
+/// Has the process hear those of these signals that wait for its first thread, if that is not the one that calls: it may go on
+/// blocking them.
+pub(crate) fn hear_what_waits_elsewhere(signals: &[i32]) {
+    let (first, here) = (rustix::process::getpid(), rustix::thread::gettid());
+    if first == here {
+        return;
+    }
+    let status = std::fs::read_to_string(format!("/proc/self/task/{first}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
+    let is_pending = |signal: &&i32| (1..=64).contains(*signal) && mask & (1 << (**signal - 1)) != 0;
+    for signal in signals.iter().filter(is_pending).filter_map(|signal| Signal::from_named_raw(*signal)) {
+        let _ = rustix::process::kill_process(first, signal);
+    }
 }
 
 impl Held {

@@ -113,6 +113,10 @@ fn serve_with_core(cluster: Cluster, fault: &'static str) -> Result<(), BoxError
                 None => Ok(()),
             }
         })?,
+        "called-from-a-thread" => {
+            let called = thread::spawn(move || cluster.run(serve).map_err(|error| error.to_string()));
+            called.join().map_err(|_| "it panicked")??;
+        }
         _ => cluster.run(serve)?,
     }
     Ok(())

@@ -218,7 +218,12 @@ fn shutdown_wins_over_a_reexec(bed: &Bed) {
 
 /// Each at another moment of the reexec. None is lost, whoever hears it.
 fn signals_during_reexecs_are_heard(bed: &Bed) {
-    let cluster = bed.launch().up();
+    hears_all(&bed.launch().up());
+    // Where it is not the program's first thread that has become the supervisor.
+    hears_all(&bed.fault("called-from-a-thread").up());
+}
+
+fn hears_all(cluster: &TestCluster) {
     for round in 0..12 {
         let (reexecs, reloads) =
             (cluster.events().count("sticky: reexecuted"), cluster.events().count("sticky: reloaded "));
