@@ -317,7 +317,10 @@ impl Connection {
         let stream = open.stream.get_mut();
         let read = match (guard, traffic) {
             // What has been read before comes first, also what has shown that no guard is needed.
-            (_, Some(traffic)) if traffic.has_returned() => Poll::Ready(Ok(traffic.give(buf))),
+            (_, Some(traffic)) if traffic.has_returned() => {
+                traffic.give(buf);
+                Poll::Ready(Ok(()))
+            }
             (Some(guard), Some(traffic)) => traffic.poll_read(stream, guard, cx, buf),
             _ => Pin::new(stream).poll_read(cx, buf),
         };
