@@ -18,6 +18,10 @@ use crate::drain::executing;
 use crate::reload::idle_connections;
 use crate::reload_load::under_load_unnoticed;
 
+/// How many reexecs there are whose signals come in a millisecond later each time: the moment at which they are kept for the next
+/// program is short.
+const ROUNDS: u64 = 40;
+
 pub(crate) fn rows() -> Vec<Row> {
     let once = |row: Row| row.only(Dispatch::Handoff).only_with(Framework::Core);
     vec![
@@ -224,17 +228,17 @@ fn signals_during_reexecs_are_heard(bed: &Bed) {
 }
 
 fn hears_all(cluster: &TestCluster) {
-    for round in 0..12 {
+    for round in 0..ROUNDS {
         let (reexecs, reloads) =
             (cluster.events().count("sticky: reexecuted"), cluster.events().count("sticky: reloaded "));
         cluster.signal(Signal::USR2);
-        process::let_pass(Duration::from_millis(round * 5));
+        process::let_pass(Duration::from_millis(round));
         cluster.signal(Signal::HUP);
         cluster.events().expect_nth(reexecs + 1, "sticky: reexecuted", PATIENCE);
         cluster.events().expect_nth(reloads + 1, "sticky: reloaded ", PATIENCE);
     }
     cluster.signal(Signal::USR2);
-    cluster.events().expect_nth(13, "sticky: reexec: ", PATIENCE);
+    cluster.events().expect_nth(ROUNDS as usize + 1, "sticky: reexec: ", PATIENCE);
     cluster.stop();
 }
 
