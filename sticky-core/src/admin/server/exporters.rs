@@ -120,16 +120,25 @@ mod tests {
         exports.serve(theirs.into()).unwrap();
         exporters.add(7, ours.into());
         for _ in 0..3 {
-            let told = exporters.ask(&[7]).await;
-            assert_eq!(told[&7].len(), 400_000);
+            assert_eq!(told(&exporters).await.len(), 400_000);
         }
         assert!(exporters.ask(&[8]).await.is_empty(), "only those are asked");
         exports.set(Box::new(|| panic!("a bug")));
-        assert_eq!(exporters.ask(&[7]).await[&7], "");
+        assert_eq!(told(&exporters).await, "");
         exports.set(Box::new(|| "x".repeat(LONGEST + 1)));
-        assert_eq!(exporters.ask(&[7]).await[&7], "");
+        assert_eq!(told(&exporters).await, "");
         exports.set(Box::new(|| "b 2\n".to_owned()));
-        assert_eq!(exporters.ask(&[7]).await[&7], "b 2\n");
+        assert_eq!(told(&exporters).await, "b 2\n");
+    }
+
+    /// What process 7 has to tell, asked again on a machine that is too busy to tell it in time.
+    async fn told(exporters: &Exporters) -> String {
+        for _ in 0..60 {
+            if let Some(told) = exporters.ask(&[7]).await.remove(&7) {
+                return told;
+            }
+        }
+        panic!("it has told nothing in a minute");
     }
 
     #[tokio::test(start_paused = true)]
