@@ -25,6 +25,7 @@ mod fair;
 mod fronts;
 mod handoff;
 mod hostile;
+mod hundred_reloads;
 mod inflight;
 mod jar;
 mod keys;
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         drain::rows(),
         reload::rows(),
         reload_load::rows(),
+        hundred_reloads::rows(),
         recycle::rows(),
         scale::rows(),
         leadership::rows(),
