@@ -57,7 +57,7 @@ async function several(url, workers, settings) {
 
 /** Has a cluster replace all of its workers, by its admin process; returns once it has. */
 async function reload(admin) {
-    const { status, text } = await request("http://sticky/reload", { method: "POST", socketPath: admin });
+    const { status, text } = await request("http://sticky/reload?wait", { method: "POST", socketPath: admin });
     const last = JSON.parse(text.trim().split("\n").at(-1));
     assert.deepEqual([status, last.progress], [200, "done"], text);
 }

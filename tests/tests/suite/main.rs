@@ -51,6 +51,7 @@ mod shutdown;
 mod sockets;
 mod standalone;
 mod sticky_cookie;
+mod strangers;
 mod takeover;
 
 /// Rows mostly wait for processes, so a few more of them than cores run at once.
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         prepare::rows(),
         shutdown::rows(),
         admin::rows(),
+        strangers::rows(),
         actix::rows(),
     ];
     let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();
