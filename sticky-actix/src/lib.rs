@@ -47,6 +47,7 @@
 //! `X-Forwarded-For` with the client's address alone, and `X-Forwarded-Proto` and `X-Forwarded-Host` with what the last
 //! proxy says.
 
+mod extra;
 mod extract;
 mod feed;
 mod fields;
@@ -56,11 +57,12 @@ mod run;
 mod service;
 mod threads;
 
+pub use extra::serve_extra;
 pub use extract::{Drain, NotAWorker, Worker};
 pub use run::{Run, RunFuture, RunWith, block_on, run, run_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError;
 pub use sticky_core::{
-    self, Affinity, BoxError, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, Failover, Placement,
-    RequestHead, Role, SameSite, role,
+    self, Affinity, BoxError, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason, ExtraListener,
+    Failover, Placement, RequestHead, Role, SameSite, role,
 };

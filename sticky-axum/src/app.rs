@@ -9,8 +9,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::{ConnectInfo, Request};
 use axum::response::Response;
 use axum::routing::MethodRouter;
+use sticky_core::error::ExtraListenerError;
 use sticky_core::http::RequestBody;
-use sticky_core::{ClientAddr, Connection};
+use sticky_core::{ClientAddr, Connection, ExtraListener};
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
@@ -36,6 +37,38 @@ pub async fn serve_worker<S: App>(worker: sticky_core::Worker, app: S) {
     let app = with_unit_state(app);
     let make = move |connection: &Connection| ConnectionService { app: app.clone(), client: connection.client_addr() };
     sticky_core::http::serve_connections(worker.ready(), make).await;
+}
+
+/// Serves `app` at an [extra listener](sticky_core::Worker::listener), in a task of its own, until the worker has drained:
+/// beside the public port, with the same limits of time, and without affinity. For the factory of
+/// [`serve_with`](crate::serve_with).
+///
+/// ```no_run
+/// # async fn example() -> Result<(), sticky_axum::ServeError> {
+/// use axum::{Router, routing::get};
+/// use sticky_axum::Cluster;
+///
+/// let cluster = Cluster::builder().extra_listener("metrics", "127.0.0.1:9000").build()?;
+/// sticky_axum::serve_with(cluster, |worker| async move {
+///     let metrics = Router::new().route("/metrics", get(|| async { "up 1\n" }));
+///     sticky_axum::serve_extra(worker.listener("metrics")?, metrics)?;
+///     Ok(Router::new().route("/", get(|| async { "hello\n" })))
+/// })
+/// .await
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// When the system refuses to watch it.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn serve_extra<S: App>(listener: ExtraListener, app: S) -> Result<(), ExtraListenerError> {
+    let app = with_unit_state(app);
+    let make = move |connection: &Connection| ConnectionService { app: app.clone(), client: connection.client_addr() };
+    sticky_core::http::serve_extra_with(listener, make)
 }
 
 /// Lets axum turn a router's handlers into routes now instead of on every request.

@@ -22,14 +22,14 @@ mod app;
 mod extract;
 mod serve;
 
-pub use app::App;
 #[doc(hidden)]
 pub use app::serve_worker;
+pub use app::{App, serve_extra};
 pub use extract::{Drain, NotAWorker, Worker};
 pub use serve::{Serve, ServeFuture, ServeWith, serve, serve_with};
 /// Why serving failed. Its `Debug` output is for people too: it is what a `main` that returns it prints.
 pub use sticky_core::RunError as ServeError;
 pub use sticky_core::{
     self, Affinity, Bus, BusError, BusMessage, Choice, Cluster, ClusterBuilder, ConfigError, Dispatch, DrainReason,
-    Failover, Placement, RequestHead, Role, SameSite, role,
+    ExtraListener, Failover, Placement, RequestHead, Role, SameSite, role,
 };

@@ -97,10 +97,11 @@ pub mod error {
     pub use crate::dispatch::{DispatchError, ParseDispatchError};
     pub use crate::listener::{AddressError, ListenError};
     pub use crate::placement::ParsePlacementError;
-    pub use crate::worker::StandaloneError;
+    pub use crate::worker::{ExtraListenerError, StandaloneError};
     #[cfg(cluster)]
     pub use crate::{
         dispatch::kernel::{AttachError, ProofError},
+        listener::passed::PassedSocketError,
         scoreboard::ScoreboardError,
         supervisor::SuperviseError,
         worker::enter::JoinError,
@@ -118,4 +119,6 @@ pub use id::{Generation, MAX_WORKERS, WorkerId};
 pub use listener::{ListenAddress, ListenAddresses};
 pub use placement::Placement;
 pub use role::{Role, role};
-pub use worker::{Connections, Drain, DrainReason, Leadership, NeedsGuard, Tenure, Worker};
+pub use worker::{
+    Connections, Drain, DrainReason, ExtraConnections, ExtraListener, Leadership, NeedsGuard, Stay, Tenure, Worker,
+};

@@ -208,7 +208,11 @@ impl<S: Read + Write> Connection<S> {
         self.response().or_else(|error| sent.and(Err(error)))
     }
 
-    fn request_last(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
+    /// Sends a request that says that nothing follows, and reads its response.
+    ///
+    /// # Errors
+    /// When there is no whole answer.
+    pub fn request_last(&mut self, method: &str, path: &str, body: &[u8]) -> io::Result<Response> {
         self.request(method, path, &["connection: close"], body)
     }
 

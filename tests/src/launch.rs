@@ -38,6 +38,10 @@ pub struct Launch {
     settings: Vec<(OsString, OsString)>,
     wrapper: Vec<String>,
     pid_one: bool,
+    /// Passed to the program as a service manager would.
+    passed: Option<OwnedFd>,
+    /// By systemd-socket-activate: where it listens, and how it calls that.
+    activated: Vec<(String, String)>,
     marker: String,
     folder: PathBuf,
 }
@@ -58,6 +62,8 @@ impl Launch {
             settings: Vec::new(),
             wrapper: Vec::new(),
             pid_one: false,
+            passed: None,
+            activated: Vec::new(),
             marker: format!("{MARKER}={name}"),
             folder,
         };
@@ -110,6 +116,37 @@ impl Launch {
     pub fn as_process_one(mut self) -> Self {
         self.pid_one = true;
         self.through("unshare --pid --fork --mount-proc --kill-child --")
+    }
+
+    /// Passes this socket to the testbed, as a service manager does.
+    #[must_use]
+    pub fn passed(mut self, socket: impl Into<OwnedFd>) -> Self {
+        self.passed = Some(socket.into());
+        let protocol =
+            "exec 3<&0 0</dev/null; export LISTEN_PID=${LISTEN_PID-$$} LISTEN_FDS=${LISTEN_FDS-1}; exec \"$@\"";
+        self.wrapper.extend(["bash", "-c", protocol, "bash"].map(str::to_owned));
+        self
+    }
+
+    /// Has systemd-socket-activate start the testbed at the first connection to one of its sockets, each of which has a name.
+    #[must_use]
+    pub fn activated(mut self, name: &str, address: impl Into<String>) -> Self {
+        self.activated.push((name.to_owned(), address.into()));
+        self
+    }
+
+    /// Runs the testbed on this CPU alone.
+    #[must_use]
+    pub fn on_cpu(self, cpu: usize) -> Self {
+        self.through(&format!("taskset --cpu-list {cpu}"))
+    }
+
+    /// Runs the testbed in the cgroup whose folder this is.
+    #[must_use]
+    pub fn in_cgroup(mut self, folder: &Path) -> Self {
+        let enter = format!("echo $$ >{}/cgroup.procs && exec \"$@\"", folder.display());
+        self.wrapper.extend(["bash", "-c", &enter, "bash"].map(str::to_owned));
+        self
     }
 
     /// Runs the testbed with at most that many descriptors in each process.
@@ -181,9 +218,10 @@ impl Launch {
     ///
     /// # Panics
     /// When the program cannot be started.
-    pub fn start(self) -> TestCluster {
+    pub fn start(mut self) -> TestCluster {
+        let stdin = self.passed.take().map_or_else(Stdio::null, Stdio::from);
         let mut command = self.command();
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         TestCluster::spawn(command, self.marker, self.folder, self.pid_one)
     }
 
@@ -214,8 +252,23 @@ impl Launch {
         (cluster, ours)
     }
 
+    /// The command that waits for the first connection. It keeps the environment to itself but for what it is told to pass on.
+    fn activation(&self) -> Vec<String> {
+        if self.activated.is_empty() {
+            return Vec::new();
+        }
+        let (names, addresses): (Vec<_>, Vec<_>) = self.activated.iter().cloned().unzip();
+        let mut words = vec!["systemd-socket-activate".to_owned(), format!("--fdname={}", names.join(":"))];
+        words.extend(addresses.into_iter().map(|address| format!("--listen={address}")));
+        let settings = self.settings.iter().map(|(name, _)| name.to_string_lossy().into_owned());
+        let all = settings.chain(["TMPDIR", "RUST_BACKTRACE"].map(str::to_owned));
+        words.extend(all.map(|name| format!("--setenv={name}")));
+        words
+    }
+
     fn command(&self) -> Command {
-        let mut words = self.wrapper.iter().map(OsString::from).chain([self.program.clone().into_os_string()]);
+        let wrapper = self.wrapper.iter().cloned().chain(self.activation()).map(OsString::from);
+        let mut words = wrapper.chain([self.program.clone().into_os_string()]);
         let mut command = Command::new(words.next().expect("at least the program"));
         command.args(words).args(&self.arguments);
         let inherited = env::vars_os().map(|(name, _)| name);

@@ -64,6 +64,7 @@ pub struct ClusterBuilder {
     pub(super) max_connections: Option<Option<u64>>,
     pub(super) backlog: Option<u64>,
     pub(super) admin: Vec<ListenAddresses>,
+    pub(super) extra_listener: Vec<(String, ListenAddresses)>,
     pub(super) redis_url: Option<GivenSecret>,
     pub(super) redis_prefix: Option<String>,
     pub(super) prefix_output: Option<Option<bool>>,
@@ -463,6 +464,27 @@ impl ClusterBuilder {
     /// Default: `none`.
     pub fn admin(mut self, address: impl Into<ListenAddresses>) -> Self {
         self.admin.push(address.into());
+        self
+    }
+
+    /// One more listener, for what the application serves beside its public port. Every worker gets it from
+    /// [`Worker::listener`](crate::Worker::listener) by this name, which has lowercase letters, digits and `-`. Further calls
+    /// add listeners, each with one address; a host name means the first of its addresses.
+    ///
+    /// The cluster listens there from its start to its end, so nobody is refused while workers are replaced or have died.
+    /// It is shared: whichever worker accepts first has the connection, and there is no affinity.
+    ///
+    /// ```
+    /// let builder = sticky_core::Cluster::builder()
+    ///     .extra_listener("metrics", "127.0.0.1:9000")
+    ///     .extra_listener("debug", "unix:/run/app.debug.sock");
+    /// # builder.build()?;
+    /// # Ok::<(), sticky_core::ConfigError>(())
+    /// ```
+    ///
+    /// Default: `none`.
+    pub fn extra_listener(mut self, name: impl Into<String>, address: impl Into<ListenAddresses>) -> Self {
+        self.extra_listener.push((name.into(), address.into()));
         self
     }
 

@@ -14,6 +14,7 @@ mod cookie;
 mod cpus;
 mod env;
 mod error;
+mod extra;
 mod failover;
 mod memory;
 mod parse;
@@ -32,6 +33,7 @@ pub(crate) use self::cookie::CookieSettings;
 pub use self::cookie::SameSite;
 pub(crate) use self::env::Environment;
 pub use self::error::{ConfigError, ConfigProblem, Given};
+pub(crate) use self::extra::ExtraAddresses;
 pub use self::failover::Failover;
 pub(crate) use self::memory::Memory;
 use self::parse::Value as _;
@@ -118,6 +120,8 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     /// Where metrics and status are served.
     pub(crate) admin: AdminAddresses,
+    /// Where the application listens beside that, in every worker.
+    pub(crate) extra_listeners: ExtraAddresses,
     /// For the integrations that use it.
     pub(crate) redis: Redis,
     /// None is auto: when standard output is a terminal.
@@ -135,6 +139,19 @@ impl Config {
     /// How many slots there are, in use or not.
     pub(crate) fn slots(&self) -> u16 {
         self.max_workers + self.proxies()
+    }
+
+    /// The names of the sockets that a service manager is to pass, and whether it is to pass any.
+    pub(crate) fn passed_sockets(&self) -> (Vec<String>, bool) {
+        let extras = self.extra_listeners.0.iter().map(|extra| &extra.address);
+        let all = self.listen.iter().chain(&self.admin.0).chain(extras);
+        let asked = all.filter_map(|address| match address {
+            ListenAddress::Systemd(name) => Some(name.clone()),
+            _ => None,
+        });
+        let asked: Vec<Option<String>> = asked.collect();
+        let any = !asked.is_empty();
+        (asked.into_iter().flatten().collect(), any)
     }
 
     /// What all processes of a cluster must agree on, as text. A worker with another one is refused: its clients

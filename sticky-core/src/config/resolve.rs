@@ -59,13 +59,14 @@ pub(super) struct Resolver<'a> {
 impl Resolver<'_> {
     /// Reads the settings in the order of their table, which is then the order of the problems.
     fn config(&mut self, mut builder: ClusterBuilder, machine: &Machine) -> Config {
-        let listen = self.listen(std::mem::take(&mut builder.listen));
+        let (listen, passed) = self.listen(std::mem::take(&mut builder.listen));
         let workers = self.workers(builder.workers, machine);
         let max_workers = self.max_workers(builder.max_workers, workers);
         let threads_per_worker = self.threads(builder.threads_per_worker, machine, workers.unwrap_or(1));
-        let route = self.route(&mut builder);
+        let route = self.route(&mut builder, passed);
         let sticky_cookie = self.sticky_cookie(builder.cookie, route.has_sticky_cookie);
         let dispatch = route.choice.dispatch;
+        let public = listen.clone();
         let mut config = Config {
             workers: workers.unwrap_or(1),
             max_workers: max_workers.unwrap_or(0),
@@ -106,6 +107,7 @@ impl Resolver<'_> {
             max_connections: self.value(&settings::MAX_CONNECTIONS, builder.max_connections).flatten().and_then(size),
             backlog: self.backlog(builder.backlog),
             admin: self.admin(builder.admin),
+            extra_listeners: self.extra_listeners(builder.extra_listener, &public),
             redis: self.redis(builder.redis_url.take(), builder.redis_prefix.take()),
             prefix_output: self.value(&settings::PREFIX_OUTPUT, builder.prefix_output).flatten(),
             env: self.extra_environment(builder.env),
@@ -116,13 +118,15 @@ impl Resolver<'_> {
         config
     }
 
-    fn listen(&mut self, calls: Vec<ListenAddresses>) -> Vec<ListenAddress> {
+    /// The addresses, and the setting that has a service manager pass some of them, if one does.
+    fn listen(&mut self, calls: Vec<ListenAddresses>) -> (Vec<ListenAddress>, Option<String>) {
         let code = self.addresses(&settings::LISTEN, calls);
         let Some(found) = self.pick(&settings::LISTEN, code) else {
-            return vec![ListenAddress::Any { port: DEFAULT_PORT }];
+            return (vec![ListenAddress::Any { port: DEFAULT_PORT }], None);
         };
         self.refuse_twice(&settings::LISTEN, &found.value, &found.given);
-        found.value
+        let is_passed = found.value.iter().any(|address| matches!(address, ListenAddress::Systemd(_)));
+        (found.value, is_passed.then(|| found.given.to_string()))
     }
 
     /// The addresses that code says, in one or several calls; none without a call.
@@ -346,7 +350,7 @@ fn port_of(address: &ListenAddress) -> Option<u16> {
     match address {
         ListenAddress::Any { port } | ListenAddress::Host { port, .. } => Some(*port),
         ListenAddress::Socket(address) => Some(address.port()),
-        ListenAddress::Unix(_) => None,
+        ListenAddress::Unix(_) | ListenAddress::Systemd(_) => None,
     }
 }
 

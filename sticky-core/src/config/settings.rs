@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::admin::AdminAddresses;
 use super::cookie::{CookieName, CookiePath, SameSite, Secret};
+use super::extra::ExtraAddresses;
 use super::memory::Memory;
 use super::parse::Value as _;
 use super::redis::{RedisPrefix, RedisUrl};
@@ -105,7 +106,7 @@ const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
 
 /// All settings, in the order of the documentation and of the errors.
-pub(super) static SETTINGS: [&Setting; 49] = [
+pub(super) static SETTINGS: [&Setting; 50] = [
     &LISTEN,
     &WORKERS,
     &MOST_WORKERS,
@@ -150,6 +151,7 @@ pub(super) static SETTINGS: [&Setting; 49] = [
     &MAX_CONNECTIONS,
     &BACKLOG,
     &ADMIN,
+    &EXTRA_LISTENER,
     &REDIS_URL,
     &REDIS_PREFIX,
     &PREFIX_OUTPUT,
@@ -551,6 +553,15 @@ pub(super) static ADMIN: Setting = Setting {
     default: "none",
     allowed: Allowed::Text(AdminAddresses::ALLOWED),
     about: "where an admin process serves metrics and status, and takes commands: those only on unix sockets, and only from this user and root",
+};
+
+pub(super) static EXTRA_LISTENER: Setting = Setting {
+    name: "extra_listener",
+    variable: Some("STICKY_EXTRA_LISTENER"),
+    fallbacks: &[],
+    default: "none",
+    allowed: Allowed::Text(ExtraAddresses::ALLOWED),
+    about: "listeners of the application's own, which workers ask for by their names and share; they have no affinity",
 };
 
 pub(super) static REDIS_URL: Setting = Setting {

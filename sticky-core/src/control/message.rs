@@ -20,6 +20,8 @@ pub(crate) enum ToWorker {
     Welcome(Welcome),
     /// Follows the welcome until all of its channels have come; carries some of them, in the order of their slots.
     Channels,
+    /// Follows the welcome and its channels where there are listeners of the application's own; carries one descriptor for each.
+    Extras { listeners: Vec<ExtraSocket> },
     /// The hello was not accepted: end with this error.
     Refused { reason: String },
     /// Read this slot's sockets; carries one descriptor for each.
@@ -95,6 +97,16 @@ pub(crate) struct Welcome {
     /// What the sticky cookie is sealed with, where there is one.
     #[serde(default)]
     pub(crate) secret: Vec<u8>,
+    /// Whether [`ToWorker::Extras`] follows.
+    #[serde(default)]
+    pub(crate) extras: bool,
+}
+
+/// See [`ToWorker::Extras`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ExtraSocket {
+    pub(crate) name: String,
+    pub(crate) kind: SocketKind,
 }
 
 /// See [`ToWorker::Admit`].
@@ -149,6 +161,10 @@ pub(crate) enum SocketKind {
     SharedTcp,
     /// A unix listener that all slots accept from.
     SharedUnix,
+    /// A TCP listener that all slots accept from, and that others keep when the cluster ends.
+    KeptTcp,
+    /// The same, of unix.
+    KeptUnix,
     /// The receiving end of the slot's channel.
     Channel,
 }
@@ -289,14 +305,22 @@ mod tests {
             evicted: vec![slot],
             channels: 4,
             secret: vec![7, 255],
+            extras: true,
         };
         golden(
             ToWorker::Welcome(welcome),
-            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3],"channels":4,"secret":[7,255]}"#,
+            r#"{"type":"welcome","protocol":1,"worker":3,"generation":7,"workers":4,"seat":5,"seed":18446744073709551615,"placed":true,"addresses":2,"evicted":[3],"channels":4,"secret":[7,255],"extras":true}"#,
+        );
+        let listeners = vec![ExtraSocket { name: "admin".into(), kind: SocketKind::SharedTcp }];
+        golden(
+            ToWorker::Extras { listeners },
+            r#"{"type":"extras","listeners":[{"name":"admin","kind":"shared_tcp"}]}"#,
         );
         golden(ToWorker::Channels, r#"{"type":"channels"}"#);
         golden(ToWorker::Refused { reason: "no".into() }, r#"{"type":"refused","reason":"no"}"#);
         let sockets = vec![SocketKind::Tcp, SocketKind::SharedTcp, SocketKind::SharedUnix, SocketKind::Channel];
+        let kept = serde_json::to_string(&[SocketKind::KeptTcp, SocketKind::KeptUnix]).unwrap();
+        assert_eq!(kept, r#"["kept_tcp","kept_unix"]"#);
         golden(
             ToWorker::Listen(ListenOrder { slot, part: Part::Channel, sockets, refuse: true }),
             r#"{"type":"listen","slot":3,"part":"channel","sockets":["tcp","shared_tcp","shared_unix","channel"],"refuse":true}"#,

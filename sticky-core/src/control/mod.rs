@@ -6,6 +6,7 @@
 //!     │ ◄──────────── Hello ───────── │   versions, what must agree
 //!     │ ───────────── Welcome ──────► │   identity, seed, scoreboard
 //!     │ ───────────── Channels ─────► │   the ways into the other slots, where connections move
+//!     │ ───────────── Extras ───────► │   the application's own listeners, where there are any
 //!     │ ◄──────────── Ready ───────── │
 //!     │ ───────────── Listen ───────► │   you read this slot's sockets now
 //!     │ ───────────── Release ──────► │   stop reading them …
@@ -27,6 +28,6 @@ mod message;
 #[cfg(cluster)]
 pub(crate) use channel::{Channel, MAX_DESCRIPTORS, Received, pair};
 pub(crate) use message::{
-    Admission, BusPeerOrder, DrainOrder, FromWorker, Hello, ListenOrder, PROTOCOL, Part, Port, ReleaseOrder,
-    SocketKind, ToWorker, Welcome, WorkerReport,
+    Admission, BusPeerOrder, DrainOrder, ExtraSocket, FromWorker, Hello, ListenOrder, PROTOCOL, Part, Port,
+    ReleaseOrder, SocketKind, ToWorker, Welcome, WorkerReport,
 };

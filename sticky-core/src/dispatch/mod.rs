@@ -73,6 +73,8 @@ pub(crate) struct Wishes {
     pub(crate) trusted_proxies: Option<String>,
     /// The setting that has them do so by the PROXY protocol, if one does.
     pub(crate) proxy_protocol: Option<String>,
+    /// The setting that has a service manager pass the listeners, if one does.
+    pub(crate) passed: Option<String>,
     /// The dispatch that is forced, if one is.
     pub(crate) forced: Option<Wish<Dispatch>>,
 }
@@ -84,9 +86,11 @@ pub(crate) struct Wish<T> {
     pub(crate) given: String,
 }
 
-/// A setting that only a dispatch that reads requests can do justice to.
+/// A setting that the kernel's dispatch cannot do justice to.
 struct Need<'a> {
     given: &'a str,
+    /// Not what is inside requests, but that there is one listener.
+    is_socket: bool,
     /// In words for the log.
     reason: String,
 }
@@ -96,13 +100,23 @@ impl Wishes {
     fn needs(&self) -> Vec<Need<'_>> {
         let affinity = self.affinity.value.reads_requests().then_some(&self.affinity.given);
         let placement = (self.placement.value != Placement::Rendezvous).then_some(&self.placement.given);
-        let needs = [
+        let mut needs: Vec<Need<'_>> = [
             (affinity, self.affinity_reason()),
             (self.trusted_proxies.as_ref(), "the client address comes through trusted proxies".to_owned()),
             (self.proxy_protocol.as_ref(), "the client address comes by the PROXY protocol".to_owned()),
             (placement, format!("placement is {}", self.placement.value)),
-        ];
-        needs.into_iter().filter_map(|(given, reason)| Some(Need { given: given?, reason })).collect()
+        ]
+        .into_iter()
+        .filter_map(|(given, reason)| Some(Need { given: given?, is_socket: false, reason }))
+        .collect();
+        if let Some(given) = &self.passed {
+            needs.push(Need {
+                given,
+                is_socket: true,
+                reason: "the workers share a socket that was passed".to_owned(),
+            });
+        }
+        needs
     }
 
     fn affinity_reason(&self) -> String {
@@ -128,6 +142,17 @@ pub enum DispatchError {
     )]
     Contradiction {
         /// The setting that puts the key inside the request, with its value.
+        setting: String,
+        /// The setting that forces the dispatch, with its value.
+        forced: String,
+    },
+    /// Take the port by its address, or leave the dispatch to the cluster.
+    #[error(
+        "{setting} is one socket, which all workers share, and with {forced} each needs its own: \
+         change one of the two"
+    )]
+    OneSocket {
+        /// The setting that has a service manager pass the socket, with its value.
         setting: String,
         /// The setting that forces the dispatch, with its value.
         forced: String,
@@ -160,8 +185,13 @@ pub(crate) fn choose(wishes: &Wishes) -> Result<Choice, Vec<DispatchError>> {
     let needs = wishes.needs();
     let cheapest = if needs.is_empty() { Dispatch::Kernel } else { Dispatch::Handoff };
     if let Some(Wish { value: forced, given }) = &wishes.forced {
-        let contradiction =
-            |need: &Need<'_>| DispatchError::Contradiction { setting: need.given.to_owned(), forced: given.clone() };
+        let contradiction = |need: &Need<'_>| {
+            let (setting, forced) = (need.given.to_owned(), given.clone());
+            match need.is_socket {
+                false => DispatchError::Contradiction { setting, forced },
+                true => DispatchError::OneSocket { setting, forced },
+            }
+        };
         match forced {
             Dispatch::Proxy if !cfg!(feature = "proxy") => {
                 return Err(vec![DispatchError::WithoutFeature { forced: given.clone() }]);
@@ -191,6 +221,7 @@ mod tests {
             placement: Wish { value: placement, given: "PLACEMENT".to_owned() },
             trusted_proxies: trusted.then(|| "TRUSTED".to_owned()),
             proxy_protocol: protocol.then(|| "PROTOCOL".to_owned()),
+            passed: None,
             forced: forced.map(|value| Wish { value, given: "FORCED".to_owned() }),
         };
         match choose(&wishes) {
@@ -252,6 +283,25 @@ mod tests {
         let errors = choose_for("query:a", Placement::Local, [true; 2], Some(Dispatch::Kernel));
         let settings = ["AFFINITY", "TRUSTED", "PROTOCOL", "PLACEMENT"];
         assert_eq!(errors, Err(settings.map(contradiction).to_vec()));
+    }
+
+    #[test]
+    fn a_socket_that_was_passed_is_one() {
+        let wishes = |forced: Option<Dispatch>| Wishes {
+            affinity: Wish { value: "client-ip".parse().unwrap(), given: String::new() },
+            placement: Wish { value: RENDEZVOUS, given: String::new() },
+            trusted_proxies: None,
+            proxy_protocol: None,
+            passed: Some("LISTEN".to_owned()),
+            forced: forced.map(|value| Wish { value, given: "FORCED".to_owned() }),
+        };
+        let choice = choose(&wishes(None)).unwrap();
+        assert_eq!(choice.dispatch, Dispatch::Handoff);
+        assert_eq!(choice.reason, "the workers share a socket that was passed");
+        let errors = choose(&wishes(Some(Dispatch::Kernel))).unwrap_err();
+        let expected =
+            "LISTEN is one socket, which all workers share, and with FORCED each needs its own: change one of the two";
+        assert_eq!(errors.iter().map(ToString::to_string).collect::<Vec<_>>(), [expected]);
     }
 
     #[test]

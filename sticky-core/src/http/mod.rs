@@ -43,7 +43,7 @@ use self::service::{Guest, Tracked};
 use self::socket::Socket;
 use crate::connection::{ClientAddr, Connection};
 use crate::deadline::Timeouts;
-use crate::worker::{Connections, Worker};
+use crate::worker::{Connections, ExtraListener, ExtraListenerError, Worker};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -105,7 +105,77 @@ where
     serve_prepared(connections, |connection| make(connection)).await;
 }
 
-/// The same, where `make` may also give a connection a lane beside its service.
+/// Serves an [extra listener](Worker::listener) with `service`, in a task of its own, until the worker has drained: beside
+/// [`serve`], with the same limits of time, and without affinity.
+///
+/// ```no_run
+/// # use http_body_util::Full;
+/// # use hyper::body::{Bytes, Incoming};
+/// # use hyper::service::service_fn;
+/// # use hyper::{Request, Response};
+/// # use sticky_core::Cluster;
+/// # async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> { Ok(Response::new(Full::from("hello"))) }
+/// # async fn metrics(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, hyper::Error> { Ok(Response::new(Full::from("up 1"))) }
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// Cluster::builder().extra_listener("metrics", "127.0.0.1:9000").build()?.run(|worker| async {
+///     sticky_core::http::serve_extra(worker.listener("metrics")?, service_fn(metrics))?;
+///     sticky_core::http::serve(worker, service_fn(hello)).await;
+///     Ok(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// When the system refuses to watch it.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn serve_extra<S, B>(listener: ExtraListener, service: S) -> Result<(), ExtraListenerError>
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Clone
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let make = move |connection: &Connection| WithPeer { service: service.clone(), client: connection.client_addr() };
+    serve_extra_with(listener, make)
+}
+
+/// As [`serve_extra`], each connection with the service that `make` makes for it. For integrations.
+///
+/// # Errors
+///
+/// As [`serve_extra`].
+///
+/// # Panics
+///
+/// Outside of a tokio runtime.
+pub fn serve_extra_with<M, S, B>(listener: ExtraListener, mut make: M) -> Result<(), ExtraListenerError>
+where
+    M: FnMut(&Connection) -> S + Send + 'static,
+    S: Service<Request<RequestBody>, Response = Response<B>, Future: Send + 'static, Error: Into<BoxError>>
+        + Send
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
+{
+    let mut connections = listener.into_connections()?;
+    tokio::spawn(async move {
+        let worker = connections.worker().clone();
+        let berths = Berths::new(worker.drain(), worker.limits().timeouts, open);
+        while let Some(connection) = connections.accept().await {
+            // Whoever comes in here has no session that is anybody's.
+            let guest = Guest { service: make(&connection), keeper: None, suspect: None, home: None };
+            berths.seat(connection, guest);
+        }
+    });
+    Ok(())
+}
+
+/// As [`serve_connections`], where `make` may also give a connection a lane beside its service.
 pub(crate) async fn serve_prepared<M, S, B>(mut connections: Connections, mut make: M)
 where
     M: FnMut(&mut Connection) -> S,

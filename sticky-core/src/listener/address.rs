@@ -8,6 +8,9 @@ use std::str::FromStr;
 /// The longest path a unix socket can have on Linux, in bytes: `sun_path` less its final NUL.
 const LONGEST_UNIX_PATH: usize = 107;
 
+/// The longest name of a socket that systemd passes, in bytes.
+const LONGEST_NAME: usize = 255;
+
 /// The longest host name that DNS knows, in bytes.
 const LONGEST_HOST: usize = 253;
 
@@ -15,7 +18,7 @@ const LONGEST_HOST: usize = 253;
 ///
 /// ```
 /// # use sticky_core::ListenAddress;
-/// for text in [":3000", "0.0.0.0:80", "[::1]:5000", "localhost:0", "unix:/run/app.sock"] {
+/// for text in [":3000", "0.0.0.0:80", "[::1]:5000", "localhost:0", "unix:/run/app.sock", "systemd", "systemd:web"] {
 ///     assert_eq!(text.parse::<ListenAddress>()?.to_string(), text);
 /// }
 /// # Ok::<(), sticky_core::error::AddressError>(())
@@ -40,19 +43,22 @@ pub enum ListenAddress {
     },
     /// `unix:/run/app.sock`: a unix socket at this absolute path.
     Unix(PathBuf),
+    /// `systemd`, `systemd:web`: sockets that a service manager has passed to this program (socket activation): all with this name
+    /// (`FileDescriptorName=`), or all that nobody asks for by name.
+    Systemd(Option<String>),
 }
 
 impl ListenAddress {
     /// The forms there are, for error messages and documentation.
-    pub(crate) const ALLOWED: &'static str = "`:3000`, `0.0.0.0:80`, `[::1]:5000`, `localhost:0` or `unix:/path`, several separated by commas; \
-         ports are 0 to 65535";
+    pub(crate) const ALLOWED: &'static str = "`:3000`, `0.0.0.0:80`, `[::1]:5000`, `localhost:0`, `unix:/path`, `systemd` or `systemd:name`, several \
+         separated by commas; ports are 0 to 65535";
 
     /// The address, where it is one that needs no look-up.
     pub(crate) fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Any { port } => Some(SocketAddr::from(([0, 0, 0, 0], *port))),
             Self::Socket(address) => Some(*address),
-            Self::Host { .. } | Self::Unix(_) => None,
+            Self::Host { .. } | Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 
@@ -60,7 +66,7 @@ impl ListenAddress {
     pub(crate) fn host(&self) -> Option<&str> {
         match self {
             Self::Host { host, .. } => Some(host),
-            Self::Any { .. } | Self::Socket(_) | Self::Unix(_) => None,
+            Self::Any { .. } | Self::Socket(_) | Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 
@@ -69,7 +75,7 @@ impl ListenAddress {
         match self {
             Self::Any { port } | Self::Host { port, .. } => Some(*port),
             Self::Socket(address) => Some(address.port()),
-            Self::Unix(_) => None,
+            Self::Unix(_) | Self::Systemd(_) => None,
         }
     }
 
@@ -79,6 +85,15 @@ impl ListenAddress {
             return Err(AddressError::Path { path: path.display().to_string() });
         }
         Ok(Self::Unix(path.to_owned()))
+    }
+
+    /// Names as systemd allows them, but for commas.
+    fn from_name(name: &str) -> Result<Self, AddressError> {
+        let is_letter = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b':' | b',');
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.bytes().all(is_letter) {
+            return Err(AddressError::SocketName { name: name.to_owned() });
+        }
+        Ok(Self::Systemd(Some(name.to_owned())))
     }
 
     fn from_host(host: &str, port: u16) -> Result<Self, AddressError> {
@@ -122,6 +137,8 @@ impl fmt::Display for ListenAddress {
             Self::Socket(address) => address.fmt(f),
             Self::Host { host, port } => write!(f, "{host}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -135,6 +152,12 @@ impl FromStr for ListenAddress {
         }
         if let Some(path) = text.strip_prefix("unix:") {
             return Self::from_path(Path::new(path));
+        }
+        if text == "systemd" {
+            return Ok(Self::Systemd(None));
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return Self::from_name(name);
         }
         if text.parse::<Ipv6Addr>().is_ok() {
             return Err(AddressError::Brackets { text: text.to_owned() });
@@ -182,6 +205,12 @@ pub enum AddressError {
     Brackets {
         /// The whole address.
         text: String,
+    },
+    /// Give what `FileDescriptorName=` says in the socket's unit.
+    #[error("{name:?} is not the name of a socket: 1 to {LONGEST_NAME} visible letters without `:` and `,`")]
+    SocketName {
+        /// The name as given.
+        name: String,
     },
     /// Give an absolute path of at most 107 bytes.
     #[error("{path:?} is not an absolute path of at most {LONGEST_UNIX_PATH} bytes")]
@@ -262,6 +291,7 @@ impl From<ListenAddress> for ListenAddresses {
         let checked = match address {
             ListenAddress::Host { host, port } => from_named_host(&host, port),
             ListenAddress::Unix(path) => ListenAddress::from_path(&path),
+            ListenAddress::Systemd(Some(name)) => ListenAddress::from_name(&name),
             address => Ok(address),
         };
         Self::one(given, checked)
@@ -393,6 +423,8 @@ mod tests {
         let no_port = |text: &str| format!("{text:?} has no port");
         let port = |port: &str| format!("{port:?} is not a port from 0 to 65535");
         let no_host = |host: &str| format!("{host:?} is neither an address nor a host name");
+        let socket_name =
+            |name: &str| format!("{name:?} is not the name of a socket: 1 to 255 visible letters without `:` and `,`");
         let path = |path: &str| format!("{path:?} is not an absolute path of at most 107 bytes");
         let brackets =
             |text: &str| format!("{text:?} is an IPv6 address without brackets and a port: write `[::1]:3000`");
@@ -422,6 +454,9 @@ mod tests {
             (&format!("{long_name}:1"), no_host(&long_name)),
             ("::1", brackets("::1")),
             ("::1:3000", brackets("::1:3000")),
+            ("systemd:", socket_name("")),
+            ("systemd:a:b", socket_name("a:b")),
+            ("systemd:a\n", socket_name("a\n")),
             ("unix:", path("")),
             ("unix:run/app.sock", path("run/app.sock")),
             ("unix:/a\0b", path("/a\0b")),

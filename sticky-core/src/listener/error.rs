@@ -5,7 +5,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 #[cfg(cluster)]
+use super::passed::PassedSocketError;
+#[cfg(cluster)]
 use crate::dispatch::kernel::AttachError;
+#[cfg(cluster)]
+use crate::listener::ListenAddress;
 
 /// Why the cluster cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +63,16 @@ pub enum ListenError {
         /// The path asked for.
         path: PathBuf,
     },
+    /// The service manager has not passed such a socket.
+    #[cfg(cluster)]
+    #[error("cannot listen on {address}")]
+    Passed {
+        /// The address asked for.
+        address: String,
+        /// Why not.
+        #[source]
+        source: PassedSocketError,
+    },
     /// The system refused for another reason.
     #[error("cannot listen on {address}: {attempt} failed")]
     System {
@@ -92,6 +106,11 @@ impl ListenError {
             _ if is_unknown_family(&source) => Self::NotHere { address },
             _ => Self::System { address: address.to_string(), attempt, source },
         }
+    }
+
+    #[cfg(cluster)]
+    pub(crate) fn passed(address: &ListenAddress, source: PassedSocketError) -> Self {
+        Self::Passed { address: address.to_string(), source }
     }
 
     /// Whether this machine simply does not have the address.

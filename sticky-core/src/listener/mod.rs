@@ -14,11 +14,12 @@ mod bind;
 mod error;
 #[cfg(cluster)]
 mod gate;
+#[cfg(cluster)]
+pub(crate) mod passed;
 #[cfg(unix)]
 mod unix;
 
 use std::fmt;
-#[cfg(cluster)]
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
@@ -56,6 +57,8 @@ pub(crate) struct ListenerSet {
     kind: ListenerKind,
     #[cfg(unix)]
     file: Option<unix::SocketFile>,
+    /// Others have it, too, and listen on when this program has ended.
+    is_kept: bool,
 }
 
 /// Who accepts from which listener. All are non-blocking and close-on-exec.
@@ -97,6 +100,7 @@ pub(crate) fn take(
             ListenAddress::Socket(address) => sets.push(take_tcp(*address, sharing, &options)?),
             ListenAddress::Host { host, port } => sets.extend(take_host(host, *port, sharing, &options)?),
             ListenAddress::Unix(path) => sets.push(take_unix(path, sharing, backlog)?),
+            ListenAddress::Systemd(name) => sets.extend(take_passed(address, name.as_deref())?),
         }
     }
     Ok(sets)
@@ -157,6 +161,7 @@ fn take_tcp(address: SocketAddr, sharing: Sharing<'_>, options: &BindOptions) ->
         kind,
         #[cfg(unix)]
         file: None,
+        is_kept: false,
     })
 }
 
@@ -165,7 +170,7 @@ fn take_unix(path: &Path, sharing: Sharing<'_>, backlog: u32) -> Result<Listener
     let mode = matches!(sharing, Sharing::Private).then_some(OWNER_ONLY);
     let (socket, file) = unix::listen(path, mode, backlog)?;
     let address = LocalAddress::Unix(path.to_owned());
-    Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file) })
+    Ok(ListenerSet { address, kind: ListenerKind::Shared(socket), file: Some(file), is_kept: false })
 }
 
 #[cfg(not(unix))]
@@ -174,7 +179,38 @@ fn take_unix(path: &Path, _sharing: Sharing<'_>, _backlog: u32) -> Result<Listen
     Err(ListenError::System { address, attempt: "making a socket", source: io::ErrorKind::Unsupported.into() })
 }
 
+/// To be called before anything is listened on: these names of a service manager's sockets will be asked for, `any` if any is.
+///
+/// # Errors
+///
+/// [`ListenError::Passed`] if there are none.
+#[cfg(cluster)]
+pub(crate) fn expect_passed(names: Vec<String>, any: bool) -> Result<(), ListenError> {
+    passed::expect(names, any).map_err(|source| ListenError::passed(&ListenAddress::Systemd(None), source))
+}
+
+/// The sockets of a service manager, which are always shared.
+#[cfg(cluster)]
+fn take_passed(asked: &ListenAddress, name: Option<&str>) -> Result<Vec<ListenerSet>, ListenError> {
+    let taken = passed::take(name).map_err(|source| ListenError::passed(asked, source))?;
+    let set =
+        |(socket, address)| ListenerSet { address, kind: ListenerKind::Shared(socket), file: None, is_kept: true };
+    Ok(taken.into_iter().map(set).collect())
+}
+
+#[cfg(not(cluster))]
+fn take_passed(asked: &ListenAddress, _name: Option<&str>) -> Result<Vec<ListenerSet>, ListenError> {
+    let (address, source) = (asked.to_string(), io::ErrorKind::Unsupported.into());
+    Err(ListenError::System { address, attempt: "taking a socket of systemd", source })
+}
+
 impl ListenerSet {
+    /// Whether others have its sockets, too, and listen on when this program has ended: then what is in their queues waits for
+    /// the next start.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> &LocalAddress {
         &self.address

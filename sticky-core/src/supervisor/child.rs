@@ -17,11 +17,13 @@ use tokio::time::{Instant, sleep};
 use super::backlog::{self, Backlog};
 use super::event::{ChildId, ChildSignal, Ended, Event};
 use super::output::{Output, Pump};
+use super::service;
 use super::wiring::Sent;
 use crate::admin::Command as Request;
 use crate::config::Config;
 use crate::control::{self, Channel, FromWorker, Hello, ToWorker};
 use crate::id::Post;
+use crate::listener::passed;
 use crate::role::{CONTROL_VARIABLE, Marker};
 use crate::sys::{exec, watch};
 
@@ -78,7 +80,12 @@ impl Launcher {
         let (stdout, stderr, pump) = output.stdio(post)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}", image.as_raw_fd()));
         let mut command = Command::new(path);
-        command.arg0(&self.called).args(&self.arguments).envs(self.environment.iter().map(|(k, v)| (k, v)));
+        command.arg0(&self.called).args(&self.arguments);
+        // What a service manager has told this process is not for others; what the program sets by itself is.
+        for name in service::VARIABLES.into_iter().chain(passed::VARIABLES) {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(k, v)| (k, v)));
         command.env(CONTROL_VARIABLE, marker(&theirs, post)?.to_string());
         if let Post::Worker(slot) = post {
             command.env("STICKY_WORKER_ID", slot.to_string());

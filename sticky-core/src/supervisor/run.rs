@@ -14,6 +14,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until};
 use super::admin::Desk;
 use super::child::{Incoming, Launched, Launcher, Process};
 use super::event::{Action, ChildId, Ended, Event, Fleet, HowMany, Note, Outcome, Program as Source, Scope};
+use super::extras::Extras;
 use super::heartbeat::{self, Pulse};
 use super::ledger::{Ledger, Remark};
 use super::output::{Output, Pump};
@@ -22,6 +23,7 @@ use super::program::{Image, Program};
 use super::reap::Reaper;
 use super::recycle::{Quota, Usage};
 use super::resident;
+use super::service::{Bounds, Manager};
 use super::sessions::TableOwner;
 use super::state::{Policy, State};
 use super::wiring::{Sent, Wiring, Word};
@@ -47,6 +49,7 @@ pub(super) async fn supervise(config: Config, prepares: bool, stop: StopReceiver
     let signals = Signals::new().map_err(SuperviseError::system("watch signals"))?;
     let mut supervisor = Supervisor::new(config, prepares, output, stop)?;
     let outcome = supervisor.run(signals).await;
+    supervisor.manager.finish();
     supervisor.dismiss_attendant().await;
     supervisor.output.flush(FLUSH_TIME).await;
     outcome
@@ -130,6 +133,8 @@ pub(super) struct Supervisor {
     seed: u64,
     listeners: Vec<ListenerSet>,
     channels: Vec<Pair>,
+    /// Where the application listens beside that.
+    extras: Extras,
     /// What the sticky cookie is sealed with.
     secret: Vec<u8>,
     session_table: Option<TableOwner>,
@@ -150,6 +155,8 @@ pub(super) struct Supervisor {
     pub(super) desk: Desk,
     pub(super) incoming: (UnboundedSender<Incoming>, UnboundedReceiver<Incoming>),
     reaper: Option<Reaper>,
+    /// Who has started this program as a service, if somebody has.
+    manager: Manager,
     pub(super) ledger: Ledger,
     wiring: Wiring,
     /// The slots that the placement leaves out.
@@ -165,7 +172,9 @@ impl Supervisor {
     fn new(config: Config, prepares: bool, output: Output, stop: StopReceiver) -> Result<Self, SuperviseError> {
         let seed = config.hash_seed.unwrap_or_else(random);
         let program = Program::of_this_process().map_err(SuperviseError::system("find the program it runs"))?;
+        super::sockets::expect_passed(&config)?;
         let listeners = super::sockets::take(&config, seed)?;
+        let extras = Extras::take(&config)?;
         let desk = Desk::new(super::sockets::take_admin(&config)?);
         let channels =
             super::sockets::channels(&config).map_err(SuperviseError::system("make its workers' channels"))?;
@@ -201,6 +210,7 @@ impl Supervisor {
             seed,
             listeners,
             channels,
+            extras,
             secret,
             session_table,
             scoreboard,
@@ -215,6 +225,7 @@ impl Supervisor {
             desk,
             incoming: unbounded_channel(),
             reaper: Reaper::if_needed(),
+            manager: Manager::of_environment(bounds(&config, prepares), Instant::now()),
             ledger,
             wiring: Wiring::default(),
             evicted: Vec::new(),
@@ -253,6 +264,7 @@ impl Supervisor {
                 now = looks.tick() => self.look(now.into(), &mut last_look),
                 _ = measures.tick(), if is_measured => self.decide(Event::Used(self.measure())),
                 () = wait_until(self.wiring.retry_at()) => self.wire(),
+                () = wait_until(self.manager.due()) => self.manager.work(Instant::now()),
                 () = wait_until(deadline) => self.decide(Event::Tick),
             }
         }
@@ -275,6 +287,7 @@ impl Supervisor {
             self.wire();
         }
         self.update_attendant();
+        self.manager.look(&self.state, Instant::now());
     }
 
     fn hear(&mut self, incoming: Incoming) {
@@ -310,6 +323,7 @@ impl Supervisor {
                     evicted: self.evicted.clone(),
                     channels: u16::try_from(self.channels.len()).unwrap_or_default(),
                     secret: self.secret.clone(),
+                    extras: !self.extras.is_empty(),
                 };
                 let table = self.session_table.as_ref().map(AsFd::as_fd);
                 let descriptors: Vec<_> = std::iter::once(self.scoreboard.as_fd()).chain(table).collect();
@@ -317,6 +331,10 @@ impl Supervisor {
                 let senders: Vec<_> = self.channels.iter().map(|pair| pair.sender.as_fd()).collect();
                 for some in senders.chunks(MAX_DESCRIPTORS) {
                     member.process.send(&ToWorker::Channels, some);
+                }
+                if !self.extras.is_empty() {
+                    let (extras, descriptors) = self.extras.lend();
+                    member.process.send(&extras, &descriptors);
                 }
                 if member.slot.get() >= self.config.max_workers {
                     let (slots, ports) = self.state.told_proxies();
@@ -480,8 +498,14 @@ impl Supervisor {
             Action::Down { slots } => self.tell_proxies(&ToWorker::Down { slots }),
             Action::Ports { ports } => self.tell_proxies(&ToWorker::Ports { ports }),
             Action::Forsake { child } => self.send(child, ToWorker::Forsaken),
-            Action::Unpublish => self.listeners.iter().for_each(ListenerSet::unpublish),
-            Action::CloseListeners => self.listeners.clear(),
+            Action::Unpublish => {
+                self.listeners.iter().for_each(ListenerSet::unpublish);
+                self.extras.unpublish();
+            }
+            Action::CloseListeners => {
+                self.listeners.clear();
+                self.extras.close();
+            }
             Action::Note(note) => self.note(&note),
             Action::Finish(outcome) => self.finish(outcome),
         }
@@ -608,9 +632,11 @@ impl Supervisor {
 
     fn note(&mut self, note: &Note) {
         self.desk.heard(note);
+        self.manager.heard(note);
         match note {
             Note::Up => {
                 self.announce();
+                self.extras.announce();
                 self.desk.announce();
             }
             Note::Restarting { .. } | Note::Hung { .. } | Note::Evicted { .. } | Note::BootTimeout { .. } => {
@@ -670,6 +696,18 @@ impl Supervisor {
             Outcome::Forced => Err(SuperviseError::Forced),
             Outcome::Failed(failure) => Err(SuperviseError::Boot(failure.to_string())),
         });
+    }
+}
+
+/// How long a service manager should wait, at least.
+fn bounds(config: &Config, prepares: bool) -> Bounds {
+    let prepare = if prepares { config.prepare_timeout } else { Duration::ZERO };
+    let turns = u32::from(config.max_workers.div_ceil(config.reload_parallel)) + u32::from(config.proxies());
+    Bounds {
+        start: prepare + config.boot_timeout,
+        // It may have to wait for room, which is there when a former process has drained.
+        reload: prepare + (config.boot_timeout + config.reload_soak) * turns + config.drain_timeout,
+        end: config.shutdown_timeout + config.exit_timeout,
     }
 }
 

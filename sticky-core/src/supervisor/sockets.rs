@@ -20,6 +20,12 @@ use crate::placement::KernelHash;
 /// How many may wait until the admin process hears them.
 const ADMIN_BACKLOG: u32 = 64;
 
+/// Has the sockets ready that a service manager has passed.
+pub(super) fn expect_passed(config: &Config) -> Result<(), SuperviseError> {
+    let (names, any) = config.passed_sockets();
+    Ok(listener::expect_passed(names, any)?)
+}
+
 /// Takes every address of the configuration, with a listener for each slot, those included that are not in use yet.
 pub(super) fn take(config: &Config, seed: u64) -> Result<Vec<ListenerSet>, SuperviseError> {
     if config.dispatch == Dispatch::Proxy {
@@ -80,6 +86,8 @@ pub(super) fn listeners(
         let kind = match (set.kind(), set.address()) {
             (ListenerKind::PerSlot(_), _) => SocketKind::Tcp,
             (ListenerKind::Shared(_), _) if !own => return None,
+            (ListenerKind::Shared(_), LocalAddress::Tcp(_)) if set.is_kept() => SocketKind::KeptTcp,
+            (ListenerKind::Shared(_), LocalAddress::Unix(_)) if set.is_kept() => SocketKind::KeptUnix,
             (ListenerKind::Shared(_), LocalAddress::Tcp(_)) => SocketKind::SharedTcp,
             (ListenerKind::Shared(_), LocalAddress::Unix(_)) => SocketKind::SharedUnix,
         };

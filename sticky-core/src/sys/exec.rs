@@ -47,6 +47,38 @@ pub(crate) fn end_with_parent(command: &mut Command) {
     unsafe { command.pre_exec(prepare) };
 }
 
+/// Takes ownership of the sockets that a service manager has passed to this process, `count` from `first` on, and closes them for
+/// programs that this process starts; or says which number is no socket.
+///
+/// # Panics
+///
+/// When called a second time: a descriptor has one owner.
+pub(crate) fn take_passed(first: u32, count: usize) -> Result<Vec<OwnedFd>, u32> {
+    static TAKEN: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+    let numbers = (first..).take(count);
+    if let Some(number) = numbers.clone().find(|number| socket_inode(raw(*number)).is_none()) {
+        return Err(number);
+    }
+    assert!(!TAKEN.swap(true, std::sync::atomic::Ordering::AcqRel), "passed sockets are taken only once");
+    keep_passed_from_children(first, count);
+    // SAFETY: they are open, as has been looked at, and by the protocol of socket activation (the caller has checked that it is
+    // this process that they are for) they are this program's; the flag above makes this the only owner within this library.
+    Ok(numbers.map(|number| unsafe { OwnedFd::from_raw_fd(raw(number)) }).collect())
+}
+
+/// Closes the sockets that a service manager has passed for programs that this process starts.
+pub(crate) fn keep_passed_from_children(first: u32, count: usize) {
+    for number in (first..).take(count) {
+        // SAFETY: the borrow lasts for one fcntl, which answers EBADF for a number that is not open.
+        let fd = unsafe { BorrowedFd::borrow_raw(raw(number)) };
+        let _ = rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC);
+    }
+}
+
+fn raw(number: u32) -> RawFd {
+    RawFd::try_from(number).unwrap_or(RawFd::MAX)
+}
+
 /// The inode of the socket behind descriptor `number` of this process, if there is one.
 pub(crate) fn socket_inode(number: RawFd) -> Option<u64> {
     if number < 0 {

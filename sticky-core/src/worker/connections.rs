@@ -24,7 +24,7 @@ use crate::notice;
 use crate::worker::{DrainReason, Worker};
 
 /// How long to leave connections in the kernel's queue when this process or the machine is out of something.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// How long handshakes that have begun have to complete before a queue counts as empty: a round trip.
 const HANDSHAKE_TIME: Duration = Duration::from_millis(100);
@@ -63,6 +63,7 @@ struct Reader {
     part: Part,
     listener: Listener,
     placed: bool,
+    kept: bool,
     refuse: bool,
 }
 
@@ -249,6 +250,7 @@ impl Connections {
 
     fn empty(&mut self, open: usize) {
         self.begin_drain(Phase::Emptying, open);
+        self.leave_kept();
         self.quiesce();
     }
 
@@ -266,6 +268,20 @@ impl Connections {
         self.sent_before = self.worker.row().totals().handoffs.sent;
     }
 
+    /// Leaves alone what others keep: it must not be closed for them, and what is in its queue is for the next start.
+    fn leave_kept(&mut self) {
+        let (kept, readers): (Vec<_>, Vec<_>) = self.readers.drain(..).partition(|reader| reader.kept);
+        self.readers = readers;
+        let is_read = |slot, part| self.readers.iter().any(|reader| (reader.slot, reader.part) == (slot, part));
+        let mut left: Vec<_> = kept.iter().map(|reader| (reader.slot, reader.part)).collect();
+        left.sort_unstable();
+        left.dedup();
+        left.retain(|(slot, part)| !is_read(*slot, *part));
+        for (slot, part) in left {
+            self.say(FromWorker::Released { slot, part });
+        }
+    }
+
     fn quiesce(&self) {
         for reader in &self.readers {
             if let Err(error) = reader.listener.quiesce() {
@@ -277,9 +293,9 @@ impl Connections {
     fn listen(&mut self, slot: WorkerId, part: Part, listeners: Vec<Lent>, refuse: bool) {
         // One that was asked for a slot and not waited for may be lent it again before it has let go.
         self.let_go(slot, part);
-        for Lent { listener, placed } in listeners {
+        for Lent { listener, placed, kept } in listeners {
             match Listener::register(listener) {
-                Ok(listener) => self.readers.push(Reader { slot, part, listener, placed, refuse }),
+                Ok(listener) => self.readers.push(Reader { slot, part, listener, placed, kept, refuse }),
                 Err(error) => {
                     notice::error(format_args!("worker {} cannot read slot {slot}: {error}", self.id()));
                     self.let_go(slot, part);
@@ -292,6 +308,7 @@ impl Connections {
             self.worker.row().sit(slot);
         }
         if self.phase != Phase::Serving {
+            self.leave_kept();
             self.quiesce();
         }
     }
@@ -465,7 +482,7 @@ impl Connections {
         (self.worker.inner.report)(message);
     }
 
-    /// Waits until every connection has ended or the drain's deadline has passed, cuts what is left in paced
+    /// Waits until every connection has ended and nobody [stays](Worker::stay), or the drain's deadline has passed, cuts what is left in paced
     /// batches, and tells the supervisor how it went.
     ///
     /// Call it after [`accept`](Self::accept) has returned `None`. Before that it ends the accepting; the supervisor
@@ -477,10 +494,14 @@ impl Connections {
         let worker = self.worker.clone();
         worker.inner.drain.started().await;
         let registry = &worker.inner.registry;
+        let all_done = async {
+            registry.idle().await;
+            worker.inner.stays.over().await;
+        };
         let is_over = async {
             tokio::select! {
                 biased;
-                () = registry.idle() => false,
+                () = all_done => false,
                 () = worker.inner.connection_drain.expired() => true,
             }
         };
@@ -534,7 +555,7 @@ impl Drop for Connections {
 
 /// Whether an error of accept(2) is about the connection that was to be accepted: Linux passes on what has become of it
 /// meanwhile.
-fn concerns_one_connection(error: &io::Error) -> bool {
+pub(super) fn concerns_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
         NotConnected, TimedOut, WouldBlock,

@@ -14,14 +14,17 @@ use super::Proxy;
 use super::connections::Order;
 use super::exports::Exports;
 use super::lifeline::{self, Control, Hears};
-use super::{DrainTrigger, Limits, Office, Parts, Plan, Preparation, Road, Sockets, Worker, all_tcp, words_message};
+use super::{
+    DrainTrigger, ExtraSocket, Extras, Limits, Office, Parts, Plan, Preparation, Road, Sockets, Worker, all_tcp,
+    words_message,
+};
 use crate::bus::{Bus, BusPeer, Wiring};
 use crate::cluster::{BoxError, Chain};
 use crate::config::Config;
 use crate::connection::Registry;
 #[cfg(feature = "admin")]
 use crate::control::{Admission, Channel};
-use crate::control::{FromWorker, Hello, PROTOCOL, Received, ToWorker, Welcome};
+use crate::control::{FromWorker, Hello, PROTOCOL, Received, SocketKind, ToWorker, Welcome};
 use crate::dispatch::Dispatch;
 use crate::dispatch::handoff::judge::{Duty, Judge, Rules};
 use crate::id::{Post, WorkerId};
@@ -124,6 +127,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
     let control = Arc::new(Control::new(socket));
     let (welcome, scoreboard, table) = greet(&control, config)?;
     let channels = receive_channels(&control, welcome.channels)?;
+    let extras = if welcome.extras { receive_extras(&control)? } else { Extras::default() };
     let duty = duty(&welcome, config);
     let (ports, listening) = watch::channel(Vec::new());
     let channels_again = if duty == Duty::Forwards { copies(&channels)? } else { Vec::new() };
@@ -188,6 +192,7 @@ fn join(socket: OwnedFd, config: &Config) -> Result<(Worker, Road), JoinError> {
         bus,
         office,
         exports,
+        extras,
         redis: config.redis.clone(),
     });
     report_panics(worker.clone());
@@ -246,6 +251,23 @@ fn receive_channels(control: &Control, count: u16) -> Result<Vec<OwnedFd>, JoinE
         }
     }
     Ok(channels)
+}
+
+/// The listeners of the application's own, which follow the channels.
+fn receive_extras(control: &Control) -> Result<Extras, JoinError> {
+    match control.receive().map_err(JoinError::Control)? {
+        Some(Received { is_cut: true, .. }) => Err(JoinError::Control(out_of_descriptors())),
+        Some(Received { message: ToWorker::Extras { listeners }, descriptors, .. }) => {
+            let extras = listeners.into_iter().zip(descriptors).filter_map(|(extra, fd)| match extra.kind {
+                SocketKind::SharedTcp => Some((extra.name, ExtraSocket::Tcp(fd.into()))),
+                SocketKind::SharedUnix => Some((extra.name, ExtraSocket::Unix(fd.into()))),
+                SocketKind::Tcp | SocketKind::KeptTcp | SocketKind::KeptUnix | SocketKind::Channel => None,
+            });
+            Ok(Extras::new(extras.collect()))
+        }
+        Some(_) => Err(JoinError::Greeting),
+        None => Err(JoinError::Control(io::ErrorKind::ConnectionReset.into())),
+    }
 }
 
 fn out_of_descriptors() -> io::Error {

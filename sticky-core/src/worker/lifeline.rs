@@ -124,7 +124,7 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
         ToWorker::Grant => return hears.office.grant(),
         ToWorker::Revoke => return hears.office.revoke(),
         ToWorker::BusJoined => return drop(hears.wiring.send(Wiring::Joined)),
-        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Refused { .. } => return,
+        ToWorker::Welcome(_) | ToWorker::Channels | ToWorker::Extras { .. } | ToWorker::Refused { .. } => return,
         // Not for workers.
         ToWorker::Prepare | ToWorker::Admit(_) | ToWorker::News(_) => return,
         ToWorker::Happened(_) | ToWorker::Progress { .. } | ToWorker::Unknown => return,
@@ -143,10 +143,12 @@ fn deliver(received: Received<ToWorker>, control: &Control, hears: &Hears) {
 fn listen_order(order: ListenOrder, descriptors: Vec<OwnedFd>) -> Order {
     let ListenOrder { slot, part, sockets, refuse } = order;
     let listeners = sockets.into_iter().zip(descriptors).map(|(kind, fd)| match kind {
-        SocketKind::Tcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: true },
-        SocketKind::SharedTcp => Lent { listener: BoundListener::Tcp(fd.into()), placed: false },
-        SocketKind::SharedUnix => Lent { listener: BoundListener::Unix(fd.into()), placed: false },
-        SocketKind::Channel => Lent { listener: BoundListener::Channel(fd), placed: false },
+        SocketKind::Tcp => Lent { placed: true, ..Lent::from(BoundListener::Tcp(fd.into())) },
+        SocketKind::SharedTcp => BoundListener::Tcp(fd.into()).into(),
+        SocketKind::SharedUnix => BoundListener::Unix(fd.into()).into(),
+        SocketKind::KeptTcp => Lent { kept: true, ..Lent::from(BoundListener::Tcp(fd.into())) },
+        SocketKind::KeptUnix => Lent { kept: true, ..Lent::from(BoundListener::Unix(fd.into())) },
+        SocketKind::Channel => BoundListener::Channel(fd).into(),
     });
     Order::Listen { slot, part, listeners: listeners.collect(), refuse }
 }

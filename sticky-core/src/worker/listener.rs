@@ -42,6 +42,15 @@ pub(crate) struct Lent {
     pub(crate) listener: BoundListener,
     /// Whether every connection in it should belong to its slot.
     pub(crate) placed: bool,
+    /// Whether others listen on when this cluster has ended: what is in its queue then waits for the next start.
+    pub(crate) kept: bool,
+}
+
+impl From<BoundListener> for Lent {
+    /// One that all share.
+    fn from(listener: BoundListener) -> Self {
+        Self { listener, placed: false, kept: false }
+    }
 }
 
 /// A listener registered with this worker's runtime.

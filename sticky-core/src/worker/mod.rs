@@ -7,6 +7,7 @@ mod drain;
 pub(crate) mod enter;
 mod evicted;
 pub(crate) mod exports;
+mod extra;
 pub(crate) mod farewell;
 mod home;
 mod leadership;
@@ -17,7 +18,10 @@ mod lobby;
 mod opening;
 mod port;
 mod prepare;
+#[cfg_attr(not(cluster), path = "no_service.rs")]
+mod service;
 mod standalone;
+mod stay;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -34,6 +38,8 @@ pub(crate) use connections::Order;
 pub use drain::{Drain, DrainReason};
 pub(crate) use drain::{DrainTrigger, News, SAME_SIGNAL};
 use exports::Exports;
+pub use extra::{ExtraConnections, ExtraListener, ExtraListenerError};
+pub(crate) use extra::{Extras, Socket as ExtraSocket};
 pub(crate) use farewell::Answer;
 pub(crate) use home::Home;
 pub(crate) use leadership::Office;
@@ -44,6 +50,8 @@ pub(crate) use port::{choose as choose_port, connect as connect_to_port};
 pub(crate) use prepare::Preparation;
 pub use standalone::StandaloneError;
 pub(crate) use standalone::standalone;
+pub use stay::Stay;
+use stay::Stays;
 
 use crate::affinity::SessionTag;
 use crate::bus::Bus;
@@ -89,6 +97,8 @@ struct Inner {
     bus: Bus,
     office: Arc<Office>,
     exports: Exports,
+    extras: Extras,
+    stays: Stays,
     redis: Redis,
     orders: Mutex<Option<mpsc::UnboundedReceiver<Order>>>,
     report: Box<dyn Fn(FromWorker) + Send + Sync>,
@@ -215,6 +225,7 @@ pub(crate) struct Parts {
     pub(crate) bus: Bus,
     pub(crate) office: Arc<Office>,
     pub(crate) exports: Exports,
+    pub(crate) extras: Extras,
     pub(crate) redis: Redis,
 }
 
@@ -241,6 +252,8 @@ impl Worker {
             bus: parts.bus,
             office: parts.office,
             exports: parts.exports,
+            extras: parts.extras,
+            stays: Stays::new(),
             redis: parts.redis,
             untaken: OnceLock::new(),
             served: AtomicBool::new(false),
@@ -291,6 +304,7 @@ impl Worker {
             bus: Bus::alone(id, Row::detached()),
             office: Office::alone(),
             exports: Exports::default(),
+            extras: Extras::default(),
             redis: Redis::default(),
         })
     }
@@ -402,6 +416,34 @@ impl Worker {
         if self.inner.exports.set(Box::new(tell)) {
             (self.inner.report)(FromWorker::Exports);
         }
+    }
+
+    /// A listener beside the public ones, by the name that [`extra_listener`](crate::ClusterBuilder::extra_listener) gave it:
+    /// for metrics, health checks, an API of operators, whatever must not be on the public port. All workers share it, so each
+    /// should accept there; which one has a connection is chance. Every call gives a copy, which accepts from the same queue.
+    ///
+    /// `sticky_axum::serve_extra`, `sticky_actix::serve_extra` and `sticky_core::http::serve_extra` serve it as the public port is
+    /// served: with the same limits of time, and with nothing lost when this worker drains. A server that wants to accept by itself takes
+    /// [`into_tcp`](ExtraListener::into_tcp) and its like; when the [drain](Self::drain) starts it must stop, since others go on
+    /// from there, and a [`stay`](Self::stay) keeps the process until what it executes is done.
+    ///
+    /// # Errors
+    ///
+    /// [`ExtraListenerError::Unknown`](crate::error::ExtraListenerError::Unknown) names those there are.
+    ///
+    /// ```
+    /// let worker = sticky_core::Worker::detached();
+    /// let error = worker.listener("metrics").unwrap_err().to_string();
+    /// assert!(error.starts_with("there is no extra listener \"metrics\": there is none;"));
+    /// ```
+    pub fn listener(&self, name: &str) -> Result<ExtraListener, ExtraListenerError> {
+        self.inner.extras.take(name, self)
+    }
+
+    /// Something else to finish before this worker ends: its drain is not over before this has been dropped, or its time
+    /// is up (`drain_timeout`, `shutdown_timeout`).
+    pub fn stay(&self) -> Stay {
+        self.inner.stays.one_more()
     }
 
     /// Tells when this worker drains.

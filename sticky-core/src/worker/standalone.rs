@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 
 use super::connections::Order;
 use super::exports::Exports;
+use super::extra::{Extras, Socket as ExtraSocket};
 use super::listener::{BoundListener, Lent};
+use super::service::Service;
 use super::{DrainReason, DrainTrigger, Limits, Office, Parts, Plan, SAME_SIGNAL, Sockets, Worker, all_tcp};
 use crate::bus::Bus;
 use crate::config::Config;
@@ -41,6 +43,7 @@ pub enum StandaloneError {
 
 /// Binds the addresses here and becomes the only worker.
 pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
+    expect_passed(config)?;
     let sets = listener::take(&config.listen, Sharing::Shared, config.backlog)?;
     let system = |attempt| move |source| StandaloneError::System { attempt, source };
     let lent: io::Result<Vec<Lent>> = sets.iter().map(lend).collect();
@@ -49,11 +52,20 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
     let listeners = lent.map_err(system("lend a listener to itself"))?;
     let addresses = listeners.len();
     let _ = sender.send(Order::Listen { slot: id, part: Part::Listeners, listeners, refuse: false });
-    let lines: Vec<String> = sets.iter().map(line).collect();
+    let (extra_sets, extras) = take_extras(config)?;
+    let lines: Vec<String> = sets.iter().map(line).chain(extra_sets.iter().map(extra_line)).collect();
     let secret = session::secret(config).map_err(system("draw a secret"))?;
     let seed = config.hash_seed.unwrap_or_default();
     let sessions = Arc::new(Sessions::new(id, 1, seed, config, Shared { secret, table: None }));
     let row = Row::detached();
+    let service = Service::of_environment(config, row.clone());
+    let manager = service.clone();
+    let report = move |message: FromWorker| {
+        tell(&message, &lines);
+        if matches!(message, FromWorker::Ready { .. }) {
+            manager.ready();
+        }
+    };
     let worker = Worker::new(Parts {
         id,
         generation: Generation::FIRST,
@@ -62,7 +74,7 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         limits: Limits::of(config),
         placement: None,
         orders,
-        report: Box::new(move |message| tell(&message, &lines)),
+        report: Box::new(report),
         drain: DrainTrigger::new(),
         sockets: Sockets { dispatch: config.dispatch, addresses, all_tcp: all_tcp(config) },
         // Nobody to send anything to; but what proxies in front say is read here, too.
@@ -72,15 +84,21 @@ pub(crate) fn standalone(config: &Config) -> Result<Worker, StandaloneError> {
         bus: Bus::alone(id, row.clone()),
         office: Office::alone(),
         exports: Exports::default(),
+        extras,
         redis: config.redis.clone(),
     });
+    let sets = sets.into_iter().chain(extra_sets.into_iter().map(|(_, set)| set)).collect();
     // Before anybody is told that there is something to end.
-    watch_signals(worker.clone(), sender, sets).map_err(system("watch signals"))?;
+    watch_signals(worker.clone(), sender, sets, service).map_err(system("watch signals"))?;
     Ok(worker)
 }
 
 fn line(set: &ListenerSet) -> String {
     format!("listening on {}{} (in this process, no workers)", set.address().scheme(), set.address())
+}
+
+fn extra_line((name, set): &(String, ListenerSet)) -> String {
+    format!("the extra listener {name} is at {}", set.address())
 }
 
 /// What a supervisor would tell the user.
@@ -93,28 +111,67 @@ fn tell(message: &FromWorker, lines: &[String]) {
 }
 
 fn lend(set: &ListenerSet) -> io::Result<Lent> {
-    let socket = set.kind().sockets()[0].try_clone()?;
-    let listener = match set.address() {
-        LocalAddress::Tcp(_) => BoundListener::Tcp(socket.into()),
+    let listener = match copy(set)? {
+        ExtraSocket::Tcp(listener) => BoundListener::Tcp(listener),
         #[cfg(unix)]
-        LocalAddress::Unix(_) => BoundListener::Unix(socket.into()),
-        #[cfg(not(unix))]
-        LocalAddress::Unix(_) => return Err(io::ErrorKind::Unsupported.into()),
+        ExtraSocket::Unix(listener) => BoundListener::Unix(listener),
     };
-    Ok(Lent { listener, placed: false })
+    Ok(Lent { kept: set.is_kept(), ..Lent::from(listener) })
+}
+
+fn copy(set: &ListenerSet) -> io::Result<ExtraSocket> {
+    let socket = set.kind().sockets()[0].try_clone()?;
+    match set.address() {
+        LocalAddress::Tcp(_) => Ok(ExtraSocket::Tcp(socket.into())),
+        #[cfg(unix)]
+        LocalAddress::Unix(_) => Ok(ExtraSocket::Unix(socket.into())),
+        #[cfg(not(unix))]
+        LocalAddress::Unix(_) => Err(io::ErrorKind::Unsupported.into()),
+    }
+}
+
+/// Has the sockets of a service manager ready.
+#[cfg(cluster)]
+fn expect_passed(config: &Config) -> Result<(), StandaloneError> {
+    let (names, any) = config.passed_sockets();
+    Ok(listener::expect_passed(names, any)?)
+}
+
+#[cfg(not(cluster))]
+fn expect_passed(_: &Config) -> Result<(), StandaloneError> {
+    Ok(())
+}
+
+/// The application's own listeners: what is to be closed at the end, and what it takes.
+fn take_extras(config: &Config) -> Result<(Vec<(String, ListenerSet)>, Extras), StandaloneError> {
+    let mut sets = Vec::new();
+    for extra in &config.extra_listeners.0 {
+        let taken = listener::take(std::slice::from_ref(&extra.address), Sharing::Shared, config.backlog)?;
+        sets.extend(taken.into_iter().take(1).map(|set| (extra.name.clone(), set)));
+    }
+    let extras: io::Result<Vec<_>> = sets.iter().map(|(name, set)| Ok((name.clone(), copy(set)?))).collect();
+    let failed = |source| StandaloneError::System { attempt: "lend a listener to itself", source };
+    Ok((sets, Extras::new(extras.map_err(failed)?)))
 }
 
 /// Drains when the program is asked to end. On a thread of its own: the application has not made its runtime yet.
-fn watch_signals(worker: Worker, orders: mpsc::UnboundedSender<Order>, sets: Vec<ListenerSet>) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+fn watch_signals(
+    worker: Worker,
+    orders: mpsc::UnboundedSender<Order>,
+    sets: Vec<ListenerSet>,
+    service: Service,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Registered here and now: who is told the address may send a signal at once.
     let mut signals = {
         let _inside = runtime.enter();
         EndSignals::new()?
     };
     let watch = async move {
+        tokio::spawn(service.clone().run());
         signals.next().await;
         let (since, within) = (Instant::now(), worker.limits().shutdown_timeout);
+        service.stopping();
         notice::info(format_args!("shutting down within {within:?}"));
         sets.iter().for_each(ListenerSet::unpublish);
         // The acceptor has listeners of its own, and closes them when it has emptied them.

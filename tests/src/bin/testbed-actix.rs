@@ -14,7 +14,7 @@ use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use http_body::Frame;
 use http_body_util::StreamBody;
-use sticky_tests::testbed::{self, BoxError, Testbed};
+use sticky_tests::testbed::{self, BoxError, Testbed, extra};
 
 /// Of a message on a WebSocket.
 const MAX_MESSAGE: usize = 1 << 24;
@@ -25,6 +25,7 @@ fn main() -> Result<(), BoxError> {
         testbed::obey_environment(&worker);
         let testbed = Data::new(Testbed::new(&worker)?);
         testbed.subscribe_early().await?;
+        serve_beside(&worker).await?;
         Ok(move || {
             App::new()
                 .app_data(testbed.clone())
@@ -34,6 +35,19 @@ fn main() -> Result<(), BoxError> {
         })
     });
     Ok(run.block()?)
+}
+
+/// Another application, beside the public port.
+async fn serve_beside(worker: &sticky_core::Worker) -> Result<(), BoxError> {
+    let Some(listener) = extra::listener(worker)? else { return Ok(()) };
+    let named = worker.clone();
+    let factory = move || {
+        let named = named.clone();
+        App::new()
+            .route("/", get().to(move || std::future::ready(extra::name(&named))))
+            .route("/sleep", get().to(extra::sleep))
+    };
+    sticky_actix::serve_extra(listener, factory).await
 }
 
 fn routes(app: &mut web::ServiceConfig) {

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Router};
 use futures_util::StreamExt;
-use sticky_tests::testbed::{self, BoxError, Testbed};
+use sticky_tests::testbed::{self, BoxError, Testbed, extra};
 
 fn main() -> Result<(), BoxError> {
     let cluster = testbed::build()?;
@@ -20,9 +20,29 @@ fn main() -> Result<(), BoxError> {
         testbed::obey_environment(&worker);
         let testbed = Testbed::new(&worker)?;
         testbed.subscribe_early().await?;
+        serve_beside(&worker)?;
         Ok::<_, BoxError>(router(testbed))
     });
     Ok(serve.block()?)
+}
+
+/// Another router, beside the public port.
+fn serve_beside(worker: &sticky_core::Worker) -> Result<(), BoxError> {
+    let Some(listener) = extra::listener(worker)? else { return Ok(()) };
+    let named = worker.clone();
+    let router = Router::new().route("/", get(async move || extra::name(&named))).route("/sleep", get(extra::sleep));
+    if listener.local_addr().is_some() {
+        return Ok(sticky_axum::serve_extra(listener, router)?);
+    }
+    // By axum's own server, as whoever has one would.
+    let (listener, drain, stay) = (listener.into_unix()?, worker.drain(), worker.stay());
+    tokio::spawn(async move {
+        let end = async move { drain.started().await };
+        let served = axum::serve(listener, router).with_graceful_shutdown(end).await;
+        drop(stay);
+        served
+    });
+    Ok(())
 }
 
 fn router(testbed: Testbed) -> Router {

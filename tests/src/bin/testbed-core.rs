@@ -23,6 +23,7 @@ fn main() -> Result<(), BoxError> {
         testbed::obey_environment(&worker);
         let testbed = Testbed::new(&worker)?;
         testbed.subscribe_early().await?;
+        testbed::extra::serve(&worker)?;
         let service = service_fn(move |request| respond(testbed.clone(), request));
         sticky_core::http::serve(worker, service).await;
         Ok(())

@@ -21,6 +21,7 @@ use crate::journal::{self, Journal};
 
 mod affinity;
 mod bus;
+pub mod extra;
 pub mod leadership;
 pub mod metrics;
 pub mod prepare;

@@ -15,10 +15,12 @@ mod boot;
 mod bus;
 mod chaos;
 mod chaos_client;
+mod container;
 mod crash;
 mod departures;
 mod drain;
 mod environment;
+mod extra;
 mod failover;
 mod failover_handoff;
 mod fair;
@@ -52,6 +54,7 @@ mod sockets;
 mod standalone;
 mod sticky_cookie;
 mod strangers;
+mod systemd;
 mod takeover;
 
 /// Rows mostly wait for processes, so a few more of them than cores run at once.
@@ -81,6 +84,7 @@ fn main() -> ExitCode {
         sockets::rows(),
         limits::rows(),
         environment::rows(),
+        extra::rows(),
         output::rows(),
         boot::rows(),
         takeover::rows(),
@@ -98,8 +102,10 @@ fn main() -> ExitCode {
         leadership::rows(),
         prepare::rows(),
         shutdown::rows(),
+        container::rows(),
         admin::rows(),
         strangers::rows(),
+        systemd::rows(),
         actix::rows(),
     ];
     let trials = topics.into_iter().flatten().flat_map(bed::Row::trials).collect();

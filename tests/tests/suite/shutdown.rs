@@ -1,4 +1,4 @@
-//! Ends that nobody asked for politely: the supervisor killed, Ctrl-C, process 1, a hundred rounds.
+//! Ends that nobody asked for politely: the supervisor killed, Ctrl-C, a hundred rounds.
 
 use std::fs;
 use std::time::Duration;
@@ -23,8 +23,6 @@ pub(crate) fn rows() -> Vec<Row> {
         Row::new("killed_supervisor_leaves_no_hung_worker", killed_supervisor_leaves_no_hung_worker),
         Row::new("ctrl_c_drains_once", ctrl_c_drains_once),
         Row::new("hundred_rounds_leave_nothing", hundred_rounds_leave_nothing),
-        Row::new("process_one_reaps_strangers", process_one_reaps_strangers),
-        Row::new("process_one_obeys_term", process_one_obeys_term),
     ]
 }
 
@@ -111,27 +109,4 @@ fn is_listening(port: u16) -> bool {
         .lines()
         .filter_map(|line| line.split_whitespace().nth(1).zip(line.split_whitespace().nth(3)))
         .any(|entry| entry == (local.as_str(), "0A"))
-}
-
-/// Orphans become children of process 1: it reaps them, and still learns how its own children ended.
-fn process_one_reaps_strangers(bed: &Bed) {
-    let cluster = bed.fault("orphans").as_process_one().up();
-    cluster.events().expect_nth(2, "orphan left", PATIENCE);
-    let supervisor = cluster.supervisor();
-    assert_eq!(process::status(supervisor, "NSpid").expect("its pids").split_whitespace().last(), Some("1"));
-    let is_zombie = |&pid: &u32| process::state_and_parent(pid).is_some_and(|(state, _)| state == 'Z');
-    eventually("only the two workers are left", PATIENCE, || {
-        let children = process::children(supervisor);
-        children.len() == bed.children(2) && !children.iter().any(is_zombie)
-    });
-    process::signal(cluster.workers()[0], Signal::KILL);
-    cluster.events().expect("signal 9", PATIENCE);
-    eventually("a new worker", PATIENCE, || cluster.workers().len() == 2);
-    cluster.stop();
-}
-
-fn process_one_obeys_term(bed: &Bed) {
-    let cluster = bed.launch().as_process_one().up();
-    assert_eq!(cluster.client().get("/").expect("an answer").status, 200);
-    cluster.stop();
 }

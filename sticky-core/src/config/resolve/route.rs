@@ -52,7 +52,8 @@ impl ClusterBuilder {
 }
 
 impl Resolver<'_> {
-    pub(super) fn route(&mut self, builder: &mut ClusterBuilder) -> Route {
+    /// `passed` is the setting that has a service manager pass sockets.
+    pub(super) fn route(&mut self, builder: &mut ClusterBuilder, passed: Option<String>) -> Route {
         let before = self.problems.len();
         let affinity = self.affinity(builder.affinity.take());
         let is_clear = self.problems.len() == before;
@@ -67,6 +68,7 @@ impl Resolver<'_> {
             placement: wish(placement, usual_placement),
             trusted_proxies: trusted.as_ref().map(|found| found.given.to_string()),
             proxy_protocol: protocol.as_ref().map(|found| found.given.to_string()),
+            passed,
             forced: forced.map(Found::into_wish),
         };
         let choice = self.choose(&wishes);

@@ -86,6 +86,7 @@ pub(super) fn shown(config: &Config, name: &str) -> String {
         "max_connections" => config.max_connections.map(|size| size.get() as u64).show(),
         "backlog" => config.backlog.to_string(),
         "admin" => config.admin.show(),
+        "extra_listener" => config.extra_listeners.show(),
         "redis_url" => config.redis.url.get().unwrap_or("none").to_owned(),
         "redis_prefix" => config.redis.prefix.get().to_owned(),
         "prefix_output" => config.prefix_output.show(),
