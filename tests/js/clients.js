@@ -1,6 +1,8 @@
 // The official client against a cluster: `node clients.js CASE URL WORKERS VERSION`.
 import assert from "node:assert/strict";
+import { Busy } from "./lib/busy.js";
 import { ask, close, connect, connected, main, next, oneOnEach, soon, until } from "./lib/client.js";
+import { request } from "./lib/engine.js";
 
 const POLLING = { transports: ["polling"] };
 const WEBSOCKET = { transports: ["websocket"] };
@@ -51,6 +53,13 @@ async function several(url, workers, settings) {
     for (const socket of sockets) places.add(await ask(socket, "whoami"));
     assert.equal(places.size, Number(workers), `a burst of clients on these workers alone: ${[...places]}`);
     return sockets;
+}
+
+/** Has a cluster replace all of its workers, by its admin process; returns once it has. */
+async function reload(admin) {
+    const { status, text } = await request("http://sticky/reload?wait", { method: "POST", socketPath: admin });
+    const last = JSON.parse(text.trim().split("\n").at(-1));
+    assert.deepEqual([status, last.progress], [200, "done"], text);
 }
 
 const cases = {
@@ -168,6 +177,34 @@ const cases = {
         sockets[0].emit("broadcast");
         await heard;
         for (const socket of sockets) await text(socket);
+    },
+
+    // Reload after reload. What is promised: whatever a client sends again until it is acknowledged arrives; a session ends with its
+    // worker and not without; who is let go comes back by itself, at once, and never gives up. Who polls may ask for its session
+    // just after that has ended, and hears then that it is unknown, once: that tells it to begin another.
+    async reloaded_often(url, workers, version, admin, reloads) {
+        const kinds = [POLLING, WEBSOCKET, {}].map((settings) =>
+            Promise.all(Array.from({ length: 2 * workers }, () => Busy.connected(url, { ...settings, version }))),
+        );
+        const [polling, websocket, upgraded] = await Promise.all(kinds);
+        const clients = [...polling, ...websocket, ...upgraded];
+        for (let round = 0; round < reloads; round++) {
+            await reload(admin);
+            const said = clients.map((client) => client.said);
+            const hasGoneOn = (client, index) => client.acknowledged.length > said[index];
+            await until(`all go on after reload ${round + 1}`, () => clients.every(hasGoneOn), 100_000);
+        }
+        clients.forEach((client) => (client.done = true));
+        await until("everything is acknowledged", () => clients.every((client) => client.isHeard), 100_000);
+        await until("all have upgraded again", () => upgraded.every(({ socket }) => transportOf(socket) === "websocket"));
+        for (const client of clients) {
+            client.check();
+            assert.ok(client.ended >= reloads / workers && client.ended <= reloads * workers, `${client.ended} sessions have ended`);
+            assert.ok(client.told.length <= client.ended);
+            for (const text of client.told) assert.equal(JSON.parse(text).message, "Session ID unknown");
+        }
+        assert.deepEqual(websocket.flatMap((client) => client.told), [], "who does not poll asks for nothing that has ended");
+        for (const { socket } of clients) assert.ok(socket.connected);
     },
 
     // The last worker is taken out under its clients: they connect anew by themselves, the others notice nothing, and all hear

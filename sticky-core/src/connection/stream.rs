@@ -78,6 +78,8 @@ impl Stream {
     /// When this process's runtime does not take it.
     #[cfg(cluster)]
     pub(crate) fn from_fd(socket: OwnedFd, is_unix: bool, peer: Option<SocketAddr>) -> io::Result<Self> {
+        // Whatever that process has left: one that blocks would hold up everybody's, and the runtime panics in debug builds.
+        rustix::io::ioctl_fionbio(&socket, true)?;
         let socket = if is_unix {
             Socket::Quiet(QuietStream::new(socket)?)
         } else {

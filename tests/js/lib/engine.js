@@ -8,10 +8,10 @@ const PATIENCE = 40_000;
 export const oneConnection = () => new http.Agent({ keepAlive: true, maxSockets: 1 });
 export const newConnections = () => new http.Agent({ keepAlive: false });
 
-/** One request; answers status, headers, body and the connection it went on. */
-export function request(url, { method = "GET", body, agent, headers = {} } = {}) {
+/** One request; answers status, headers, body and the connection it went on. A unix socket takes the place of the host. */
+export function request(url, { method = "GET", body, agent, headers = {}, socketPath } = {}) {
     return new Promise((resolve, reject) => {
-        const sent = http.request(url, { method, agent, headers }, (response) => {
+        const sent = http.request(url, { method, agent, headers, socketPath }, (response) => {
             const socket = response.socket;
             let text = "";
             response.setEncoding("utf8");

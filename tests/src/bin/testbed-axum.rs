@@ -60,6 +60,7 @@ fn router(testbed: Testbed) -> Router {
         .route("/count/{name}", post(count))
         .route("/sse", get(sse))
         .route("/ws", get(ws))
+        .route("/deaf", get(async |upgrade: WebSocketUpgrade| upgrade.on_upgrade(echo_deaf)))
         .route("/login", post(login))
         .route("/me", get(me))
         .route("/own-login", post(own_login))
@@ -165,6 +166,15 @@ async fn echo(testbed: &Testbed, drain: &sticky_core::Drain, mut socket: WebSock
                 Some(_) => {}
                 None => return Ok(()),
             }
+        }
+    }
+}
+
+/// A handler that has never heard of drains.
+async fn echo_deaf(mut socket: WebSocket) {
+    while let Some(Ok(message)) = socket.recv().await {
+        if socket.send(message).await.is_err() {
+            return;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The official client, version by version.
 
 use libtest_mimic::Trial;
+use sticky_tests::admin::Admin;
 use sticky_tests::cluster::PATIENCE;
 
 use crate::bed::{Framework, WORKERS, case, row};
@@ -17,7 +18,7 @@ pub(crate) fn rows(on: Framework) -> Vec<Trial> {
         .chain(VERSIONS.map(|version| drained(on, "drained", version)))
         .chain([drained(on, "one_call", 4), threads(on)])
         .chain(VERSIONS.map(|version| reloaded(on, version)))
-        .chain([scaled(on)])
+        .chain([scaled(on), reloaded_often(on)])
         .collect()
 }
 
@@ -48,6 +49,18 @@ fn reloaded(on: Framework, version: u8) -> Trial {
         let cluster = on.launch().up();
         case("clients.js", "reloaded", &cluster, WORKERS).arg(version).arg(cluster.supervisor()).run();
         cluster.events().expect("sticky: reloaded 4 workers", PATIENCE);
+    })
+}
+
+/// One reload after the other: whatever is acknowledged in the end has arrived, and nobody gives up.
+fn reloaded_often(on: Framework) -> Trial {
+    const RELOADS: usize = 20;
+    row(format!("clients/reloaded_often/{}/v4", on.name()), move || {
+        let cluster = on.launch().workers(2).with_admin().up();
+        let admin = Admin::of(&cluster);
+        case("clients.js", "reloaded_often", &cluster, 2).arg(4).arg(admin.path().display()).arg(RELOADS).run();
+        assert_eq!(cluster.events().count("sticky: reloaded 2 workers"), RELOADS, "{}", cluster.events());
+        cluster.stop();
     })
 }
 

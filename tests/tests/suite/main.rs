@@ -27,6 +27,7 @@ mod fair;
 mod fronts;
 mod handoff;
 mod hostile;
+mod hundred_reloads;
 mod inflight;
 mod jar;
 mod keys;
@@ -53,6 +54,7 @@ mod shutdown;
 mod sockets;
 mod standalone;
 mod sticky_cookie;
+mod strangers;
 mod systemd;
 mod takeover;
 
@@ -96,6 +98,7 @@ fn main() -> ExitCode {
         reload::rows(),
         reload_load::rows(),
         reexec::rows(),
+        hundred_reloads::rows(),
         recycle::rows(),
         scale::rows(),
         leadership::rows(),
@@ -103,6 +106,7 @@ fn main() -> ExitCode {
         shutdown::rows(),
         container::rows(),
         admin::rows(),
+        strangers::rows(),
         systemd::rows(),
         actix::rows(),
     ];

@@ -15,7 +15,6 @@ use tokio_tungstenite::tungstenite::{self, Message};
 use crate::bed::{Bed, Dispatch, Row};
 
 const RELOADS: usize = 10;
-const CLIENTS: u32 = 24;
 const LARGE: usize = 10 << 20;
 
 pub(crate) fn rows() -> Vec<Row> {
@@ -39,12 +38,28 @@ enum Notices {
     Nothing,
 }
 
+/// How much there is to do, and what may come of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    /// How many workers each client may have, one after the other.
+    pub(crate) owners: usize,
+    /// How many clients there are, of which one in twelve uploads.
+    pub(crate) clients: u32,
+    /// How long who uploads rests after each.
+    pub(crate) rest: Duration,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { owners: 1, clients: 24, rest: Duration::ZERO }
+    }
+}
+
 /// What all clients know.
 struct Load {
     target: SocketAddr,
     notices: Notices,
-    /// How often a client may be another worker's.
-    owners: usize,
+    plan: Plan,
     done: AtomicBool,
     keep_alive: Tally,
     uploads: Tally,
@@ -69,25 +84,25 @@ fn reloads_under_load_lose_nothing(bed: &Bed) {
 /// Does something to a cluster while clients of every kind ask it, none of which may notice. It is given a function that waits
 /// until they have had some more answers.
 pub(crate) fn under_load(bed: &Bed, cluster: &TestCluster, disturb: impl FnOnce(&dyn Fn())) {
-    under_load_with(bed, cluster, 1, disturb);
+    under_load_with(bed, cluster, Plan::default(), disturb);
 }
 
-/// The same where each client may have so many workers one after the other.
-pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, owners: usize, disturb: impl FnOnce(&dyn Fn())) {
+/// The same with another load than the usual one.
+pub(crate) fn under_load_with(bed: &Bed, cluster: &TestCluster, plan: Plan, disturb: impl FnOnce(&dyn Fn())) {
     let moves = bed.dispatch() == Dispatch::Handoff;
-    run(cluster, owners, if moves { Notices::EndsOfTunnels } else { Notices::Ends }, disturb);
+    run(cluster, plan, if moves { Notices::EndsOfTunnels } else { Notices::Ends }, disturb);
 }
 
 /// The same where no connection may end, of whatever kind.
 pub(crate) fn under_load_unnoticed(cluster: &TestCluster, disturb: impl FnOnce(&dyn Fn())) {
-    run(cluster, 1, Notices::Nothing, disturb);
+    run(cluster, Plan::default(), Notices::Nothing, disturb);
 }
 
-fn run(cluster: &TestCluster, owners: usize, notices: Notices, disturb: impl FnOnce(&dyn Fn())) {
+fn run(cluster: &TestCluster, plan: Plan, notices: Notices, disturb: impl FnOnce(&dyn Fn())) {
     let load = Load {
         target: cluster.address(),
         notices,
-        owners,
+        plan,
         done: AtomicBool::new(false),
         keep_alive: Tally::default(),
         uploads: Tally::default(),
@@ -96,14 +111,14 @@ fn run(cluster: &TestCluster, owners: usize, notices: Notices, disturb: impl FnO
     };
     thread::scope(|scope| {
         let load = &load;
-        for (number, address) in (0..).zip(Client::loopback_addresses(CLIENTS)) {
+        for (number, address) in (0..).zip(Client::loopback_addresses(plan.clients)) {
             let client = cluster.client().from(address).timeout(PATIENCE);
             scope.spawn(move || match number % 12 {
                 // Few, because a debug build is slow at them and everybody else waits.
-                0 => load.upload(&client),
-                1 | 2 => load.use_web_sockets(&client),
-                3 | 4 => load.listen_to_events(&client),
-                _ => load.ask(&client, address),
+                0 => load.upload(&client, load.served(address)),
+                1 | 2 => load.use_web_sockets(&client, load.served(address)),
+                3 | 4 => load.listen_to_events(&client, load.served(address)),
+                _ => load.ask(&client, load.served(address)),
             });
         }
         let _ends_the_clients = SetOnDrop(&load.done);
@@ -120,12 +135,13 @@ fn run(cluster: &TestCluster, owners: usize, notices: Notices, disturb: impl FnO
     let slowest = load.slowest.load(Ordering::Relaxed);
     println!("(answers, connections) of keep-alive, uploads, tunnels: {tallies:?}; slowest answer: {slowest} ms");
     assert!(tallies.iter().all(|(answers, _)| *answers > 0), "{tallies:?}");
-    let of_a_kind = |in_twelve: u32| (CLIENTS / 12 * in_twelve) as usize;
+    let of_a_kind = |in_twelve: u32| (plan.clients / 12 * in_twelve) as usize;
     if notices != Notices::Ends {
         assert_eq!(tallies[0].1, of_a_kind(7), "no connection of those that ask was closed");
+        assert_eq!(tallies[1].1, of_a_kind(1), "no connection of those that upload was closed");
     }
     if notices == Notices::Nothing {
-        assert_eq!((tallies[1].1, tallies[2].1), (of_a_kind(1), of_a_kind(4)), "no upload's, nor any tunnel");
+        assert_eq!(tallies[2].1, of_a_kind(4), "nor any tunnel");
     }
 }
 
@@ -138,7 +154,39 @@ impl Drop for SetOnDrop<'_> {
     }
 }
 
+/// Who has served a client, one after the other.
+pub(crate) struct Served {
+    address: Ipv4Addr,
+    most: usize,
+    by: Vec<u16>,
+}
+
+impl Served {
+    /// A client that may have so many workers.
+    pub(crate) fn new(address: Ipv4Addr, most: usize) -> Self {
+        Self { address, most, by: Vec::new() }
+    }
+
+    /// Checks that this worker, who has served it now, is the one before or may be the next.
+    pub(crate) fn by(&mut self, worker: u16) {
+        if self.by.last() != Some(&worker) {
+            self.by.push(worker);
+            assert!(self.by.len() <= self.most, "{} was served by one after the other of {:?}", self.address, self.by);
+        }
+    }
+}
+
+/// The worker that a text names behind these words.
+fn named_after(words: &str, text: &str) -> u16 {
+    let digits = text.split(words).nth(1).and_then(|rest| rest.split(|byte: char| !byte.is_ascii_digit()).next());
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no worker in {text:?}"))
+}
+
 impl Load {
+    fn served(&self, address: Ipv4Addr) -> Served {
+        Served::new(address, self.plan.owners)
+    }
+
     fn is_done(&self) -> bool {
         self.done.load(Ordering::Relaxed)
     }
@@ -149,9 +197,8 @@ impl Load {
     }
 
     /// GETs and POSTs with pauses between them, on one connection as long as nobody announces its end.
-    fn ask(&self, client: &Client, address: Ipv4Addr) {
+    fn ask(&self, client: &Client, mut served: Served) {
         let mut random = Random::drawn();
-        let mut owners: Vec<u16> = Vec::new();
         while !self.is_done() {
             let mut connection = self.connect(client, &self.keep_alive);
             loop {
@@ -164,10 +211,7 @@ impl Load {
                 let answer = connection.exchange(&request).expect("an answer");
                 self.slowest.fetch_max(begun.elapsed().as_millis() as u64, Ordering::Relaxed);
                 assert_eq!(answer.status, 200, "{answer:?}");
-                if owners.last() != Some(&answer.worker()) {
-                    owners.push(answer.worker());
-                    assert!(owners.len() <= self.owners, "{address} was answered by one after the other of {owners:?}");
-                }
+                served.by(answer.worker());
                 self.keep_alive.answers.fetch_add(1, Ordering::Relaxed);
                 if answer.announces_close() {
                     assert!(self.notices == Notices::Ends, "{answer:?}");
@@ -183,28 +227,32 @@ impl Load {
     }
 
     /// Large bodies, each read to its end whatever happens meanwhile.
-    fn upload(&self, client: &Client) {
+    fn upload(&self, client: &Client, mut served: Served) {
         let body = Random::drawn().bytes(LARGE);
         while !self.is_done() {
             let mut connection = self.connect(client, &self.uploads);
             while !self.is_done() {
                 let answer = connection.exchange(&Request::post("/upload", body.clone())).expect("an answer");
                 assert_eq!((answer.status, answer.text().split(' ').next()), (200, Some("10485760")), "{answer:?}");
+                served.by(answer.worker());
                 self.uploads.answers.fetch_add(1, Ordering::Relaxed);
                 if answer.announces_close() {
+                    assert_eq!(connection.read_to_end().expect("an end, not a reset"), b"");
                     break;
                 }
+                process::let_pass(self.plan.rest);
             }
         }
     }
 
     /// WebSockets whose messages come back until the worker says that it restarts.
-    fn use_web_sockets(&self, client: &Client) {
+    fn use_web_sockets(&self, client: &Client, mut served: Served) {
         while !self.is_done() {
             let stream = self.connect(client, &self.tunnels).into_stream();
             let url = format!("ws://{}/ws", self.target);
             let (mut socket, _) = tungstenite::client(url, stream).expect("an upgrade");
-            assert!(socket.read().expect("a first message").is_text());
+            let first = socket.read().expect("a first message");
+            served.by(named_after("worker: ", first.to_text().expect("a text")));
             while !self.is_done() {
                 // One that crosses the worker's goodbye may not be taken any more.
                 let sent = socket.send(Message::text("hello"));
@@ -212,7 +260,9 @@ impl Load {
                     Message::Text(text) => assert!(sent.is_ok() && text.as_str() == "hello"),
                     Message::Close(Some(frame)) => {
                         assert_eq!(frame.code, CloseCode::Restart);
-                        while socket.read().is_ok() {}
+                        let end = std::iter::repeat_with(|| socket.read()).find_map(Result::err);
+                        let is_clean = matches!(end, Some(tungstenite::Error::ConnectionClosed));
+                        assert!(is_clean, "an end, not a reset: {end:?}");
                         break;
                     }
                     other => panic!("{other:?}"),
@@ -224,12 +274,13 @@ impl Load {
     }
 
     /// Streams of events that end with a goodbye, whole.
-    fn listen_to_events(&self, client: &Client) {
+    fn listen_to_events(&self, client: &Client, mut served: Served) {
         while !self.is_done() {
             let mut connection = self.connect(client, &self.tunnels);
             connection.send("GET /sse HTTP/1.1\r\nhost: test\r\n\r\n").expect("sent");
             // The first one may be the goodbye.
-            connection.read_until("data: ").expect("a first event");
+            let begun = connection.read_until("data: ").expect("a first event");
+            served.by(named_after("x-worker: ", &begun));
             let (mut stream, mut all) = connection.into_parts();
             stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
             while !self.is_done() && !all.ends_with(b"0\r\n\r\n") {

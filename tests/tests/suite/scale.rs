@@ -14,7 +14,7 @@ use crate::bed::{Bed, Dispatch, Row};
 use crate::drain::{executing, websocket_of};
 use crate::jar::{Jar, ticket};
 use crate::keys::{by_header, fresh};
-use crate::reload_load::under_load_with;
+use crate::reload_load::{Plan, under_load_with};
 
 /// How many addresses are asked for.
 const ADDRESSES: u32 = 500;
@@ -67,13 +67,14 @@ fn scaling_under_load_loses_nothing(bed: &Bed) {
     let cluster = seeded(bed.launch()).env("STICKY_MAX_WORKERS", "5").up();
     let two = owners(&cluster);
     // Each time two changes at most: what is asked for while another is under way is one.
-    under_load_with(bed, &cluster, 3, |clients_go_on| {
+    let plan = Plan { owners: 3, ..Plan::default() };
+    under_load_with(bed, &cluster, plan, |clients_go_on| {
         cluster.scale(Signal::TTIN, 3, 5);
         clients_go_on();
     });
     let five = owners(&cluster);
     have_moved(&two, &five, 60, |_, is| is >= 2);
-    under_load_with(bed, &cluster, 3, |clients_go_on| {
+    under_load_with(bed, &cluster, plan, |clients_go_on| {
         cluster.scale(Signal::TTOU, 2, 3);
         clients_go_on();
     });
