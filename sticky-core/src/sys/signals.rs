@@ -4,12 +4,22 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 /// The thread by which signals are kept.
 static KEEPER: AtomicI32 = AtomicI32::new(0);
+
+/// Which signals are kept, as the kernel writes sets: the first bit is signal 1.
+static KEPT: AtomicU64 = AtomicU64::new(0);
+
+/// How long other threads have to block what is kept. One that the kernel holds up cannot take a signal, either.
+const SILENCE_TIME: Duration = Duration::from_secs(1);
+
+/// How long until it is looked again whether they do.
+const LOOK_PAUSE: Duration = Duration::from_micros(200);
 
 /// Signals that are kept. When this is dropped, those that came in meanwhile are heard as ever.
 #[derive(Debug)]
@@ -18,6 +28,8 @@ pub(crate) struct Held {
     actions: Vec<(i32, libc::sigaction)>,
     /// Those that this thread has heard before.
     blocked: Vec<i32>,
+    /// By which other threads are asked to block them; 0 where there is none to spare.
+    silencer: i32,
 }
 
 /// Keeps these signals: blocks them in this thread, which alone survives an `exec` with what is pending for it, and has every
@@ -30,12 +42,17 @@ pub(crate) struct Held {
 /// The system's, for a signal that cannot be kept; then none is.
 pub(crate) fn hold(signals: &[i32]) -> io::Result<Held> {
     KEEPER.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Release);
+    KEPT.store(signals.iter().fold(0, |set, signal| set | bit(*signal)), Ordering::Release);
     let blocked = change_mask(libc::SIG_BLOCK, signals)?;
-    let mut held = Held { actions: Vec::new(), blocked };
+    let mut held = Held { actions: Vec::new(), blocked, silencer: silencer()? };
     for &signal in signals {
-        held.actions.push((signal, pass_on(signal)?));
+        held.actions.push((signal, act(signal, forward as *const () as libc::sighandler_t, 0, held.silencer)?));
     }
     Ok(held)
+}
+
+fn bit(signal: i32) -> u64 {
+    1 << (signal - 1)
 }
 
 /// Hears these signals again in this thread.
@@ -54,10 +71,8 @@ pub(crate) fn hear_what_waits_elsewhere(signals: &[i32]) {
     if first == here {
         return;
     }
-    let status = std::fs::read_to_string(format!("/proc/self/task/{first}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigPnd:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or_default();
-    let is_pending = |signal: &&i32| (1..=64).contains(*signal) && mask & (1 << (**signal - 1)) != 0;
+    let [pending, _] = sets_of(first.as_raw_nonzero().get()).unwrap_or_default();
+    let is_pending = |signal: &&i32| (1..=64).contains(*signal) && pending & bit(**signal) != 0;
     for signal in signals.iter().filter(is_pending).filter_map(|signal| Signal::from_named_raw(*signal)) {
         let _ = rustix::process::kill_process(first, signal);
     }
@@ -75,6 +90,68 @@ impl Held {
     }
 }
 
+impl Held {
+    /// Has all other threads block what is kept, so that none of them has taken a signal, and not passed it on, when the `exec`
+    /// ends it: from then on everything waits for the process. It cannot be undone: should there be no `exec`, this thread
+    /// hears for all of them.
+    pub(crate) fn silence_others(&self) {
+        let until = Instant::now() + SILENCE_TIME;
+        // A thread that is within another handler goes back to the mask that it had before that: so twice.
+        let mut silent = 0;
+        while silent < 2 && Instant::now() < until && self.silencer != 0 {
+            silent = if self.ask_others() { silent + 1 } else { 0 };
+            std::thread::sleep(LOOK_PAUSE);
+        }
+    }
+
+    /// Asks each thread that does not block what is kept; tells whether there was none.
+    fn ask_others(&self) -> bool {
+        let kept = KEPT.load(Ordering::Acquire);
+        let mut are_silent = true;
+        for thread in threads().filter(|thread| *thread != KEEPER.load(Ordering::Acquire)) {
+            // One that has ended meanwhile has no status.
+            let Some([pending, blocked]) = sets_of(thread) else { continue };
+            if blocked & kept != kept {
+                are_silent = false;
+                if pending & bit(self.silencer) == 0 {
+                    send_to(thread, self.silencer);
+                }
+            }
+        }
+        are_silent
+    }
+}
+
+/// A signal that nobody has a use for, to which threads block what is kept; 0 if there is none.
+fn silencer() -> io::Result<i32> {
+    let handler = block_kept as *const () as libc::sighandler_t;
+    for signal in (libc::SIGRTMIN()..=libc::SIGRTMAX()).rev() {
+        let before = action_of(signal)?;
+        if before.sa_sigaction == libc::SIG_DFL || before.sa_sigaction == handler {
+            // It stays: a thread may come to it late.
+            act(signal, handler, KEPT.load(Ordering::Acquire), 0)?;
+            return Ok(signal);
+        }
+    }
+    Ok(0)
+}
+
+/// The threads of this process.
+fn threads() -> impl Iterator<Item = i32> {
+    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    tasks.filter_map(|task| task.file_name().to_str()?.parse().ok())
+}
+
+/// The signals that wait for a thread, and those that it blocks (proc_pid_status(5)).
+fn sets_of(thread: i32) -> Option<[u64; 2]> {
+    let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).ok()?;
+    let set = |name| {
+        let text = status.lines().find_map(|line| line.strip_prefix(name))?;
+        u64::from_str_radix(text.trim(), 16).ok()
+    };
+    Some([set("SigPnd:")?, set("SigBlk:")?])
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         for (signal, action) in &self.actions {
@@ -85,25 +162,51 @@ impl Drop for Held {
     }
 }
 
-/// Has threads that get this signal pass it on; what was done with it before.
-fn pass_on(signal: i32) -> io::Result<libc::sigaction> {
-    let handler: extern "C" fn(libc::c_int) = forward;
-    let mut before = MaybeUninit::<libc::sigaction>::zeroed();
-    // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask. The handler does nothing that is not allowed in
-    // one. The kernel fills `before` where the call succeeds.
+/// What is done with a signal.
+fn action_of(signal: i32) -> io::Result<libc::sigaction> {
+    let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: nothing is changed, and the kernel fills `action` where the call succeeds.
     unsafe {
-        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
-        action.sa_sigaction = handler as libc::sighandler_t;
-        action.sa_flags = libc::SA_RESTART;
-        match libc::sigaction(signal, &action, before.as_mut_ptr()) {
-            0 => Ok(before.assume_init()),
+        match libc::sigaction(signal, ptr::null(), action.as_mut_ptr()) {
+            0 => Ok(action.assume_init()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 }
 
+/// Has threads that get this signal run one of the handlers below, during which they block these and `another`; what was done
+/// with it before.
+fn act(signal: i32, handler: libc::sighandler_t, blocked: u64, another: i32) -> io::Result<libc::sigaction> {
+    let before = action_of(signal)?;
+    // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask. Either handler does nothing that is not allowed in one,
+    // and takes what SA_SIGINFO has it given.
+    unsafe {
+        let mut action: libc::sigaction = MaybeUninit::zeroed().assume_init();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART | libc::SA_SIGINFO;
+        for one in (1..=64).filter(|one| blocked & bit(*one) != 0 || *one == another) {
+            libc::sigaddset(&mut action.sa_mask, one);
+        }
+        match libc::sigaction(signal, &action, ptr::null_mut()) {
+            0 => Ok(before),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+/// Runs in a thread that is to block what is kept from now on: what this changes is the mask to which it goes back.
+extern "C" fn block_kept(_: libc::c_int, _: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let kept = KEPT.load(Ordering::Acquire);
+    // SAFETY: with SA_SIGINFO the kernel gives the context of the interrupted thread, nobody else's until this returns.
+    let mask = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_sigmask };
+    for signal in (1..=64).filter(|signal| kept & bit(*signal) != 0) {
+        // SAFETY: a valid set, and a call that may be made in a signal handler.
+        unsafe { libc::sigaddset(mask, signal) };
+    }
+}
+
 /// Runs in whatever thread the signal has interrupted, and leaves its `errno` as it was.
-extern "C" fn forward(signal: libc::c_int) {
+extern "C" fn forward(signal: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     // SAFETY: the place of this thread's own `errno`.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above; nobody else uses it before this returns.
@@ -175,6 +278,20 @@ mod tests {
         elsewhere.join().unwrap();
         held.keep(other);
         assert!(is_pending(one) && is_pending(other) && !is_heard());
+        // From here on no thread takes any, not even one that does nothing else.
+        let (started, starts) = std::sync::mpsc::channel();
+        let idle = thread::spawn(move || {
+            hear(&[one, other]).unwrap();
+            started.send(rustix::thread::gettid().as_raw_nonzero().get()).unwrap();
+            thread::park();
+        });
+        let its = starts.recv().unwrap();
+        let blocks_both = || sets_of(its).unwrap()[1] & KEPT.load(Ordering::Acquire) == KEPT.load(Ordering::Acquire);
+        assert!(!blocks_both());
+        held.silence_others();
+        assert!(blocks_both());
+        idle.thread().unpark();
+        idle.join().unwrap();
         drop(held);
         assert!(is_heard() && !is_pending(one));
         assert!(hear(&[9999]).is_err());

@@ -7,7 +7,7 @@ use sticky_tests::{Launch, Script, TestCluster};
 pub(crate) const WORKERS: u16 = 4;
 
 /// What serves. Rows are the same on each.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Framework {
     Axum,
     Actix,

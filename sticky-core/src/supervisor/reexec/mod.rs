@@ -110,6 +110,7 @@ impl Supervisor {
         let is_past = |name: &OsString| passed::VARIABLES.into_iter().chain([RESUME_VARIABLE]).any(|past| name == past);
         let environment = std::env::vars_os().filter(|(name, _)| !is_past(name)).chain([variable]);
         let program = CString::new(format!("/proc/self/fd/{}", image.as_raw_fd()))?;
+        held.silence_others();
         Err(exec::replace(&program, std::env::args_os(), environment, parcel.as_fd()))
     }
 
