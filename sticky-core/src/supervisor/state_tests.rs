@@ -4,9 +4,11 @@ use proptest::prelude::*;
 
 use super::super::event::{Ended, Fleet, HowMany, Ticket};
 use super::super::recycle::Usage;
+use super::readers::RELEASE_TIME;
 use super::*;
 use crate::admin::Command;
 use crate::config::Memory;
+use crate::worker::{DrainReason, SAME_SIGNAL};
 
 #[path = "state/attendant_tests.rs"]
 mod attendant_tests;
