@@ -85,6 +85,13 @@ pub(super) struct Head {
     pub(super) goes_on: bool,
 }
 
+impl Lost {
+    /// Nothing of an answer has come but this error.
+    pub(super) fn without_answer(error: io::Error) -> Self {
+        if is_closed(&error) { Self::Unseen } else { Self::Silent(error) }
+    }
+}
+
 impl Direct {
     pub(super) fn new(stream: QuietStream) -> Self {
         Self { stream, buffer: BytesMut::new() }
@@ -138,7 +145,7 @@ impl Direct {
             Ok(0) if !has_heard => Err(Lost::Silent(io::ErrorKind::UnexpectedEof.into())),
             Ok(0) => Err(Lost::Broken(io::ErrorKind::UnexpectedEof.into())),
             Ok(_) => Ok(()),
-            Err(error) if is_closed(&error) && !has_heard => Err(Lost::Unseen),
+            Err(error) if !has_heard => Err(Lost::without_answer(error)),
             Err(error) => Err(Lost::Broken(error)),
         })
     }

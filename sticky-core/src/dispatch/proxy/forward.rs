@@ -255,8 +255,9 @@ impl Forwarder {
         self.sessions.get(slot.index()).is_some_and(|sessions| sessions.are_of_interest())
     }
 
-    /// Whether a request without a body that was lost may be sent once more, perhaps to another worker. What a worker of ours has not read it has not
-    /// seen; of others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
+    /// Whether a request that was lost, and could be sent whole again, may be: perhaps to another worker. What a worker of ours
+    /// has not read it has not seen; of others nobody knows, but that they close idle connections as they like: there only
+    /// what may be done twice is.
     pub(super) fn may_ask_again(&self, slot: WorkerId, lost: &Lost, method: &Method, is_used: bool) -> bool {
         match lost {
             Lost::Unreached(_) => self.judge.is_out(slot),
@@ -388,7 +389,7 @@ impl Forwarder {
             request = match (error.take_message(), copy) {
                 (Some(request), _) => request,
                 _ if sent.is_broken() => return Err(Fault::BadRequest),
-                (None, Some(copy)) if self.may_repeat(&copy, error.error(), is_used) => copy,
+                (None, Some(copy)) if self.may_ask_again(slot, &lost(error.error()), copy.method(), is_used) => copy,
                 _ => {
                     tracing::debug!(target: "sticky", error = %error.error(), %slot, "a worker has broken off");
                     return Err(Fault::BrokenOff);
@@ -425,22 +426,12 @@ impl Forwarder {
         self.slot(self.judge.verdict(&Opening::Request(head.view(request)), client)).ok().filter(|other| *other != slot)
     }
 
-    /// Whether a request that has failed may be sent once more. What a worker of ours has not read it has not seen; of
-    /// others nobody knows, but that they close idle connections as they like: there only what may be done twice is.
-    fn may_repeat(&self, request: &Request<Outgoing>, error: &hyper::Error, is_used: bool) -> bool {
-        if self.upstreams.are_ports() { is_used && request.method().is_idempotent() } else { is_unseen(error) }
-    }
-
     /// The response to the client. Only the worker's own word makes a tunnel of the connection.
     fn answer(&self, inbound: Inbound, downstream: Option<OnUpgrade>, is_connect: bool) -> Response<Answer> {
         let Inbound { mut response, lease } = inbound;
         let status = response.status();
         let is_tunnel = status == StatusCode::SWITCHING_PROTOCOLS || (is_connect && status.is_success());
-        let protocol = headers::upgrade(response.headers(), Version::HTTP_11);
-        headers::end_connection(response.headers_mut());
-        if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
-            headers::set_upgrade(response.headers_mut(), protocol);
-        }
+        end_connection(status, response.headers_mut());
         match downstream {
             Some(downstream) if is_tunnel => {
                 // It has no body, whatever they say (RFC 9110, 9.3.6); with them it would not be sent.
@@ -474,11 +465,7 @@ fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Res
         // Nobody has asked for another protocol.
         return Err(Fault::BrokenOff);
     }
-    let protocol = headers::upgrade(response.headers(), Version::HTTP_11);
-    headers::end_connection(response.headers_mut());
-    if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
-        headers::set_upgrade(response.headers_mut(), protocol);
-    }
+    end_connection(status, response.headers_mut());
     if let Framing::Length(length) = framing
         && let Some(body) = connection.take_whole(length)
     {
@@ -486,6 +473,15 @@ fn answer_directly(head: Head, mut connection: Direct, loan: Loan) -> Result<Res
         return Ok(response.map(|()| Answer::whole(body)));
     }
     Ok(response.map(|()| Answer::Direct(Box::new(DirectBody::new(connection, framing, loan)))))
+}
+
+/// Takes off a response's headers what concerned the worker's connection, but for the protocols that are offered to the client.
+fn end_connection(status: StatusCode, fields: &mut HeaderMap) {
+    let protocol = headers::upgrade(fields, Version::HTTP_11);
+    headers::end_connection(fields);
+    if let Some(protocol) = protocol.filter(|_| headers::keeps_upgrade(status)) {
+        headers::set_upgrade(fields, protocol);
+    }
 }
 
 /// Makes the head what the worker gets: whether the client waits for 100 before it sends the body.
@@ -557,15 +553,14 @@ fn copy_of(request: &Request<Outgoing>) -> Option<Request<Outgoing>> {
     Some(copy)
 }
 
-/// Whether a worker has certainly not seen a request that has failed with this error: where one end of a socket pair is
-/// closed with something unread in it, the other is told so, and what comes later is not taken (unix(7)).
-fn is_unseen(error: &hyper::Error) -> bool {
+/// What has become of a request to which hyper has this instead of a response.
+fn lost(error: &hyper::Error) -> Lost {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+            return Lost::without_answer(error.kind().into());
         }
         cause = error.source();
     }
-    false
+    Lost::Silent(io::ErrorKind::Other.into())
 }
